@@ -1,0 +1,85 @@
+"""Splits of images: in memory, on disk, and stratified subsets of them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from relearn.errors import Fault
+from relearn.records import atomic
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, H, W, 3) uint8, labels (N,) int64, and the index (N,) int64 of each in its original data set."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pick(self, rows: torch.Tensor) -> "Split":
+        """The images at `rows` (int64)."""
+        return Split(self.images[rows], self.labels[rows], self.index[rows])
+
+    def with_images(self, images: torch.Tensor) -> "Split":
+        """The same labels and index with other images."""
+        return Split(images, self.labels, self.index)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a clean test split, and the names of the classes in label order."""
+
+    train: Split
+    test: Split
+    classes: list[str]
+
+
+def split(images: torch.Tensor, labels: torch.Tensor) -> Split:
+    """A split whose index counts from 0. Raises ValueError on a wrong shape or dtype."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"images must be uint8 (N, H, W, 3), found {images.dtype} {tuple(images.shape)}")
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ValueError(f"labels must be int64 ({len(images)},), found {labels.dtype} {tuple(labels.shape)}")
+    return Split(images.contiguous(), labels.contiguous(), torch.arange(len(labels)))
+
+
+def subset(whole: Split, per_class: int | None, generator: torch.Generator) -> Split:
+    """`per_class` images of each class, drawn with `generator`, in the order of `whole`; all of them for None.
+
+    Raises Fault when a class has fewer.
+    """
+    if per_class is None:
+        return whole
+    rows = []
+    for label in whole.labels.unique().tolist():
+        of_class = torch.nonzero(whole.labels == label).flatten()
+        if len(of_class) < per_class:
+            raise Fault(f"a subset of {per_class} images per class was asked for, but class {label} has {len(of_class)}")
+        rows.append(of_class[torch.randperm(len(of_class), generator=generator)[:per_class]])
+    return whole.pick(torch.cat(rows).sort().values)
+
+
+def save_split(path: Path, content: Split, classes: list[str]) -> None:
+    """Write a split as safetensors, under a temporary name first."""
+    with atomic(path) as temporary:
+        tensors = {"images": content.images, "labels": content.labels, "index": content.index}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"classes": json.dumps(classes)})
+
+
+def load_split(path: Path) -> tuple[Split, list[str]]:
+    """Read a split and its class names. Raises Fault for a file that is not one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in ("images", "labels", "index")}
+            return Split(**tensors), json.loads((file.metadata() or {})["classes"])
+    except FileNotFoundError:
+        raise Fault(f"{path} does not exist; the step before it makes it") from None
+    except (SafetensorError, KeyError) as error:
+        raise Fault(f"{path} is not a split ({error}); delete it and run again") from None

@@ -1,0 +1,108 @@
+"""The only place that adds a perturbation to images, clips, rounds, and measures and enforces the budget."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from relearn.errors import Fault
+
+CHUNK = 4096  # images handled at once, to bound memory
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a poison promises never to exceed, per image.
+
+    `norm` is "linf" or "l2" of the change in 1/255, "l0" the number of changed pixels (all three channels count as
+    one), or "none" for a poison without a bound.
+    """
+
+    norm: Literal["linf", "l2", "l0", "none"]
+    value: float
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What a poison adds: `delta` (M, H, W, 3) float32 in 1/255, and which row each image gets.
+
+    `rows` (N,) int64 maps images to rows of `delta`; None means the k-th image gets the k-th row. `rounding` is
+    "half_up" (to the nearest level) or "truncate" (towards zero, as many released poisons were published).
+    """
+
+    delta: torch.Tensor
+    budget: Budget
+    rows: torch.Tensor | None = None
+    rounding: Literal["half_up", "truncate"] = "half_up"
+
+
+def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tensor, dict]:
+    """The poisoned images (N, H, W, 3) uint8 and the measured size of the change.
+
+    An L-inf bound is kept exactly: rounding never leaves it. Rounding moves each value by at most one level, so an L2
+    bound is checked before rounding as it stands, and after it with that allowance.
+    Raises Fault for a wrong shape, a non-finite value, a change over the budget, or no visible change.
+    """
+    delta, budget = perturbation.delta, perturbation.budget
+    rows = perturbation.rows if perturbation.rows is not None else torch.arange(len(delta))
+    if delta.dtype != torch.float32 or delta.shape[1:] != images.shape[1:] or len(rows) != len(images):
+        raise Fault(
+            f"a perturbation of {tuple(delta.shape)} {delta.dtype} for {len(rows)} images does not fit images of {tuple(images.shape)}; "
+            f"it must be float32 (N or classes, {', '.join(map(str, images.shape[1:]))})"
+        )
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(delta)):
+        raise Fault(f"the perturbation has {len(delta)} rows, but an image asks for row {int(rows.max())}")
+    if not torch.isfinite(delta).all():
+        raise Fault(f"the perturbation has {int((~torch.isfinite(delta)).sum())} values that are not finite")
+    _check(_norms(delta, budget.norm), budget, slack=1e-3, when="before rounding")
+    poisoned = torch.empty_like(images)
+    clipped = 0
+    for begin in range(0, len(images), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        exact = images[part].float() + delta[rows[part]]
+        clipped += int(((exact < 0) | (exact > 255)).sum())
+        levels = torch.floor(exact + 0.5) if perturbation.rounding == "half_up" else torch.trunc(exact)
+        if budget.norm == "linf":
+            change = (levels - images[part]).clamp(-math.floor(budget.value), math.floor(budget.value))
+            levels = images[part] + change
+        poisoned[part] = levels.clamp(0, 255).to(torch.uint8)
+    measured = measure(images, poisoned)
+    measured["clipped_share"] = clipped / images.numel()
+    slack = math.sqrt(images[0].numel()) if budget.norm == "l2" else 0.0
+    _check(torch.tensor([measured[f"{budget.norm}_max"]] if budget.norm != "none" else [0.0]), budget, slack, "after rounding")
+    if budget.value > 0 and torch.equal(images, poisoned):
+        raise Fault(f"the perturbation changes no pixel after rounding (declared budget: {budget.norm} {budget.value}); check its units, 1/255")
+    return poisoned, measured
+
+
+def measure(clean: torch.Tensor, poisoned: torch.Tensor) -> dict:
+    """L-inf and L2 (in 1/255) and L0 (pixels) of the change per image: mean and maximum, and the share of images changed."""
+    linf, l2, l0 = [], [], []
+    for begin in range(0, len(clean), CHUNK):
+        change = poisoned[begin : begin + CHUNK].float() - clean[begin : begin + CHUNK].float()
+        linf.append(_norms(change, "linf"))
+        l2.append(_norms(change, "l2"))
+        l0.append(_norms(change, "l0"))
+    result = {}
+    for name, parts in (("linf", linf), ("l2", l2), ("l0", l0)):
+        values = torch.cat(parts)
+        result |= {f"{name}_mean": float(values.double().mean()), f"{name}_max": float(values.max())}
+    result["changed_share"] = float((torch.cat(linf) > 0).double().mean())
+    return result
+
+
+def _norms(delta: torch.Tensor, norm: str) -> torch.Tensor:
+    if norm == "linf":
+        return delta.abs().flatten(1).amax(1)
+    if norm == "l2":
+        return delta.flatten(1).norm(dim=1)
+    if norm == "l0":
+        return (delta != 0).any(dim=3).flatten(1).sum(1).float()
+    return torch.zeros(1)
+
+
+def _check(norms: torch.Tensor, budget: Budget, slack: float, when: str) -> None:
+    if budget.norm != "none" and float(norms.max()) > budget.value + slack:
+        unit = "pixels" if budget.norm == "l0" else "1/255"
+        raise Fault(f"the {budget.norm} norm {when} is {float(norms.max()):.3f}, above the declared {budget.value:.3f} ({unit})")

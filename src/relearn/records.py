@@ -1,0 +1,108 @@
+"""What a step leaves beside its arrays: JSON and CSV with fixed formatting, their hashes, and the machine's fingerprint."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from relearn.errors import Fault
+
+
+@contextlib.contextmanager
+def atomic(path: Path):
+    """Give a temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def rounded(value):
+    """The same nested value with every float rounded to six decimals, so that text is the same everywhere."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with Unix line ends under a temporary name, then rename."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON with sorted keys, two spaces and six decimals."""
+    write_text(path, json.dumps(rounded(content), indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON file. Raises Fault when it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Fault(f"{path} does not exist; the step before it makes it") from None
+    except ValueError as error:
+        raise Fault(f"{path} is not JSON ({error}); delete it and run again") from None
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """Write a list of like dicts as CSV: floats with six decimals, None as an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.6f}" if isinstance(value, float) else value for key, value in row.items()})
+    write_text(path, text.getvalue())
+
+
+def settings_hash(settings) -> str:
+    """The first 16 hex digits of the SHA-256 of `settings` as canonical JSON."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(device: str) -> dict:
+    """Where and with what a step ran: versions, processor, device, commit. Never part of a tracked output."""
+    import numpy
+    import torch
+
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "processor": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "commit": commit.stdout.strip(),
+    }
+
+
+@contextlib.contextmanager
+def provenance(path: Path, device: str):
+    """Write `path` (a `*.run.json`, tracked by no engine) with seconds, peak memory and fingerprint of the block.
+
+    The block may add entries to the dict it is given.
+    """
+    import resource
+
+    notes: dict = {}
+    begin = time.perf_counter()
+    yield notes
+    notes["seconds"] = time.perf_counter() - begin
+    notes["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
+    write_json(path, {**notes, **fingerprint(device)})
