@@ -27,6 +27,10 @@ class Split:
         """The images at `rows` (int64)."""
         return Split(self.images[rows], self.labels[rows], self.index[rows])
 
+    def to(self, device: str) -> "Split":
+        """The same split on a device."""
+        return Split(self.images.to(device), self.labels.to(device), self.index)
+
     def with_images(self, images: torch.Tensor) -> "Split":
         """The same labels and index with other images."""
         return Split(images, self.labels, self.index)
@@ -66,20 +70,33 @@ def subset(whole: Split, per_class: int | None, generator: torch.Generator) -> S
     return whole.pick(torch.cat(rows).sort().values)
 
 
-def save_split(path: Path, content: Split, classes: list[str]) -> None:
-    """Write a split as safetensors, under a temporary name first."""
+def save_split(path: Path, content: Split, facts: dict) -> None:
+    """Write a split as safetensors with `facts` (JSON: class names, settings) in its header, under a temporary name first."""
+    tensors = {"images": content.images, "labels": content.labels, "index": content.index}
+    save_tensors(path, tensors, facts)
+
+
+def load_split(path: Path) -> tuple[Split, dict]:
+    """Read a split and its facts. Raises Fault for a file that is not one."""
+    tensors, facts = load_tensors(path)
+    try:
+        return Split(tensors["images"], tensors["labels"], tensors["index"]), facts
+    except KeyError as error:
+        raise Fault(f"{path} is not a split (no {error}); delete it and run again") from None
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
+    """Write tensors as safetensors with `facts` as JSON in the header, under a temporary name first."""
     with atomic(path) as temporary:
-        tensors = {"images": content.images, "labels": content.labels, "index": content.index}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"classes": json.dumps(classes)})
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"facts": json.dumps(facts, sort_keys=True)})
 
 
-def load_split(path: Path) -> tuple[Split, list[str]]:
-    """Read a split and its class names. Raises Fault for a file that is not one."""
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Read a safetensors file of ours and its facts. Raises Fault for a missing, broken or foreign file."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in ("images", "labels", "index")}
-            return Split(**tensors), json.loads((file.metadata() or {})["classes"])
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {})["facts"])
     except FileNotFoundError:
         raise Fault(f"{path} does not exist; the step before it makes it") from None
-    except (SafetensorError, KeyError) as error:
-        raise Fault(f"{path} is not a split ({error}); delete it and run again") from None
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise Fault(f"{path} is broken or not ours ({error}); delete it and run again") from None

@@ -29,9 +29,9 @@ def atomic(path: Path):
 
 
 def rounded(value):
-    """The same nested value with every float rounded to six decimals, so that text is the same everywhere."""
+    """The same nested value with every float at ten significant digits, so that text is the same everywhere."""
     if isinstance(value, float):
-        return round(value, 6)
+        return float(f"{value:.10g}")
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -46,7 +46,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write JSON with sorted keys, two spaces and six decimals."""
+    """Write JSON with sorted keys, two spaces and ten significant digits."""
     write_text(path, json.dumps(rounded(content), indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -60,19 +60,28 @@ def read_json(path: Path) -> dict:
         raise Fault(f"{path} is not JSON ({error}); delete it and run again") from None
 
 
-def write_rows(path: Path, rows: list[dict]) -> None:
-    """Write a list of like dicts as CSV: floats with six decimals, None as an empty field."""
+def write_rows(path: Path, rows: list[dict], header: tuple[str, ...] = ()) -> None:
+    """Write a list of like dicts as CSV, floats with six decimals; `header` names the columns when there are no rows."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else header, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({key: f"{value:.6f}" if isinstance(value, float) else value for key, value in row.items()})
     write_text(path, text.getvalue())
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file. Raises Fault when it is missing."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise Fault(f"{path} does not exist; the step before it makes it") from None
+
+
 def settings_hash(settings) -> str:
     """The first 16 hex digits of the SHA-256 of `settings` as canonical JSON."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(rounded(settings), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fingerprint(device: str) -> dict:
@@ -96,7 +105,7 @@ def fingerprint(device: str) -> dict:
 def provenance(path: Path, device: str):
     """Write `path` (a `*.run.json`, tracked by no engine) with seconds, peak memory and fingerprint of the block.
 
-    The block may add entries to the dict it is given.
+    The block may add entries to the dict it is given; `images`, how many were trained on, becomes a speed as well.
     """
     import resource
 
@@ -104,5 +113,7 @@ def provenance(path: Path, device: str):
     begin = time.perf_counter()
     yield notes
     notes["seconds"] = time.perf_counter() - begin
+    if "images" in notes:
+        notes["images_per_second"] = notes["images"] / notes["seconds"]
     notes["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
     write_json(path, {**notes, **fingerprint(device)})

@@ -1,13 +1,14 @@
 """Names, settings and sources of everything registered, read from the source text: no import, no torch.
 
 A registered thing is a function (a class for methods) marked with ``@register`` in one of the folders of `KINDS`.
-Its name is the name in params.yaml; its keyword-only arguments are its settings, with their types and defaults.
+Its name is the name in params.yaml (of a class in snake case); its keyword-only arguments are its settings, with their types and defaults.
 """
 
 import ast
 import difflib
 import importlib
 import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,10 +75,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing: kind, name, file, positional arguments and settings."""
+    """One registered thing: kind, name, name of the object, file, positional arguments and settings."""
 
     kind: str
     name: str
+    object: str
     path: Path
     arguments: tuple[str, ...]
     settings: tuple[Setting, ...]
@@ -106,9 +108,9 @@ def entries(kind: str) -> dict[str, Entry]:
             marked = any(ast.unparse(d).split("(")[0] == "register" for d in getattr(node, "decorator_list", []))
             if not marked:
                 continue
-            if node.name.lower() in found:
-                raise Fault(f"{kind}: '{node.name.lower()}' is registered twice: {found[node.name.lower()].path.name}, {path.name}")
             entry = _entry(kind, path, node)
+            if entry.name in found:
+                raise Fault(f"{kind}: '{entry.name}' is registered twice, in {found[entry.name].path.name} and {path.name}")
             found[entry.name] = entry
     return dict(sorted(found.items()))
 
@@ -123,9 +125,12 @@ def entry(kind: str, name: str) -> Entry:
 
 def load(kind: str, name: str):
     """The registered function or class itself; this imports its file."""
-    found = entry(kind, name)
-    module = importlib.import_module(f"relearn.{kind}.{found.path.stem}")
-    return next(value for key, value in vars(module).items() if key.lower() == name and value.__module__ == module.__name__)
+    return getattr(module(kind, name), entry(kind, name).object)
+
+
+def module(kind: str, name: str):
+    """The module that registers `name`; this imports it."""
+    return importlib.import_module(f"relearn.{kind}.{entry(kind, name).path.stem}")
 
 
 def imports(path: Path) -> list[Path]:
@@ -167,7 +172,8 @@ def _entry(kind: str, path: Path, node) -> Entry:
         Setting(a.arg, ast.unparse(a.annotation), REQUIRED if default is None else ast.literal_eval(default))
         for a, default in zip(function.args.kwonlyargs, function.args.kw_defaults)
     )
-    return Entry(kind, node.name.lower(), path, arguments, settings, ast.get_docstring(node) or "")
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node.name).lower()
+    return Entry(kind, name, node.name, path, arguments, settings, ast.get_docstring(node) or "")
 
 
 def _fault(annotation: ast.expr, value) -> str | None:

@@ -1,0 +1,25 @@
+"""A small convolutional network for CPU grids."""
+
+from torch import nn
+
+from relearn.models import Grouped, smallest_side
+from relearn.registry import Count, register
+
+
+@register
+def cnn(num_classes: int, image_size: tuple[int, int], *, width: Count = 16) -> Grouped:
+    """Four 3x3 convolution blocks (batch norm, ReLU) of 1, 2, 4 and 4 times `width` channels, halving the size three times."""
+    smallest_side(image_size, 8, "cnn")
+
+    def block(before: int, after: int, stride: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
+
+    return Grouped(
+        {
+            "block1": block(3, width, 1),
+            "block2": block(width, 2 * width, 2),
+            "block3": block(2 * width, 4 * width, 2),
+            "block4": block(4 * width, 4 * width, 2),
+            "head": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes)),
+        }
+    )

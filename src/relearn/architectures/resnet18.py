@@ -1,0 +1,34 @@
+"""ResNet-18 for small images."""
+
+from torch import nn
+
+from relearn.models import Grouped, smallest_side
+from relearn.registry import Count, register
+from relearn.vision import torchvision
+
+
+@register
+def resnet18(num_classes: int, image_size: tuple[int, int], *, width: Count = 64) -> Grouped:
+    """ResNet-18 with the CIFAR stem (3x3 convolution, stride 1, no pooling) and torchvision's basic block.
+
+    `width` is the number of channels of the first stage. He et al., 2016 (arXiv 1512.03385), sections 3.3 and 4.2.
+    """
+    smallest_side(image_size, 16, "resnet18")
+    basic_block = torchvision().models.resnet.BasicBlock
+
+    def stage(before: int, after: int, stride: int) -> nn.Module:
+        shortcut = None
+        if before != after or stride != 1:
+            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+        return nn.Sequential(basic_block(before, after, stride, shortcut), basic_block(after, after))
+
+    return Grouped(
+        {
+            "stem": nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+            "layer1": stage(width, width, 1),
+            "layer2": stage(width, 2 * width, 2),
+            "layer3": stage(2 * width, 4 * width, 2),
+            "layer4": stage(4 * width, 8 * width, 2),
+            "head": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, num_classes)),
+        }
+    )

@@ -1,0 +1,80 @@
+"""Augmentation as functions of a batch: every image gets its own draw, nothing loops over images.
+
+Batches are float32 (B, 3, H, W) in [0, 1] unless said otherwise.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of every common grayscale conversion
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, H, W, 3) uint8 as (B, 3, H, W) float32 in [0, 1]; the memory stays channels-last."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def crop_and_flip(images: torch.Tensor, pad: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
+    """Random crop after zero padding by `pad`, then, if `flip`, a horizontal flip with probability 1/2; (B, H, W, 3) uint8 to the same."""
+    count, height, width, _ = images.shape
+    device = images.device
+    offset = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator, device=device)
+    flipped = torch.rand(count, 1, generator=generator, device=device) < 0.5 * flip
+    rows = offset[0] + torch.arange(height, device=device)
+    columns = torch.arange(width, device=device).expand(count, width)
+    columns = offset[1] + torch.where(flipped, width - 1 - columns, columns)
+    padded = F.pad(images, (0, 0, pad, pad, pad, pad))
+    batch = torch.arange(count, device=device)[:, None, None]
+    return padded[batch, rows[:, :, None], columns[:, None, :]]
+
+
+def mix_channels(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Multiply the colour of every pixel by its image's matrix (B, 3, 3)."""
+    mixed = torch.matmul(matrices, x.reshape(len(x), 3, -1)).reshape(x.shape)
+    return mixed.contiguous(memory_format=torch.channels_last)
+
+
+def gray(x: torch.Tensor) -> torch.Tensor:
+    """Luma in all three channels."""
+    luma = torch.tensor(LUMA, device=x.device).view(1, 3, 1, 1)
+    return (x * luma).sum(1, keepdim=True).expand_as(x).contiguous(memory_format=torch.channels_last)
+
+
+def random_gray(x: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+    """`gray` for each image with `probability`."""
+    chosen = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < probability
+    return torch.where(chosen, gray(x), x)
+
+
+def colour_jitter(x: torch.Tensor, strength: float, hue: float, probability: float, generator: torch.Generator) -> torch.Tensor:
+    """Brightness, contrast and saturation by factors in 1 ± `strength`, hue by ± `hue` turns, each image with `probability`.
+
+    All but contrast are linear in colour, so one 3x3 matrix per image does them at once; hue turns the chroma plane of
+    YIQ. Results are clipped to [0, 1] once, at the end.
+    """
+    count, device = len(x), x.device
+
+    def draw(width: float) -> torch.Tensor:
+        return (torch.rand(count, 1, 1, generator=generator, device=device) * 2 - 1) * width
+
+    identity = torch.eye(3, device=device)
+    luma = torch.tensor(LUMA, device=device).expand(3, 3)
+    brightness, contrast, saturation = 1 + draw(strength), 1 + draw(strength), 1 + draw(strength)
+    matrix = saturation * identity + (1 - saturation) * luma
+    matrix = brightness * torch.matmul(_hue_rotation(draw(hue) * 2 * math.pi, device), matrix)
+    jittered = mix_channels(x, matrix)
+    mean = gray(jittered).mean((1, 2, 3), keepdim=True)
+    contrast = contrast[..., None]
+    jittered = (contrast * jittered + (1 - contrast) * mean).clamp_(0, 1)
+    chosen = torch.rand(count, 1, 1, 1, generator=generator, device=device) < probability
+    return torch.where(chosen, jittered, x)
+
+
+def _hue_rotation(angle: torch.Tensor, device) -> torch.Tensor:
+    """Colour matrices (B, 3, 3) that turn the I-Q plane by `angle` (B, 1, 1)."""
+    to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=device)
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    turn = torch.cat([torch.cat(row, 2) for row in ((one, zero, zero), (zero, cos, -sin), (zero, sin, cos))], 1)
+    return torch.linalg.inv(to_yiq) @ turn @ to_yiq

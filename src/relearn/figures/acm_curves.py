@@ -1,0 +1,64 @@
+"""How the trap shows inside the network."""
+
+import matplotlib
+import numpy
+import pandas
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from relearn.errors import Fault
+from relearn.registry import register
+from relearn.rendering import sections, styled
+from relearn.statistics import blocks, chosen, names
+
+
+@register
+@styled
+def acm_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "pst"], seed: int | None = None) -> Figure:
+    """ACM of every layer group over epochs, from shallow (dark) to deep (light), for one seed: the first unless told.
+
+    Rows are poisons, columns are methods; numbered vertical lines mark the stages of PST. A section per dataset and architecture.
+    """
+    methods = chosen(histories, methods)
+    seed = _seed(histories, seed)
+    rows = histories[(histories["seed"] == seed) & histories["method"].isin(methods)]
+    panels = dict(blocks(rows))
+    heights = {f"{title}, seed {seed}": 0.75 + 1.45 * block["poison"].nunique() for title, block in panels.items()}
+    figure, parts = sections(heights, width=max(4, 0.4 + 2.9 * len(methods)))
+    for part, block in zip(parts, panels.values()):
+        poisons = names(block, "poison")
+        axes = part.subplots(len(poisons), len(methods), sharex=True, sharey=True, squeeze=False)
+        columns = [name for name in block if name.startswith("acm_") and block[name].notna().any()]
+        for (row, column), axis in numpy.ndenumerate(axes):
+            run = block[(block["poison"] == poisons[row]) & (block["method"] == methods[column])]
+            _panel(axis, run, columns)
+            axis.set_title(f"{poisons[row]}, {methods[column]}", pad=12)  # leaves room for the numbers of the stages
+            axis.set(ylim=(0, 1.02), xlabel="epoch" if row == len(poisons) - 1 else "")
+        handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
+        part.legend(handles.values(), handles, loc="outside lower center", ncols=3 * len(methods) + 1, columnspacing=1.2)
+        part.supylabel("ACM", fontsize=8)
+    return figure
+
+
+def _seed(histories: pandas.DataFrame, seed: int | None) -> int:
+    seeds = names(histories, "seed")
+    if seed is not None and seed not in seeds:
+        raise Fault(f"acm_curves: no cell of the grid has seed {seed}; known: {', '.join(map(str, seeds))}")
+    return seeds[0] if seed is None else seed
+
+
+def _panel(axis: Axes, run: pandas.DataFrame, columns: list[str]) -> None:
+    """Draw the groups of one run; a run without measurements says so."""
+    if not run[columns].notna().any(axis=None):
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.5")
+        return
+    shades = matplotlib.colormaps["viridis"](numpy.linspace(0, 0.9, len(columns)))
+    for name, shade in zip(columns, shades):
+        measured = run[["epoch", name]].dropna()
+        axis.plot(measured["epoch"], measured[name], color=shade, label=name.removeprefix("acm_"))
+    stages = run["stage"].fillna("")
+    begins = run[(stages != stages.shift(fill_value=stages.iloc[0])) & (stages != "")]
+    for epoch, stage in zip(begins["epoch"], begins["stage"]):
+        axis.axvline(epoch, color="0.6", linewidth=0.7, linestyle="--", zorder=0, label="stage begins")
+        number = stage.removeprefix("stage ")
+        axis.text(epoch, 1.02, number, transform=axis.get_xaxis_transform(), fontsize=6, color="0.35", ha="center", va="bottom")

@@ -1,0 +1,68 @@
+"""The trap over time."""
+
+import math
+
+import numpy
+import pandas
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from relearn.registry import register
+from relearn.rendering import colours, sections, styled
+from relearn.statistics import blocks, chosen, extent, names
+
+COLUMNS = 4  #: at most so many panels side by side
+
+
+@register
+@styled
+def trap_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "pst"]) -> Figure:
+    """Clean test accuracy over epochs, a panel per poison: the mean of the seeds, and a band from the lowest to the highest.
+
+    A dotted line repeats erm on clean data in every panel. A section per dataset and architecture.
+    """
+    methods = chosen(histories, methods)
+    palette = colours(names(histories, "method"))  # by all methods, so that a subset keeps its colours
+    panels = dict(blocks(histories[histories["method"].isin(methods)]))
+    clean = {title: _clean(block) for title, block in blocks(histories)}
+    most = max(block["poison"].nunique() for block in panels.values())
+    columns = math.ceil(most / math.ceil(most / COLUMNS))  # the narrowest that needs no more rows
+    rows = {title: math.ceil(block["poison"].nunique() / columns) for title, block in panels.items()}
+    figure, parts = sections({title: 0.7 + 1.7 * count for title, count in rows.items()}, width=max(4, 0.5 + 2.2 * columns))
+    for part, (title, block) in zip(parts, panels.items()):
+        axes = part.subplots(rows[title], columns, sharex=True, sharey=True, squeeze=False)
+        for axis, poison in zip(axes.flat, names(block, "poison")):
+            _panel(axis, block[block["poison"] == poison], palette)
+            if len(clean[title]):
+                axis.plot(clean[title], color="0.35", linestyle=":", linewidth=1.1, label="erm on clean data")
+            axis.set(ylim=(0, 100))
+        _tidy(axes, block["poison"].nunique())
+        part.supxlabel("epoch", fontsize=8)
+        part.supylabel("test accuracy (%)", fontsize=8)
+    handles = {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2 * columns + 1)
+    return figure
+
+
+def _clean(block: pandas.DataFrame) -> pandas.Series:
+    """Mean test accuracy per epoch of erm on clean data; empty where the grid has no such cell."""
+    rows = block[(block["poison"] == "clean") & (block["method"] == "erm")]
+    return rows.groupby("epoch")["test_accuracy"].mean()
+
+
+def _panel(axis: Axes, rows: pandas.DataFrame, palette: dict[str, str]) -> None:
+    """Draw the curves of one poison."""
+    for method in names(rows, "method"):
+        epochs = rows[rows["method"] == method].groupby("epoch")["test_accuracy"]
+        axis.fill_between(epochs.mean().index, epochs.min(), epochs.max(), color=palette[method], alpha=0.2, linewidth=0)
+        axis.plot(epochs.mean(), color=palette[method], label=method)
+    seeds = rows.groupby("method")["seed"].nunique()
+    axis.set_title(f"{rows['poison'].iloc[0]} (n = {extent(seeds)})")
+
+
+def _tidy(axes: numpy.ndarray, used: int) -> None:
+    """Take out the panels after the first `used`, and number the epochs of those above a hole."""
+    for axis in axes.flat[used:]:
+        axis.remove()
+    for axis in axes.flat[max(0, used - axes.shape[1]) : used]:
+        axis.tick_params(labelbottom=True)

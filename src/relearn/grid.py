@@ -1,0 +1,330 @@
+"""The grid: cells, every path, and every node of the DAG. The only code that expands params.yaml or spells a path.
+
+Path patterns are Snakemake patterns and format strings at once. Both engines run the nodes made here: Snakemake asks
+for them by wildcard, DVC reads them from workflow/grid.yaml, which `relearn grid --write` writes. Needs no torch.
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from relearn import registry
+from relearn.errors import Fault
+from relearn.params import AXES, Params
+from relearn.records import write_text
+
+RESULTS = "results"
+FILE = Path("workflow/grid.yaml")
+PLACES = {  # for dependencies and for keys of params.yaml in the stages of dvc.yaml, whose templates have a fixed number
+    "prepare": (4, 1),
+    "surrogate": (5, 4),
+    "poison": (6, 3),
+    "train": (6, 4),
+    "evaluate": (8, 3),
+    "aggregate": (2, 8),
+    "tabulate": (3, 1),
+    "plot": (5, 2),
+}
+CELL = "{dataset}/{poison}/{arch}/{method}/{seed}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A kind of node: the spelling of its argument, and the patterns of what it writes, by name."""
+
+    argument: str
+    outputs: dict[str, str]
+
+
+def _in(folder: str, argument: str, **files: str) -> Step:
+    return Step(argument, {name: "/".join(filter(None, (RESULTS, folder, argument, file))) for name, file in files.items()})
+
+
+STEPS = {
+    "prepare": _in("data", "{dataset}", train="train.safetensors", test="test.safetensors", info="data.json"),
+    "surrogate": _in("surrogates", "{dataset}/{surrogate}", model="model.safetensors", info="surrogate.json"),
+    "poison": _in("poisons", "{dataset}/{poison}", train="train.safetensors", info="poison.json"),
+    "train": _in("runs", CELL, model="model.safetensors", history="history.csv", ticks="ticks.csv", info="train.json"),
+    "evaluate": _in("metrics", CELL, record="record.json"),
+    "aggregate": _in("tables", "", records="records.csv", histories="histories.csv", metrics="metrics.json"),
+    "tabulate": Step("{table}", {suffix: f"{RESULTS}/tables/{{table}}.{suffix}" for suffix in ("csv", "md", "tex")}),
+    "plot": Step("{figure}", {suffix: f"{RESULTS}/figures/{{figure}}.{suffix}" for suffix in ("png", "pdf")}),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The unit of work."""
+
+    dataset: str
+    poison: str
+    arch: str
+    method: str
+    seed: int
+
+    def __str__(self) -> str:
+        return CELL.format(**vars(self))
+
+
+@dataclass(frozen=True)
+class Node:
+    """One job: what it runs, what it reads and writes. `reads` are dotted keys of params.yaml."""
+
+    step: str
+    argument: str
+    inputs: tuple[str, ...]
+    sources: tuple[str, ...]
+    reads: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """The command line, the same for both engines."""
+        return " ".join(filter(None, ("relearn", self.step, self.argument)))
+
+
+def coordinates(step: str, argument: str) -> dict[str, str]:
+    """The coordinates an argument spells. Raises Fault when it is not of the step's form."""
+    pattern = STEPS[step].argument
+    names = [part[1:-1] for part in pattern.split("/")] if pattern else []
+    values = argument.split("/") if argument else []
+    if len(names) != len(values):
+        raise Fault(f"relearn {step} takes {pattern.replace('{', '').replace('}', '').upper() or 'no argument'}, found '{argument}'")
+    return dict(zip(names, values))
+
+
+def cell(argument: str) -> Cell:
+    """The cell an id spells. Raises Fault when it is none."""
+    found = coordinates("train", argument)
+    if not found["seed"].isdigit():
+        raise Fault(f"the seed of a cell is a whole number, found '{found['seed']}' in '{argument}'")
+    return Cell(**found | {"seed": int(found["seed"])})
+
+
+def path(step: str, output: str, **coords) -> Path:
+    """Where a step writes an output."""
+    return Path(STEPS[step].outputs[output].format(**coords))
+
+
+def beside(step: str, suffix: str, **coords) -> Path:
+    """A file that no engine tracks, beside a step's outputs: `train.run.json`, `train.checkpoint.safetensors`."""
+    return Path(next(iter(STEPS[step].outputs.values())).format(**coords)).with_name(f"{step}.{suffix}")
+
+
+def log(step: str) -> str:
+    """The pattern of a step's log."""
+    return f"{RESULTS}/logs/{step}/{STEPS[step].argument or 'all'}.log"
+
+
+def cells(params: Params) -> list[Cell]:
+    """The grid expanded, in the order of the file; a cell in two blocks stands once."""
+    found = {}
+    for block in params.raw["grid"].values():
+        axes = [params.names(axis) if block[axis] == "all" else block[axis] for axis in AXES]
+        for coords in itertools.product(*axes, block["seeds"]):
+            found[Cell(*coords)] = None
+    return list(found)
+
+
+def node(params: Params, step: str, **coords) -> Node:
+    """The node of `step` at these coordinates (wildcards). Raises Fault for a name params.yaml does not have."""
+    inputs, sources, reads = _NEEDS[step](params, **coords)
+    reads = [key for key in reads if _has(params, key)]
+    return Node(
+        step,
+        STEPS[step].argument.format(**coords),
+        tuple(map(str, inputs)),
+        tuple(_relative(file) for file in registry.sources(registry.PACKAGE / "steps" / f"{step}.py", *sources)),
+        tuple(reads),
+        tuple(pattern.format(**coords) for pattern in STEPS[step].outputs.values()),
+    )
+
+
+def nodes(params: Params) -> list[Node]:
+    """Every node that the grid, tables and figures need, in an order in which they could run."""
+    wanted = cells(params)
+    coords: dict[str, list[dict]] = {step: [] for step in STEPS}
+    for item in wanted:
+        surrogate = params.named("poisons", item.poison, "SurrogateName")
+        coords["prepare"].append({"dataset": item.dataset})
+        if surrogate:
+            coords["surrogate"].append({"dataset": item.dataset, "surrogate": surrogate})
+        coords["poison"].append({"dataset": item.dataset, "poison": item.poison})
+        coords["train"].append(vars(item))
+        coords["evaluate"].append(vars(item))
+    coords["aggregate"].append({})
+    coords["tabulate"] = [{"table": name} for name in params.names("tables")]
+    coords["plot"] = [{"figure": name} for name in params.names("figures")]
+    return [
+        node(params, step, **dict(unique))
+        for step, items in coords.items()
+        for unique in dict.fromkeys(tuple(item.items()) for item in items)
+    ]
+
+
+def values(params: Params, reads: tuple[str, ...]) -> dict:
+    """The value of each dotted key in the file as it stands; None where a key is absent."""
+    found = {}
+    for key in reads:
+        value = params.raw
+        for part in key.split("."):
+            value = (value or {}).get(part)
+        found[key] = value
+    return found
+
+
+def settings(params: Params, step: str, **coords) -> dict:
+    """All settings, resolved, that the output of prepare, surrogate, poison or train depends on, back to the data.
+
+    A step writes them beside its numbers; `aggregate` compares them with params.yaml as it stands.
+    """
+    recipe = {"compute": params.compute, "train": params.recipe}
+    if step == "prepare":
+        return {"dataset": _entry(params, "datasets", coords["dataset"])}
+    if step == "surrogate":
+        own = params.settings("surrogates", coords["surrogate"])
+        data = settings(params, "prepare", dataset=coords["dataset"])
+        return data | recipe | {"surrogate": own, "architecture": _entry(params, "architectures", own["arch"])}
+    if step == "poison":
+        return settings(params, "prepare", dataset=coords["dataset"]) | {"poison": _crafting(params, **coords)}
+    own = {kind: _entry(params, f"{kind}s", coords[short]) for kind, short in (("architecture", "arch"), ("method", "method"))}
+    return settings(params, "poison", dataset=coords["dataset"], poison=coords["poison"]) | recipe | own
+
+
+def render(params: Params) -> str:
+    """The text of workflow/grid.yaml. Raises Fault when a node has more dependencies than dvc.yaml has places for."""
+    steps: dict[str, dict] = {step: {} for step in STEPS}
+    for item in nodes(params):
+        core = {_relative(file) for file in core_sources(item.step)}
+        extra = [file for file in item.sources if file not in core]
+        inputs = list(item.inputs)
+        places, keys = PLACES[item.step]
+        if len(inputs) + len(extra) > places:  # too many to list: DVC watches the folders they lie in
+            inputs = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in inputs))
+        steps[item.step][item.argument.replace("/", "-") or "all"] = {
+            "command": item.command,
+            "deps": _padded(inputs + extra, places, item),
+            "reads": _padded(list(item.reads), keys, item),
+            "outs": list(item.outputs),
+        }
+    head = "# Generated from params.yaml by: relearn grid --write. DVC cannot expand the grid itself; do not edit.\n"
+    return head + yaml.safe_dump({"steps": steps}, sort_keys=False, width=160)
+
+
+def write(params: Params) -> None:
+    """Write workflow/grid.yaml."""
+    write_text(FILE, render(params))
+
+
+def check(params: Params, *wanted: Node) -> None:
+    """What can only be checked where the run will be: the user's files and folders exist, workflow/grid.yaml is current.
+
+    Looks at the inputs of the nodes given, of all nodes by default. Raises Fault.
+    """
+    given = wanted or nodes(params)
+    outside = dict.fromkeys(name for item in given for name in item.inputs if not name.startswith(f"{RESULTS}/"))
+    missing = [name for name in outside if not Path(name).exists()]
+    if missing:
+        raise Fault(f"params.yaml names {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not there")
+    if not wanted and (not FILE.exists() or FILE.read_text(encoding="utf-8") != render(params)):
+        raise Fault(f"{FILE} is not the grid of params.yaml; write it with: relearn grid --write")
+
+
+def core_sources(step: str) -> tuple[Path, ...]:
+    """The source files every node of a step depends on; dvc.yaml lists them."""
+    return registry.sources(registry.PACKAGE / "steps" / f"{step}.py")
+
+
+def _entry(params: Params, kind: str, name: str) -> dict:
+    """An entry's settings and what it uses; of a user's path only the last part, so that records are the same everywhere."""
+    found = params.settings(kind, name) | {"use": params.entry(kind, name).name}
+    paths = {s.name for s in params.entry(kind, name).settings if s.kind == "InputPath"}
+    return {key: Path(value).name if key in paths else value for key, value in found.items()}
+
+
+def _crafting(params: Params, dataset: str, poison: str) -> dict:
+    found = _entry(params, "poisons", poison)
+    arch = params.named("poisons", poison, "ArchitectureName")
+    surrogate = params.named("poisons", poison, "SurrogateName")
+    if arch:
+        found |= {"compute": params.compute, "architecture": _entry(params, "architectures", arch)}
+    if surrogate:
+        found |= {"crafted_on": settings(params, "surrogate", dataset=dataset, surrogate=surrogate)}
+    return found
+
+
+def _has(params: Params, key: str) -> bool:
+    section, _, name = key.partition(".")
+    return section in params.raw and (not name or name in (params.raw[section] or {}))
+
+
+def _padded(items: list[str], count: int, item: Node) -> list[str]:
+    """`items` filled up by repeating the last, because a DVC template has a fixed number of places."""
+    if len(items) > count:
+        raise Fault(f"{item.command} depends on {len(items)} files or keys beside its step's own, dvc.yaml has {count} places: {items}")
+    return items + [items[-1]] * (count - len(items))
+
+
+def _relative(file: Path) -> str:
+    return file.relative_to(registry.PACKAGE.parents[1]).as_posix()
+
+
+def _needs_prepare(params: Params, dataset: str):
+    return params.paths("datasets", dataset), [params.entry("datasets", dataset).path], [f"datasets.{dataset}"]
+
+
+def _needs_surrogate(params: Params, dataset: str, surrogate: str):
+    arch = params.settings("surrogates", surrogate)["arch"]
+    inputs = [path("prepare", "train", dataset=dataset), path("prepare", "test", dataset=dataset)]
+    sources = [params.entry("architectures", arch).path]
+    return inputs, sources, ["compute", "train", f"surrogates.{surrogate}", f"architectures.{arch}"]
+
+
+def _needs_poison(params: Params, dataset: str, poison: str):
+    inputs = [path("prepare", "train", dataset=dataset), *params.paths("poisons", poison)]
+    sources, reads = [params.entry("poisons", poison).path], ["compute", f"poisons.{poison}"]
+    surrogate = params.named("poisons", poison, "SurrogateName")
+    arch = params.named("poisons", poison, "ArchitectureName")
+    if surrogate:
+        inputs.append(path("surrogate", "model", dataset=dataset, surrogate=surrogate))
+        arch = params.settings("surrogates", surrogate)["arch"]
+    if arch:
+        sources.append(params.entry("architectures", arch).path)
+        reads.append(f"architectures.{arch}")
+    return inputs, sources, reads
+
+
+def _needs_train(params: Params, dataset: str, poison: str, arch: str, method: str, seed):
+    inputs = [path("poison", "train", dataset=dataset, poison=poison), path("prepare", "test", dataset=dataset)]
+    sources = [params.entry("architectures", arch).path, params.entry("methods", method).path]
+    return inputs, sources, ["compute", "train", f"architectures.{arch}", f"methods.{method}"]
+
+
+def _needs_evaluate(params: Params, **coords):
+    inputs = [path("train", name, **coords) for name in ("model", "history", "info")] + [path("prepare", "test", dataset=coords["dataset"])]
+    return inputs, _needs_train(params, **coords)[1], ["compute", f"architectures.{coords['arch']}", f"methods.{coords['method']}"]
+
+
+def _needs_aggregate(params: Params):
+    wanted = cells(params)
+    inputs = [path("evaluate", "record", **vars(item)) for item in wanted] + [path("train", "history", **vars(item)) for item in wanted]
+    return inputs, [], ["compute", "train", "surrogates", *AXES, "grid"]
+
+
+def _needs_tabulate(params: Params, table: str):
+    return [path("aggregate", "records")], [params.entry("tables", table).path], [f"tables.{table}"]
+
+
+def _needs_plot(params: Params, figure: str):
+    entry = params.entry("figures", figure)
+    inputs = [path("aggregate", name) for name in entry.arguments if name in STEPS["aggregate"].outputs]
+    if "examples" in entry.arguments:
+        pairs = dict.fromkeys((item.dataset, item.poison) for item in cells(params))
+        inputs += [path("prepare", "train", dataset=dataset) for dataset in dict.fromkeys(dataset for dataset, _ in pairs)]
+        inputs += [path("poison", "train", dataset=dataset, poison=poison) for dataset, poison in pairs]
+    return inputs, [entry.path], [f"figures.{figure}", "grid"] if "examples" in entry.arguments else [f"figures.{figure}"]
+
+
+_NEEDS = {step: globals()[f"_needs_{step}"] for step in STEPS}

@@ -1,0 +1,100 @@
+"""What a grid will cost before anything runs: cells, passes per image, time on this machine, disk."""
+
+import time
+
+import torch
+
+from relearn import device as devices
+from relearn import grid, models, registry
+from relearn.params import Params
+from relearn.seeding import Seeds, deterministic
+
+STARTUP_SECONDS = 4.0  # of a job: Python, torch and the engine's own part
+UNKNOWN_SIZE = (60_000, 32, 32)  # images, height, width assumed of a data set that is not prepared yet
+WARM, TIMED = 2, 5  # batches
+
+
+def plan(params: Params) -> str:
+    """A table of jobs per step, with passes per image (forward and backward, all of them), hours and megabytes.
+
+    Times come from a few batches of each architecture run here and now, on one job at a time.
+    """
+    deterministic(params.compute["threads"])
+    nodes, cells = grid.nodes(params), grid.cells(params)
+    sizes = {dataset: _size(dataset) for dataset in dict.fromkeys(cell.dataset for cell in cells)}
+    speeds: dict = {}
+    rows = []
+    for step in grid.STEPS:
+        items = [node for node in nodes if node.step == step]
+        passes, seconds, disk = 0.0, STARTUP_SECONDS * len(items), 0.0
+        for item in items:
+            own_passes, own_seconds, own_disk = _cost(params, item, sizes, speeds)
+            passes, seconds, disk = passes + own_passes, seconds + own_seconds, disk + own_disk
+        if items:
+            rows.append((step, len(items), passes / len(items), seconds / 3600, disk / 2**20))
+    lines = [f"{len(cells)} cells, {len(nodes)} jobs on {devices.choose()}"]
+    lines.append(f"{'step':<10} {'jobs':>6} {'passes per image':>17} {'hours':>8} {'MB':>9}")
+    lines += [f"{step:<10} {jobs:>6} {passes:>17.1f} {hours:>8.2f} {disk:>9.0f}" for step, jobs, passes, hours, disk in rows]
+    jobs, hours, disk = (sum(row[k] for row in rows) for k in (1, 3, 4))
+    lines.append(f"{'all':<10} {jobs:>6} {'':>17} {hours:>8.2f} {disk:>9.0f}")
+    lines.append("hours are of one job at a time; divide by the jobs that really run side by side")
+    unknown = [dataset for dataset in sizes if not grid.path("prepare", "train", dataset=dataset).exists()]
+    if unknown:
+        lines.append(f"not prepared yet, taken as {UNKNOWN_SIZE[0]} images of 32x32: {', '.join(unknown)}")
+    return "\n".join(lines)
+
+
+def _cost(params: Params, node: grid.Node, sizes: dict, speeds: dict) -> tuple[float, float, float]:
+    """Passes per image, seconds and bytes of a node."""
+    coords = grid.coordinates(node.step, node.argument)
+    images, height, width = sizes.get(coords.get("dataset"), (0, 0, 0))
+    pixels = images * height * width * 3
+    if node.step == "prepare":
+        return 0.0, 0.0, pixels
+    if node.step == "surrogate":
+        own = params.settings("surrogates", coords["surrogate"])
+        passes, arch, disk = own["epochs"] or params.recipe["epochs"], own["arch"], 0.0
+    elif node.step == "poison":
+        name = coords["poison"]
+        surrogate = params.named("poisons", name, "SurrogateName")
+        arch = params.named("poisons", name, "ArchitectureName") or (surrogate and params.settings("surrogates", surrogate)["arch"])
+        use = params.entry("poisons", name).name
+        declared = getattr(registry.module("poisons", use), "PASSES", {})  # a training-free poison declares none
+        passes, disk = declared[use](params.settings("poisons", name), images) if use in declared else 0.0, pixels
+    elif node.step == "train":
+        passes, arch, disk = params.recipe["epochs"], coords["arch"], 0.0
+    else:
+        return 0.0, 0.0, 0.0
+    if not arch or not images:
+        return passes, 0.0, disk
+    if arch not in speeds:
+        speeds[arch] = _speed(params, arch, height, width)
+    per_second, weights = speeds[arch]
+    return passes, passes * images / per_second, disk + (weights if node.step != "poison" else 0)
+
+
+def _size(dataset: str) -> tuple[int, int, int]:
+    from safetensors import safe_open
+
+    path = grid.path("prepare", "train", dataset=dataset)
+    if not path.exists():
+        return UNKNOWN_SIZE
+    with safe_open(path, framework="pt") as file:
+        return tuple(file.get_slice("images").get_shape()[:3])
+
+
+def _speed(params: Params, arch: str, height: int, width: int) -> tuple[float, int]:
+    """Images per second of forward and backward, and bytes of the weights, measured here."""
+    use, settings = params.architectures[arch]
+    batch, device = params.recipe["batch"], devices.choose()
+    generator = Seeds("plan").generator("images")
+    images = torch.randint(0, 256, (batch, height, width, 3), generator=generator, dtype=torch.uint8)
+    model = models.build(use, settings, images=images, classes=10, generator=generator, device=device)
+    x = images.to(device).permute(0, 3, 1, 2).float() / 255
+    for k in range(WARM + TIMED):
+        if k == WARM:
+            begin = time.perf_counter()
+        model(x).sum().backward()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return TIMED * batch / (time.perf_counter() - begin), sum(t.numel() * 4 for t in model.state_dict().values())

@@ -1,0 +1,145 @@
+"""EM: error-minimising noise. Huang et al., 2021, Unlearnable Examples (arXiv 2101.04898), sections 3.2 and 3.3."""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+
+from relearn.craft import Craft
+from relearn.data import Split, subset
+from relearn.pgd import signed_steps
+from relearn.quantise import Budget, Perturbation
+from relearn.registry import ArchitectureName, Count, Fraction, Index, Positive, register
+
+GRADIENT_NORM = 5.0  # the authors clip the surrogate's gradient here
+
+#: forward and backward passes per image at most, from settings and the number of images
+PASSES = {
+    "em": lambda s, images: s["rounds"] * (s["steps"] + s["batches"] * s["batch"] / images),
+    "em_classwise": lambda s, images: s["rounds"] * (s["share"] * s["steps"] + s["batches"] * min(s["batch"], s["share"] * images) / images),
+}
+
+
+@register
+def em(
+    train: Split,
+    craft: Craft,
+    *,
+    arch: ArchitectureName = "resnet18",
+    epsilon: Positive = 8.0,
+    step_size: Positive = 0.8,
+    steps: Count = 20,
+    rounds: Count = 10,
+    batches: Count = 10,
+    batch: Count = 512,
+    stop_error: Fraction = 0.01,
+    seed: Index = 0,
+) -> Perturbation:
+    """Sample-wise min-min noise, L-inf `epsilon` (1/255).
+
+    A round trains the surrogate on `batches` mini-batches of poisoned images, then moves every perturbation `steps`
+    signed steps of `step_size` (1/255) down the surrogate's loss, from where it stood. Rounds end when the surrogate's
+    error on the poisoned images is at most `stop_error`, at the latest after `rounds` (convergence is not monotone).
+    Fixed order, no augmentation, and no clipping of the images the surrogate trains on follow the authors.
+    """
+    surrogate = _Surrogate(train, craft, arch, seed)
+    images, labels = _levels(train, craft.device), train.labels.to(craft.device)
+    delta = torch.zeros_like(images)
+    order = [rows.to(craft.device) for rows in torch.arange(len(train)).split(batch)]
+    stream = itertools.cycle(order)
+    with craft.progress(rounds * len(order)) as progress:
+        for done in range(0, rounds * len(order), len(order)):
+            for rows in itertools.islice(stream, batches):
+                surrogate.learn(images[rows] + delta[rows], labels[rows])
+            wrong = torch.zeros((), device=craft.device)
+            for k, rows in enumerate(order, 1):
+                delta[rows] = surrogate.descend(images[rows], delta[rows], labels[rows], epsilon=epsilon, step_size=step_size, steps=steps)
+                wrong += surrogate.wrong(images[rows] + delta[rows], labels[rows])
+                progress.to(done + k)
+            if wrong / len(train) <= stop_error:
+                break
+    return Perturbation(delta.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon))
+
+
+@register
+def em_classwise(
+    train: Split,
+    craft: Craft,
+    *,
+    arch: ArchitectureName = "resnet18",
+    epsilon: Positive = 8.0,
+    step_size: Positive = 0.8,
+    steps: Count = 1,
+    rounds: Count = 40,
+    batches: Count = 10,
+    batch: Count = 512,
+    share: Fraction = 0.2,
+    stop_error: Fraction = 0.01,
+    seed: Index = 0,
+) -> Perturbation:
+    """Class-wise min-min noise, L-inf `epsilon` (1/255): one perturbation per class, found on a stratified `share` of the images.
+
+    As `em`, but in each batch every image proposes steps from its class's noise, and the class takes the mean of its
+    images' proposals. The authors give no cap on the rounds.
+    """
+    surrogate = _Surrogate(train, craft, arch, seed)
+    per_class = max(1, int(share * int(train.labels.bincount().clamp_min(1).min())))
+    part = subset(train, per_class, craft.generator("subset", seed))
+    images, labels = _levels(part, craft.device), part.labels.to(craft.device)
+    noise = torch.zeros(craft.classes, *images.shape[1:], device=craft.device)
+    size = min(batch, len(part))
+    sweeps = len(part) // size
+    shuffles = (torch.randperm(len(part), generator=craft.generator("order", seed, k)).to(craft.device) for k in itertools.count())
+    stream = (rows for order in shuffles for rows in order.split(size)[:sweeps])
+    with craft.progress(rounds) as progress:
+        for done in range(1, rounds + 1):
+            for rows in itertools.islice(stream, batches):
+                surrogate.learn(images[rows] + noise[labels[rows]], labels[rows])
+            for rows in itertools.islice(stream, sweeps):
+                y = labels[rows]
+                proposals = surrogate.descend(images[rows], noise[y], y, epsilon=epsilon, step_size=step_size, steps=steps)
+                noise = _class_means(proposals, y, noise)
+            wrong = sum(surrogate.wrong(x + noise[y], y) for x, y in zip(images.split(size), labels.split(size)))
+            progress.to(done)
+            if wrong / len(part) <= stop_error:
+                break
+    return Perturbation(noise.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), train.labels)
+
+
+class _Surrogate:
+    """The model of min-min noise, trained between the sweeps over the noise; images are (B, 3, H, W) float32 in 1/255."""
+
+    def __init__(self, train: Split, craft: Craft, arch: str, seed: int):
+        self.model = craft.model(arch, train, craft.generator("init", seed))
+        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+    def learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """One step of the model down its loss."""
+        self.model.train().requires_grad_(True)
+        self.optimiser.zero_grad(set_to_none=True)
+        F.cross_entropy(self.model(images / 255), labels).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
+        self.optimiser.step()
+
+    def descend(self, images: torch.Tensor, delta: torch.Tensor, labels: torch.Tensor, **how) -> torch.Tensor:
+        """The perturbations after signed steps down the loss of the model, which stays fixed."""
+        self.model.eval().requires_grad_(False)
+        return signed_steps(lambda x: F.cross_entropy(self.model(x), labels, reduction="sum"), images, delta, **how)
+
+    @torch.no_grad()
+    def wrong(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """How many of the images, clipped, the model gets wrong."""
+        self.model.eval()
+        return (self.model(images.clamp(0, 255) / 255).argmax(1) != labels).sum()
+
+
+def _levels(part: Split, device: str) -> torch.Tensor:
+    return part.images.to(device).permute(0, 3, 1, 2).float()
+
+
+def _class_means(proposals: torch.Tensor, labels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """The mean proposal of each class; the old noise where a class has none in the batch."""
+    member = F.one_hot(labels, len(noise)).T.to(proposals.dtype)
+    count = member.sum(1).view(-1, 1, 1, 1)
+    mean = (member @ proposals.flatten(1)).view_as(noise) / count.clamp_min(1)
+    return torch.where(count > 0, mean, noise)

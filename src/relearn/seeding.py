@@ -1,0 +1,31 @@
+"""Where every random number comes from: generators derived from coordinates and a purpose; and the determinism switches."""
+
+import hashlib
+import os
+
+import torch
+
+
+def derive(*coordinates) -> int:
+    """A seed below 2**63 from any coordinates, the same on every machine."""
+    digest = hashlib.blake2b("/".join(map(str, coordinates)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Seeds:
+    """A family of generators under common coordinates, one stream per purpose."""
+
+    def __init__(self, *coordinates):
+        self.coordinates = coordinates
+
+    def generator(self, purpose: str, *more, device: str = "cpu") -> torch.Generator:
+        """A fresh generator for `purpose` (say "augment", 1200): equal arguments give equal streams."""
+        return torch.Generator(device=device).manual_seed(derive(*self.coordinates, purpose, *more))
+
+
+def deterministic(threads: int) -> None:
+    """Fix what else bytes depend on: the number of threads, and deterministic kernels on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False

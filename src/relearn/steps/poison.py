@@ -1,0 +1,40 @@
+"""poison DATASET/POISON: craft a perturbation and write the poisoned training set."""
+
+from relearn import device as devices
+from relearn import grid, models, quantise, records, registry
+from relearn.craft import Craft
+from relearn.data import load_split, load_tensors, save_split
+from relearn.params import Params
+from relearn.seeding import Seeds, deterministic
+
+
+def run(params: Params, dataset: str, poison: str) -> None:
+    """Write the poisoned training split (uint8, canonical) and poison.json: declared and measured budget, settings."""
+    deterministic(params.compute["threads"])
+    device = devices.choose()
+    train, facts = load_split(grid.path("prepare", "train", dataset=dataset))
+    own, name = params.settings("poisons", poison), params.entry("poisons", poison).name
+    settings = grid.settings(params, "poison", dataset=dataset, poison=poison)
+    with records.provenance(grid.beside("poison", "run.json", dataset=dataset, poison=poison), device):
+        craft = Craft(
+            label=f"poison {dataset}/{poison}",
+            seeds=Seeds("poison", dataset, name),
+            device=device,
+            classes=len(facts["classes"]),
+            architectures=params.architectures,
+            surrogate=_surrogate(params, dataset, poison, train, facts, device),
+        )
+        perturbation = registry.load("poisons", name)(train, craft, **own)
+        images, measured = quantise.apply(train.images, perturbation)
+        save_split(grid.path("poison", "train", dataset=dataset, poison=poison), train.with_images(images), facts | {"settings": settings})
+        budget = {"declared": vars(perturbation.budget), "measured": measured, "rounding": perturbation.rounding}
+        records.write_json(grid.path("poison", "info", dataset=dataset, poison=poison), budget | {"settings": settings})
+
+
+def _surrogate(params: Params, dataset: str, poison: str, train, facts: dict, device: str):
+    name = params.named("poisons", poison, "SurrogateName")
+    if not name:
+        return None
+    tensors, _ = load_tensors(grid.path("surrogate", "model", dataset=dataset, surrogate=name))
+    use, settings = params.architectures[params.settings("surrogates", name)["arch"]]
+    return models.rebuild(use, settings, tensors, classes=len(facts["classes"]), size=train.images.shape[1:3], device=device)

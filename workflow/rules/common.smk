@@ -1,0 +1,35 @@
+# What every rule shares. A rule's wildcards are a node's coordinates; the node says what the job reads and depends on.
+
+
+wildcard_constraints:
+    dataset="[a-z0-9_]+",
+    surrogate="[a-z0-9_]+",
+    poison="[a-z0-9_]+",
+    arch="[a-z0-9_]+",
+    method="[a-z0-9_]+",
+    seed="[0-9]+",
+    table="[a-z0-9_]+",
+    figure="[a-z0-9_]+",
+
+
+def needs(step):
+    """Input files of a step's job: what it reads, and the sources it runs."""
+    return lambda wildcards: [*(node := grid.node(PARAMS, step, **wildcards)).inputs, *node.sources]
+
+
+def reads(step):
+    """The part of params.yaml a step's job depends on; a change of it runs the job again."""
+    return lambda wildcards: grid.values(PARAMS, grid.node(PARAMS, step, **wildcards).reads)
+
+
+def outputs(step):
+    """Patterns of what a step writes."""
+    return list(grid.STEPS[step].outputs.values())
+
+
+def command(step):
+    """The command both engines run."""
+    return f"relearn {step} {grid.STEPS[step].argument.replace('{', '{wildcards.')} > {{log}} 2>&1"
+
+
+THREADS = PARAMS.compute["threads"]
