@@ -53,9 +53,10 @@ def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tenso
         )
     if len(rows) and (rows.min() < 0 or rows.max() >= len(delta)):
         raise Fault(f"the perturbation has {len(delta)} rows, but an image asks for row {int(rows.max())}")
-    if not torch.isfinite(delta).all():
-        raise Fault(f"the perturbation has {int((~torch.isfinite(delta)).sum())} values that are not finite")
-    _check(_norms(delta, budget.norm), budget, slack=1e-3, when="before rounding")
+    bad = sum(int((~torch.isfinite(part)).sum()) for part in delta.split(CHUNK))
+    if bad:
+        raise Fault(f"the perturbation has {bad} values that are not finite")
+    _check(torch.cat([norms(part, budget.norm) for part in delta.split(CHUNK)]), budget, slack=1e-3, when="before rounding")
     poisoned = torch.empty_like(images)
     clipped = 0
     for begin in range(0, len(images), CHUNK):
@@ -76,23 +77,8 @@ def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tenso
     return poisoned, measured
 
 
-def measure(clean: torch.Tensor, poisoned: torch.Tensor) -> dict:
-    """L-inf and L2 (in 1/255) and L0 (pixels) of the change per image: mean and maximum, and the share of images changed."""
-    linf, l2, l0 = [], [], []
-    for begin in range(0, len(clean), CHUNK):
-        change = poisoned[begin : begin + CHUNK].float() - clean[begin : begin + CHUNK].float()
-        linf.append(_norms(change, "linf"))
-        l2.append(_norms(change, "l2"))
-        l0.append(_norms(change, "l0"))
-    result = {}
-    for name, parts in (("linf", linf), ("l2", l2), ("l0", l0)):
-        values = torch.cat(parts)
-        result |= {f"{name}_mean": float(values.double().mean()), f"{name}_max": float(values.max())}
-    result["changed_share"] = float((torch.cat(linf) > 0).double().mean())
-    return result
-
-
-def _norms(delta: torch.Tensor, norm: str) -> torch.Tensor:
+def norms(delta: torch.Tensor, norm: str) -> torch.Tensor:
+    """The norm of each change (N,) float32 of changes (N, H, W, 3): "linf", "l2", "l0" (pixels); a single 0 for "none"."""
     if norm == "linf":
         return delta.abs().flatten(1).amax(1)
     if norm == "l2":
@@ -100,6 +86,22 @@ def _norms(delta: torch.Tensor, norm: str) -> torch.Tensor:
     if norm == "l0":
         return (delta != 0).any(dim=3).flatten(1).sum(1).float()
     return torch.zeros(1)
+
+
+def measure(clean: torch.Tensor, poisoned: torch.Tensor) -> dict:
+    """L-inf and L2 (in 1/255) and L0 (pixels) of the change per image: mean and maximum, and the share of images changed."""
+    linf, l2, l0 = [], [], []
+    for begin in range(0, len(clean), CHUNK):
+        change = poisoned[begin : begin + CHUNK].float() - clean[begin : begin + CHUNK].float()
+        linf.append(norms(change, "linf"))
+        l2.append(norms(change, "l2"))
+        l0.append(norms(change, "l0"))
+    result = {}
+    for name, parts in (("linf", linf), ("l2", l2), ("l0", l0)):
+        values = torch.cat(parts)
+        result |= {f"{name}_mean": float(values.double().mean()), f"{name}_max": float(values.max())}
+    result["changed_share"] = float((torch.cat(linf) > 0).double().mean())
+    return result
 
 
 def _check(norms: torch.Tensor, budget: Budget, slack: float, when: str) -> None:

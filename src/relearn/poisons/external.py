@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from relearn.data import Split
 from relearn.errors import Fault
-from relearn.quantise import CHUNK, Budget, Perturbation, _norms
+from relearn.quantise import CHUNK, Budget, Perturbation, norms
 from relearn.registry import InputPath, Positive, nearest, register
 
 SUFFIXES = (".safetensors", ".npy")
@@ -189,11 +189,11 @@ def _check_order(path: Path, delta: torch.Tensor, train: Split, norm: str, epsil
                 f"external: images in {path} are as far from their own training images ({own:.1f}/255 on average) as from others "
                 f"({other:.1f}); are they in another order? Put them in the order of the training set"
             )
-    norms = torch.cat([_norms(delta[part], norm) for part in _parts(len(delta))])
-    over = norms > epsilon + TOLERANCE
+    found = torch.cat([norms(delta[part], norm) for part in _parts(len(delta))])
+    over = found > epsilon + TOLERANCE
     if over.any():
-        row, unit = int(norms.argmax()), "pixels" if norm == "l0" else "1/255"
+        row, unit = int(found.argmax()), "pixels" if norm == "l0" else "1/255"
         raise Fault(
             f"external: {int(over.sum())} of {len(train)} images in {path} exceed epsilon {epsilon:g} ({norm}, {unit}), most of all image "
-            f"{row} with {norms[row]:.1f}; are they in the order of the training set? If so, set norm and epsilon to what they promise"
+            f"{row} with {found[row]:.1f}; are they in the order of the training set? If so, set norm and epsilon to what they promise"
         )
