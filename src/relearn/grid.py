@@ -48,7 +48,7 @@ STEPS = {
     "poison": _in("poisons", "{dataset}/{poison}", train="train.safetensors", info="poison.json"),
     "train": _in("runs", CELL, model="model.safetensors", history="history.csv", ticks="ticks.csv", info="train.json"),
     "evaluate": _in("metrics", CELL, record="record.json"),
-    "aggregate": _in("tables", "", records="records.csv", histories="histories.csv", metrics="metrics.json"),
+    "aggregate": _in("summary", "", records="records.csv", histories="histories.csv", metrics="metrics.json"),
     "tabulate": Step("{table}", {suffix: f"{RESULTS}/tables/{{table}}.{suffix}" for suffix in ("csv", "md", "tex")}),
     "plot": Step("{figure}", {suffix: f"{RESULTS}/figures/{{figure}}.{suffix}" for suffix in ("png", "pdf")}),
 }
