@@ -29,7 +29,8 @@ def outputs(step):
 
 def command(step):
     """The command both engines run."""
-    return f"relearn {step} {grid.STEPS[step].argument.replace('{', '{wildcards.')} > {{log}} 2>&1"
+    words = ("relearn", step, grid.STEPS[step].argument.replace("{", "{wildcards."), "> {log} 2>&1")
+    return " ".join(filter(None, words))
 
 
 THREADS = PARAMS.compute["threads"]

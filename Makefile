@@ -1,0 +1,33 @@
+# `make demo` and `make test` on a bare machine with Python 3.11 or newer; nothing outside this folder is touched.
+
+PYTHON ?= python3
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test install clean
+
+demo: install
+	snakemake --cores $(CORES) --quiet rules
+	@echo
+	@cat results/tables/accuracy.md
+	@echo
+	@echo "last epoch, clean test images, mean ± sd in percent; more in results/tables, figures in results/figures:"
+	@ls results/figures/*.png
+
+test: install
+	python -m pytest -q
+
+install: $(BIN)/.installed
+
+# torch before the rest: where a CPU build is preferred (pip's --extra-index-url or --find-links), torchvision must find it there
+$(BIN)/.installed: envs/requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "relearn needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2)
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $$(grep '^torch==' envs/requirements.txt)
+	$(BIN)/pip install --quiet -r envs/requirements.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf results .snakemake
