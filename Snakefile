@@ -8,7 +8,8 @@ from relearn.errors import Fault
 
 try:
     PARAMS = params.load()
-    grid.check(PARAMS)
+    NODES = grid.nodes(PARAMS)
+    grid.check_inputs(NODES)
 except Fault as fault:
     print(f"relearn: {fault}", file=sys.stderr)
     sys.exit(2)
@@ -26,4 +27,4 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        [name for node in grid.nodes(PARAMS) for name in node.outputs],
+        [name for node in NODES for name in node.outputs],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from relearn import grid, params
+from relearn import grid, params, stages
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACKED = ("Snakefile", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore", ".gitignore", "workflow", "profiles", "slurm", "src", "envs")
@@ -91,7 +91,7 @@ def test_the_two_dags_are_one(tmp_path, preset):
 
 
 def test_shipped_grid_is_current():
-    assert (ROOT / grid.FILE).read_text() == grid.render(params.load(ROOT / "params.yaml")), "run: relearn grid --write"
+    assert (ROOT / stages.FILE).read_text() == stages.render(params.load(ROOT / "params.yaml")), "run: relearn grid --write"
 
 
 def test_params_is_the_preset_quickstart():
@@ -209,7 +209,6 @@ def test_a_poison_is_one_new_file_and_one_line(tmp_path):
     lines = (folder / "params.yaml").read_text().replace("poisons:\n  clean: {}", "poisons:\n  brighter: {epsilon: 4}\n  clean: {}", 1)
     before, _, after = lines.partition("grid:\n")
     (folder / "params.yaml").write_text(before + yaml.safe_dump({"grid": content["grid"]}) + after[after.index("\ntables:") :])
-    run(folder, "relearn", "grid", "--write")
     run(folder, "snakemake", "--cores", "2", "--quiet", "rules", "--", "results/metrics/digits/brighter/cnn/erm/0/record.json")
     record = json.loads((folder / "results/metrics/digits/brighter/cnn/erm/0/record.json").read_text())
     assert record["settings"]["poison"]["epsilon"] == 4

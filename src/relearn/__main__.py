@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from relearn import grid, params, presets
+from relearn import grid, params, presets, stages
 from relearn.errors import Fault
 
 HELP = {
@@ -63,20 +63,22 @@ def _step(options) -> None:
     checked = params.load()
     if "seed" in coords:
         grid.cell(options.argument)
-    grid.check(checked, grid.node(checked, options.step, **coords))
+    grid.check_inputs([grid.node(checked, options.step, **coords)])
     importlib.import_module(f"relearn.steps.{options.step}").run(checked, **coords)
 
 
 def _check(options) -> None:
     checked = params.load()
-    grid.check(checked)
-    print(f"params.yaml is good: {len(grid.cells(checked))} cells, {len(grid.nodes(checked))} jobs")
+    nodes = grid.nodes(checked)
+    grid.check_inputs(nodes)
+    stages.check_written(checked)
+    print(f"params.yaml is good: {len(grid.cells(checked))} cells, {len(nodes)} jobs")
 
 
 def _grid(options) -> None:
     checked = params.load()
     if options.write:
-        grid.write(checked)
+        stages.write(checked)
     else:
         print("\n".join(map(str, grid.cells(checked))))
 

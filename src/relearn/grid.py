@@ -1,32 +1,18 @@
 """The grid: cells, every path, and every node of the DAG. The only code that expands params.yaml or spells a path.
 
 Path patterns are Snakemake patterns and format strings at once. Both engines run the nodes made here: Snakemake asks
-for them by wildcard, DVC reads them from workflow/grid.yaml, which `relearn grid --write` writes. Needs no torch.
+for them by wildcard, DVC reads them from workflow/grid.yaml (stages.py). Needs no torch.
 """
 
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from relearn import registry
 from relearn.errors import Fault
 from relearn.params import AXES, Params
-from relearn.records import write_text
 
 RESULTS = "results"
-FILE = Path("workflow/grid.yaml")
-PLACES = {  # for dependencies and for keys of params.yaml in the stages of dvc.yaml, whose templates have a fixed number
-    "prepare": (4, 1),
-    "surrogate": (5, 4),
-    "poison": (6, 3),
-    "train": (6, 4),
-    "evaluate": (8, 3),
-    "aggregate": (2, 8),
-    "tabulate": (3, 1),
-    "plot": (5, 2),
-}
 CELL = "{dataset}/{poison}/{arch}/{method}/{seed}"
 
 
@@ -136,7 +122,7 @@ def node(params: Params, step: str, **coords) -> Node:
         step,
         STEPS[step].argument.format(**coords),
         tuple(map(str, inputs)),
-        tuple(_relative(file) for file in registry.sources(registry.PACKAGE / "steps" / f"{step}.py", *sources)),
+        tuple(relative(file) for file in registry.sources(registry.PACKAGE / "steps" / f"{step}.py", *sources)),
         tuple(reads),
         tuple(pattern.format(**coords) for pattern in STEPS[step].outputs.values()),
     )
@@ -193,43 +179,12 @@ def settings(params: Params, step: str, **coords) -> dict:
     return settings(params, "poison", dataset=coords["dataset"], poison=coords["poison"]) | recipe | own
 
 
-def render(params: Params) -> str:
-    """The text of workflow/grid.yaml. Raises Fault when a node has more dependencies than dvc.yaml has places for."""
-    steps: dict[str, dict] = {step: {} for step in STEPS}
-    for item in nodes(params):
-        core = {_relative(file) for file in core_sources(item.step)}
-        extra = [file for file in item.sources if file not in core]
-        inputs = list(item.inputs)
-        places, keys = PLACES[item.step]
-        if len(inputs) + len(extra) > places:  # too many to list: DVC watches the folders they lie in
-            inputs = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in inputs))
-        steps[item.step][item.argument.replace("/", "-") or "all"] = {
-            "command": item.command,
-            "deps": _padded(inputs + extra, places, item),
-            "reads": _padded(list(item.reads), keys, item),
-            "outs": list(item.outputs),
-        }
-    head = "# Generated from params.yaml by: relearn grid --write. DVC cannot expand the grid itself; do not edit.\n"
-    return head + yaml.safe_dump({"steps": steps}, sort_keys=False, width=160)
-
-
-def write(params: Params) -> None:
-    """Write workflow/grid.yaml."""
-    write_text(FILE, render(params))
-
-
-def check(params: Params, *wanted: Node) -> None:
-    """What can only be checked where the run will be: the user's files and folders exist, workflow/grid.yaml is current.
-
-    Looks at the inputs of the nodes given, of all nodes by default. Raises Fault.
-    """
-    given = wanted or nodes(params)
-    outside = dict.fromkeys(name for item in given for name in item.inputs if not name.startswith(f"{RESULTS}/"))
+def check_inputs(wanted: list[Node]) -> None:
+    """Raises Fault when a file or folder of the user's that one of these nodes reads is not there."""
+    outside = dict.fromkeys(name for item in wanted for name in item.inputs if not name.startswith(f"{RESULTS}/"))
     missing = [name for name in outside if not Path(name).exists()]
     if missing:
         raise Fault(f"params.yaml names {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not there")
-    if not wanted and (not FILE.exists() or FILE.read_text(encoding="utf-8") != render(params)):
-        raise Fault(f"{FILE} is not the grid of params.yaml; write it with: relearn grid --write")
 
 
 def core_sources(step: str) -> tuple[Path, ...]:
@@ -260,14 +215,8 @@ def _has(params: Params, key: str) -> bool:
     return section in params.raw and (not name or name in (params.raw[section] or {}))
 
 
-def _padded(items: list[str], count: int, item: Node) -> list[str]:
-    """`items` filled up by repeating the last, because a DVC template has a fixed number of places."""
-    if len(items) > count:
-        raise Fault(f"{item.command} depends on {len(items)} files or keys beside its step's own, dvc.yaml has {count} places: {items}")
-    return items + [items[-1]] * (count - len(items))
-
-
-def _relative(file: Path) -> str:
+def relative(file: Path) -> str:
+    """A source file as the engines name it, from the root of the project."""
     return file.relative_to(registry.PACKAGE.parents[1]).as_posix()
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from relearn import grid, params
+from relearn import params, stages
 from relearn.errors import Fault
 from relearn.records import write_text
 from relearn.registry import nearest
@@ -26,4 +26,4 @@ def install(name: str) -> None:
         if old not in [(FOLDER / f"{other}.yaml").read_text(encoding="utf-8") for other in names()]:
             write_text(params.FILE.with_suffix(".yaml.bak"), old)
     write_text(params.FILE, text)
-    grid.write(checked)
+    stages.write(checked)

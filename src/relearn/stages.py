@@ -1,0 +1,61 @@
+"""workflow/grid.yaml: the nodes of the DAG as dvc.yaml loops over them, because DVC cannot expand the grid itself."""
+
+from pathlib import Path
+
+import yaml
+
+from relearn import grid
+from relearn.errors import Fault
+from relearn.params import Params
+from relearn.records import write_text
+
+FILE = Path("workflow/grid.yaml")
+
+PLACES = {  # for dependencies and for keys of params.yaml in the stages of dvc.yaml, whose templates have a fixed number
+    "prepare": (4, 1),
+    "surrogate": (5, 4),
+    "poison": (6, 3),
+    "train": (6, 4),
+    "evaluate": (8, 3),
+    "aggregate": (2, 8),
+    "tabulate": (3, 1),
+    "plot": (5, 2),
+}
+
+
+def render(params: Params) -> str:
+    """The text of workflow/grid.yaml. Raises Fault when a node has more dependencies than dvc.yaml has places for."""
+    steps: dict[str, dict] = {step: {} for step in grid.STEPS}
+    for item in grid.nodes(params):
+        core = {grid.relative(file) for file in grid.core_sources(item.step)}
+        extra = [file for file in item.sources if file not in core]
+        inputs = list(item.inputs)
+        places, keys = PLACES[item.step]
+        if len(inputs) + len(extra) > places:  # too many to list: DVC watches the folders they lie in
+            inputs = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in inputs))
+        steps[item.step][item.argument.replace("/", "-") or "all"] = {
+            "command": item.command,
+            "deps": _padded(inputs + extra, places, item),
+            "reads": _padded(list(item.reads), keys, item),
+            "outs": list(item.outputs),
+        }
+    head = "# Generated from params.yaml by: relearn grid --write. DVC cannot expand the grid itself; do not edit.\n"
+    return head + yaml.safe_dump({"steps": steps}, sort_keys=False, width=160)
+
+
+def write(params: Params) -> None:
+    """Write workflow/grid.yaml."""
+    write_text(FILE, render(params))
+
+
+def check_written(params: Params) -> None:
+    """Raises Fault when workflow/grid.yaml, which DVC reads, is not the grid of params.yaml."""
+    if not FILE.exists() or FILE.read_text(encoding="utf-8") != render(params):
+        raise Fault(f"{FILE} is not the grid of params.yaml; write it with: relearn grid --write")
+
+
+def _padded(items: list[str], count: int, item: grid.Node) -> list[str]:
+    """`items` filled up by repeating the last, because a DVC template has a fixed number of places."""
+    if len(items) > count:
+        raise Fault(f"{item.command} depends on {len(items)} files or keys beside its step's own, dvc.yaml has {count} places: {items}")
+    return items + [items[-1]] * (count - len(items))
