@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -89,7 +90,8 @@ def fingerprint(device: str) -> dict:
     import numpy
     import torch
 
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    git = shutil.which("git")
+    commit = git and subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -97,7 +99,7 @@ def fingerprint(device: str) -> dict:
         "processor": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
-        "commit": commit.stdout.strip(),
+        "commit": commit,
     }
 
 

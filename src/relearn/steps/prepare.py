@@ -6,6 +6,8 @@ from relearn import grid, records, registry
 from relearn.data import save_split
 from relearn.params import Params
 
+DOWNLOADS = Path("data/downloads")  # outside results/: what is fetched, or put there by hand, outlives `make clean`
+
 
 def run(params: Params, dataset: str) -> None:
     """Write the train and test split of a data set, and data.json: sizes, classes, counts, settings."""
@@ -13,7 +15,7 @@ def run(params: Params, dataset: str) -> None:
     settings = grid.settings(params, "prepare", dataset=dataset)
     with records.provenance(grid.beside("prepare", "run.json", dataset=dataset), "cpu"):
         load = registry.load("datasets", params.entry("datasets", dataset).name)
-        made = load(Path(grid.RESULTS) / "downloads" / dataset, **params.settings("datasets", dataset))
+        made = load(DOWNLOADS / dataset, **params.settings("datasets", dataset))
         facts = {"classes": made.classes, "settings": settings}
         save_split(out["train"], made.train, facts)
         save_split(out["test"], made.test, facts)
