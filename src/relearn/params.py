@@ -207,8 +207,7 @@ def _block_faults(where: str, block, raw: dict) -> list[str]:
 
 
 def _resolved(declared: tuple[Setting, ...], given: dict | None) -> dict:
-    given = given or {}
-    return {s.name: given.get(s.name, s.default) for s in declared}
+    return {s.name: s.resolved(given or {}) for s in declared}
 
 
 class Loader(yaml.SafeLoader):

@@ -52,6 +52,7 @@ TYPES = {
     "InputPath": ("a path", lambda v: isinstance(v, str) and v != ""),
 }
 
+FLOATS = ("float", "Positive", "NonNegative", "Fraction")
 REQUIRED = object()  # stands where a setting has no default
 
 
@@ -66,6 +67,11 @@ class Setting:
     def fault(self, value) -> str | None:
         """What is wrong with `value`, or None."""
         return _fault(ast.parse(self.annotation, mode="eval").body, value)
+
+    def resolved(self, given: dict):
+        """The value `given` has for this setting, or the default; a whole number as a float where the annotation is one."""
+        value = given.get(self.name, self.default)
+        return float(value) if self.kind in FLOATS and type(value) is int else value
 
     @property
     def kind(self) -> str:
