@@ -8,6 +8,7 @@ from conftest import coloured
 from relearn import __main__, grid, params
 from relearn.data import save_split
 from relearn.errors import Fault
+from relearn.records import write_json
 
 GOOD = """\
 compute: {threads: 1}
@@ -322,6 +323,7 @@ def upstream(here):
     paths = [f"data/digits/{name}" for name in ("train", "test")] + ["poisons/digits/clean/train", "poisons/digits/hypo/train"]
     for path in paths:
         save_split(here.folder / "results" / f"{path}.safetensors", content, {"classes": [str(k) for k in range(10)], "settings": {}})
+    write_json(here.folder / "results/data/digits/data.json", {"classes": [str(k) for k in range(10)]})
     return here.folder / "results"
 
 

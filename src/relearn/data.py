@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from relearn.errors import Fault
-from relearn.records import atomic
+from relearn.records import atomic, existing
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> N
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Read a safetensors file of ours and its facts. Raises Fault for a missing, broken or foreign file."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(existing(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {})["facts"])
-    except FileNotFoundError:
-        raise Fault(f"{path} does not exist; the step before it makes it") from None
     except (SafetensorError, KeyError, ValueError) as error:
         raise Fault(f"{path} is broken or not ours ({error}); delete it and run again") from None

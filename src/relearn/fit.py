@@ -169,18 +169,21 @@ class Run:
 
 
 def fit(
-    model, method, train: Split, test: Split, recipe: dict, seeds: Seeds, *, probe: Probe, precision: str, label: str, resume: Path | None = None
-) -> Fitted:
+    model, method, train: Split, test: Split, recipe: dict, seeds: Seeds,
+    *, probe: Probe, precision: str, label: str, resume: Path | None = None, identity: str = "",
+) -> Fitted:  # fmt: skip
     """Train `model` on `train` by `method`; both splits lie on the model's device.
 
     `recipe` holds the settings of `train:`. `test` is for monitoring alone: nothing is chosen by it. With `resume`, a
-    checkpoint is kept at that path, taken up if it is there, and removed at the end.
+    checkpoint is kept at that path, taken up if it is there and of the same `identity` (a hash of all settings), and
+    removed at the end.
     """
     train = train.with_images(method.prepare(train.images))
     model.train()
     run = Run(model, method, train, recipe, seeds, probe, precision)
-    if resume is not None and resume.exists():
-        run.load_state(checkpoint.load(resume, str(run.device)))
+    saved = checkpoint.load(resume, str(run.device)) if resume is not None and resume.exists() else {}
+    if saved.get("identity") == identity:
+        run.load_state(saved)
     elif method.ticks(0, run.steps_per_epoch):
         run.look()
     with Progress(run.steps, label) as progress:
@@ -193,7 +196,7 @@ def fit(
             if method.ticks(run.step, run.steps_per_epoch):
                 run.look()
             if ended and resume is not None and run.step // run.steps_per_epoch % recipe["checkpoint_epochs"] == 0:
-                checkpoint.save(resume, run.state())
+                checkpoint.save(resume, run.state() | {"identity": identity})
     if resume is not None:
         resume.unlink(missing_ok=True)
     return Fitted(run.history, run.ticks, run.measure(), run.iterations, run.steps)

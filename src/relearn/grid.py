@@ -5,6 +5,7 @@ for them by wildcard, DVC reads them from workflow/grid.yaml (stages.py). Needs 
 """
 
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from relearn.errors import Fault
 from relearn.params import AXES, Params
 
 RESULTS = "results"
+SECTIONS = {"arch": "architectures"} | {name: f"{name}s" for name in ("dataset", "poison", "method", "surrogate", "table", "figure")}
 CELL = "{dataset}/{poison}/{arch}/{method}/{seed}"
 
 
@@ -84,7 +86,7 @@ def coordinates(step: str, argument: str) -> dict[str, str]:
 def cell(argument: str) -> Cell:
     """The cell an id spells. Raises Fault when it is none."""
     found = coordinates("train", argument)
-    if not found["seed"].isdigit():
+    if not re.fullmatch("0|[1-9][0-9]*", found["seed"]):
         raise Fault(f"the seed of a cell is a whole number, found '{found['seed']}' in '{argument}'")
     return Cell(**found | {"seed": int(found["seed"])})
 
@@ -116,6 +118,9 @@ def cells(params: Params) -> list[Cell]:
 
 def node(params: Params, step: str, **coords) -> Node:
     """The node of `step` at these coordinates (wildcards). Raises Fault for a name params.yaml does not have."""
+    for coordinate, name in coords.items():
+        if coordinate in SECTIONS:
+            params.settings(SECTIONS[coordinate], name)  # raises for a name that is not there
     inputs, sources, reads = _NEEDS[step](params, **coords)
     reads = [key for key in reads if _has(params, key)]
     return Node(

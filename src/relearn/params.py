@@ -201,7 +201,7 @@ def _block_faults(where: str, block, raw: dict) -> list[str]:
         if axis == "seeds":
             found += [f"{where}.seeds: a seed is a whole number, 0 or more, found {v!r}" for v in values if type(v) is not int or v < 0]
             continue
-        known = raw.get(axis) or {}
+        known = list(raw.get(axis) or {})  # a list, because what stands there may be anything, also unhashable
         found += [f"unknown {axis.removesuffix('s')} {v!r} in {where}; {nearest(v, known)}" for v in values if v not in known]
     return found
 

@@ -51,12 +51,17 @@ def write_json(path: Path, content: dict) -> None:
     write_text(path, json.dumps(rounded(content), indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def existing(path: Path) -> Path:
+    """The path itself. Raises Fault when nothing is there."""
+    if not Path(path).exists():
+        raise Fault(f"{path} does not exist; the step before it makes it")
+    return path
+
+
 def read_json(path: Path) -> dict:
     """Read a JSON file. Raises Fault when it is missing or not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Fault(f"{path} does not exist; the step before it makes it") from None
+        return json.loads(Path(existing(path)).read_text(encoding="utf-8"))
     except ValueError as error:
         raise Fault(f"{path} is not JSON ({error}); delete it and run again") from None
 
@@ -73,11 +78,8 @@ def write_rows(path: Path, rows: list[dict], header: tuple[str, ...] = ()) -> No
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Read a CSV file. Raises Fault when it is missing."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise Fault(f"{path} does not exist; the step before it makes it") from None
+    with open(existing(path), encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def settings_hash(settings) -> str:
@@ -91,7 +93,7 @@ def fingerprint(device: str) -> dict:
     import torch
 
     git = shutil.which("git")
-    commit = git and subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    commit = git and subprocess.run([git, "rev-parse", "--verify", "--quiet", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -32,7 +32,7 @@ def render(params: Params) -> str:
         inputs = list(item.inputs)
         places, keys = PLACES[item.step]
         if len(inputs) + len(extra) > places:  # too many to list: DVC watches the folders they lie in
-            inputs = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in inputs))
+            inputs = list(dict.fromkeys("/".join(name.split("/")[:2]) if name.startswith(f"{grid.RESULTS}/") else name for name in inputs))
         steps[item.step][item.argument.replace("/", "-") or "all"] = {
             "command": item.command,
             "deps": _padded(inputs + extra, places, item),

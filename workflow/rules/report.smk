@@ -36,7 +36,7 @@ rule plot:
     input:
         needs("plot"),
     output:
-        report(outputs("plot")[0], caption="../report/{figure}.rst", category="Figures", labels={"figure": "{figure}"}),
+        report(outputs("plot")[0], caption="../report/figure.rst", category="Figures", labels={"figure": "{figure}"}),
         outputs("plot")[1:],
     params:
         reads=reads("plot"),

@@ -1,8 +1,9 @@
 """Progressive Staged Training. Dang et al., 2023 (arXiv 2306.02064); what of it is ours is told in docs/pst.md."""
 
 from relearn import probe
+from relearn.errors import Fault
 from relearn.methods.erm import ERM
-from relearn.registry import Count, Fraction, NonNegative, Positive, register
+from relearn.registry import Count, Fraction, NonNegative, Positive, nearest, register
 
 
 @register
@@ -50,6 +51,8 @@ class PST(ERM):
     def on_tick(self, run) -> None:
         reading = run.measure()
         watch = self.watch or probe.middle(reading)
+        if watch not in reading.acm:
+            raise Fault(f"pst: watch: '{watch}' is not a layer group of this architecture; {nearest(watch, reading.acm)}")
         if run.step and probe.trapped(reading, watch, self.acm_trapped, self.ratio_trapped):
             self._next_stage(run)
         elif not run.step or reading.acm[watch] < self.acm_clean:

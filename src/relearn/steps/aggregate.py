@@ -19,7 +19,10 @@ def run(params: Params) -> None:
     found = {cell: records.read_json(grid.path("evaluate", "record", **vars(cell))) for cell in cells}
     stale = [str(cell) for cell, record in found.items() if record["settings_hash"] != _expected(params, cell)]
     if stale:
-        raise Fault(f"{len(stale)} cells were made with other settings than params.yaml now has: {_some(stale)}; delete their records and run again")
+        raise Fault(
+            f"{len(stale)} cells were made with other settings than params.yaml now has: {_some(stale)}; "
+            "delete their folders under results/runs and results/metrics, and their poisons, and run again"
+        )
     frame = pd.DataFrame([vars(cell) | record["result"] for cell, record in found.items()])
     histories = pd.concat([pd.read_csv(grid.path("train", "history", **vars(cell))).assign(**vars(cell)) for cell in cells])
     coords = list(vars(cells[0]))

@@ -14,7 +14,9 @@ def run(params: Params, dataset: str, poison: str) -> None:
     device = devices.choose()
     train, facts = load_split(grid.path("prepare", "train", dataset=dataset))
     own, name = params.settings("poisons", poison), params.entry("poisons", poison).name
-    settings = grid.settings(params, "poison", dataset=dataset, poison=poison)
+    surrogate, crafted_on = _surrogate(params, dataset, poison, train, facts, device)
+    # what was read says how it was made; params.yaml says the rest
+    settings = facts["settings"] | {"poison": grid.settings(params, "poison", dataset=dataset, poison=poison)["poison"] | crafted_on}
     with records.provenance(grid.beside("poison", "run.json", dataset=dataset, poison=poison), device):
         craft = Craft(
             label=f"poison {dataset}/{poison}",
@@ -22,7 +24,7 @@ def run(params: Params, dataset: str, poison: str) -> None:
             device=device,
             classes=len(facts["classes"]),
             architectures=params.architectures,
-            surrogate=_surrogate(params, dataset, poison, train, facts, device),
+            surrogate=surrogate,
         )
         perturbation = registry.load("poisons", name)(train, craft, **own)
         images, measured = quantise.apply(train.images, perturbation)
@@ -32,9 +34,11 @@ def run(params: Params, dataset: str, poison: str) -> None:
 
 
 def _surrogate(params: Params, dataset: str, poison: str, train, facts: dict, device: str):
+    """The surrogate the poison names and the settings it was made with; None and nothing for a poison without one."""
     name = params.named("poisons", poison, "SurrogateName")
     if not name:
-        return None
-    tensors, _ = load_tensors(grid.path("surrogate", "model", dataset=dataset, surrogate=name))
+        return None, {}
+    tensors, made = load_tensors(grid.path("surrogate", "model", dataset=dataset, surrogate=name))
     use, settings = params.architectures[params.settings("surrogates", name)["arch"]]
-    return models.rebuild(use, settings, tensors, classes=len(facts["classes"]), size=train.images.shape[1:3], device=device)
+    model = models.rebuild(use, settings, tensors, classes=len(facts["classes"]), size=train.images.shape[1:3], device=device)
+    return model, {"crafted_on": made["settings"]}

@@ -20,7 +20,7 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
     train, facts = load_split(grid.path("prepare", "train", dataset=dataset))
     test, _ = load_split(grid.path("prepare", "test", dataset=dataset))
     seeds = Seeds("surrogate", dataset, surrogate, own["seed"])
-    settings = grid.settings(params, "surrogate", **coords)
+    settings = grid.settings(params, "surrogate", **coords) | facts["settings"]  # what was read says how it was made
     with records.provenance(grid.beside("surrogate", "run.json", **coords), device):
         model = models.build(
             *params.architectures[own["arch"]],
@@ -34,6 +34,7 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
             model, ERM(), train.to(device), test.to(device), recipe, seeds,
             probe=probe, precision=params.compute["precision"], label=f"surrogate {dataset}/{surrogate}",
             resume=grid.beside("surrogate", "checkpoint.safetensors", **coords),
+            identity=records.settings_hash(settings),
         )  # fmt: skip
         save_tensors(grid.path("surrogate", "model", **coords), models.weights(model), facts | {"settings": settings})
         last = {key: fitted.history[-1][key] for key in ("epoch", "train_accuracy", "test_accuracy")}

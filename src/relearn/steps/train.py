@@ -23,6 +23,8 @@ def run(params: Params, dataset: str, poison: str, arch: str, method: str, seed:
     test, _ = load_split(grid.path("prepare", "test", dataset=dataset))
     seeds = Seeds("train", dataset, arch, int(seed))
     out = {name: grid.path("train", name, **coords) for name in grid.STEPS["train"].outputs}
+    own = grid.settings(params, "train", **coords)
+    carried = facts["settings"] | {key: own[key] for key in ("compute", "train", "architecture", "method")}
     with records.provenance(grid.beside("train", "run.json", **coords), device) as notes:
         use, settings = params.architectures[arch]
         model = models.build(use, settings, images=train.images, classes=len(facts["classes"]), generator=seeds.generator("init"), device=device)
@@ -34,11 +36,10 @@ def run(params: Params, dataset: str, poison: str, arch: str, method: str, seed:
             precision=params.compute["precision"],
             label=f"train {cell}",
             resume=grid.beside("train", "checkpoint.safetensors", **coords),
+            identity=records.settings_hash(carried),
         )  # fmt: skip
         notes["images"] = fitted.iterations * params.recipe["batch"]
         watch = probe.middle(fitted.reading)
-        own = grid.settings(params, "train", **coords)
-        carried = facts["settings"] | {key: own[key] for key in ("compute", "train", "architecture", "method")}
         save_tensors(out["model"], models.weights(model), {"classes": facts["classes"], "settings": carried})
         records.write_rows(out["history"], fitted.history)
         records.write_rows(out["ticks"], fitted.ticks, header=("iterations", "step", "stage"))
