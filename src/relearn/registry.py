@@ -139,7 +139,8 @@ def module(kind: str, name: str):
     return importlib.import_module(f"relearn.{kind}.{entry(kind, name).path.stem}")
 
 
-def imports(path: Path) -> list[Path]:
+@lru_cache
+def imports(path: Path) -> tuple[Path, ...]:
     """Files of this package that the file at `path` imports anywhere in its text."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
@@ -153,7 +154,7 @@ def imports(path: Path) -> list[Path]:
             file = PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py")
             if name != "relearn" and file.is_file():
                 found.append(file)
-    return list(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found))
 
 
 @lru_cache

@@ -84,7 +84,7 @@ def em_classwise(
     images' proposals. The authors give no cap on the rounds.
     """
     surrogate = _Surrogate(train, craft, arch, seed)
-    per_class = max(1, int(share * int(train.labels.bincount().clamp_min(1).min())))
+    per_class = max(1, int(share * int(train.labels.unique(return_counts=True)[1].min())))
     part = subset(train, per_class, craft.generator("subset", seed))
     images, labels = _levels(part, craft.device), part.labels.to(craft.device)
     noise = torch.zeros(craft.classes, *images.shape[1:], device=craft.device)

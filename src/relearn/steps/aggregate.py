@@ -17,14 +17,14 @@ def run(params: Params) -> None:
     if missing:
         raise Fault(f"{len(missing)} of {len(cells)} cells have no record: {_some(missing)}; run: snakemake --cores 8")
     found = {cell: records.read_json(grid.path("evaluate", "record", **vars(cell))) for cell in cells}
-    stale = [str(cell) for cell, record in found.items() if record["settings_hash"] != _expected(params, cell)]
+    stale = [str(cell) for cell, record in found.items() if record.get("settings_hash") != _expected(params, cell)]
     if stale:
         raise Fault(
             f"{len(stale)} cells were made with other settings than params.yaml now has: {_some(stale)}; "
             "delete their folders under results/runs and results/metrics, and their poisons, and run again"
         )
     frame = pd.DataFrame([vars(cell) | record["result"] for cell, record in found.items()])
-    histories = pd.concat([pd.read_csv(grid.path("train", "history", **vars(cell))).assign(**vars(cell)) for cell in cells])
+    histories = pd.concat([pd.read_csv(records.existing(grid.path("train", "history", **vars(cell)))).assign(**vars(cell)) for cell in cells])
     coords = list(vars(cells[0]))
     histories = histories[[*coords, *(name for name in histories.columns if name not in coords)]]
     for name, content in (("records", frame), ("histories", histories)):
