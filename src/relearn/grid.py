@@ -201,7 +201,7 @@ def _entry(params: Params, kind: str, name: str) -> dict:
     """An entry's settings and what it uses; of a user's path only the last part, so that records are the same everywhere."""
     found = params.settings(kind, name) | {"use": params.entry(kind, name).name}
     paths = {s.name for s in params.entry(kind, name).settings if s.kind == "InputPath"}
-    return {key: Path(value).name if key in paths else value for key, value in found.items()}
+    return {key: Path(value).name if key in paths and value is not None else value for key, value in found.items()}
 
 
 def _crafting(params: Params, dataset: str, poison: str) -> dict:

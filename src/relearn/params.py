@@ -95,7 +95,8 @@ class Params:
     def paths(self, kind: str, name: str) -> list[str]:
         """The user's files and folders an entry reads."""
         settings = self.settings(kind, name)
-        return [settings[s.name] for s in self.entry(kind, name).settings if s.kind == "InputPath"]
+        found = [settings[s.name] for s in self.entry(kind, name).settings if s.kind == "InputPath"]
+        return [str(Path(value).expanduser()) for value in found if value is not None]
 
     def named(self, kind: str, name: str, annotation: str) -> str | None:
         """What an entry's setting of this annotation ("ArchitectureName", "SurrogateName") says; None if it has none."""

@@ -52,7 +52,7 @@ def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tenso
             f"it must be float32 (N or classes, {', '.join(map(str, images.shape[1:]))})"
         )
     if len(rows) and (rows.min() < 0 or rows.max() >= len(delta)):
-        raise Fault(f"the perturbation has {len(delta)} rows, but an image asks for row {int(rows.max())}")
+        raise Fault(f"the perturbation has {len(delta)} rows, but an image asks for row {int(rows.min() if rows.min() < 0 else rows.max())}")
     bad = sum(int((~torch.isfinite(part)).sum()) for part in delta.split(CHUNK))
     if bad:
         raise Fault(f"the perturbation has {bad} values that are not finite")

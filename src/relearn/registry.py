@@ -173,7 +173,9 @@ def sources(*paths: Path) -> tuple[Path, ...]:
 def _entry(kind: str, path: Path, node) -> Entry:
     function = node
     if isinstance(node, ast.ClassDef):
-        function = next(item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
+        function = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+        if function is None:
+            raise Fault(f"{path.name}: class {node.name} needs its own __init__; its keyword-only arguments are its settings")
     arguments = tuple(a.arg for a in function.args.args if a.arg != "self")
     settings = tuple(
         Setting(a.arg, ast.unparse(a.annotation), REQUIRED if default is None else ast.literal_eval(default))
