@@ -92,13 +92,18 @@ class Project:
         return done.returncode, done.stdout, done.stderr
 
 
-@pytest.fixture
-def project(tmp_path) -> Project:
-    """A copy without results, under neither git nor DVC."""
-    folder = tmp_path / "project"
-    folder.mkdir()
+def copy_project(folder: Path) -> None:
+    """Copy the project's files without results to `folder`, which is made."""
+    folder.mkdir(parents=True)
     for name in FILES:
         shutil.copy(ROOT / name, folder / name)
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    """A copy without results, under neither git nor DVC."""
+    folder = tmp_path / "project"
+    copy_project(folder)
     return Project(folder)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import copy_project
 
 from relearn import grid, params, stages
 
 ROOT = Path(__file__).resolve().parents[1]
-TRACKED = ("Snakefile", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore", ".gitignore", "workflow", "profiles", "slurm", "src", "envs")
 
 
 def run(folder: Path, *command: str, fails: bool = False) -> str:
@@ -28,13 +28,7 @@ def run(folder: Path, *command: str, fails: bool = False) -> str:
 
 def copy(folder: Path, preset: Path) -> Path:
     """A copy of the project under git and DVC with `preset` as its params.yaml."""
-    for name in TRACKED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, folder / name)
+    copy_project(folder)
     shutil.copy(preset, folder / "params.yaml")
     run(folder, "relearn", "grid", "--write")
     run(folder, "git", "init", "-q")
