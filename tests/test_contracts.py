@@ -15,6 +15,7 @@ from relearn.errors import Fault
 from relearn.fit import Run, fit
 from relearn.probe import Probe
 from relearn.seeding import Seeds
+from relearn.steps import plot
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERYTHING = [(kind, name) for kind in registry.KINDS for name in registry.entries(kind)]
@@ -65,7 +66,7 @@ def test_arguments_are_those_the_steps_give(kind, name):
     given |= {"methods": (), "tables": ("records",)}
     arguments = registry.entry(kind, name).arguments
     if kind == "figures":
-        assert arguments and set(arguments) <= {"records", "histories", "examples"}
+        assert arguments and set(arguments) <= set(plot.GIVEN)
     else:
         assert arguments == given[kind]
 
@@ -288,13 +289,14 @@ def test_poisons_that_train_or_attack_a_model_say_what_it_costs(name):
 # Methods
 
 
-def methods_model(train) -> models.Normalised:
-    generator = Seeds("test").generator("init")
+def methods_model(train, purpose: str = "init") -> models.Normalised:
+    generator = Seeds("test").generator(purpose)
     return models.build("cnn", {"width": 4}, images=train.images, classes=10, generator=generator, device="cpu")
 
 
 def methods_fit(name: str, train):
     model, method = methods_model(train), registry.load("methods", name)(**cheap("methods", name))
+    method.initialise(model, models.weights(methods_model(train, "surrogate")))
     probe = Probe.draw(train, 40, Seeds("test").generator("probe"))
     fitted = fit(model, method, train, train, RECIPE, Seeds("test", 0), probe=probe, precision="float32", label="test")
     return fitted, models.weights(model), method
@@ -311,7 +313,7 @@ def test_methods(name, tiny):
     assert all(row["train_loss"] > 0 for row in fitted.history)
     assert not same(weights, models.weights(methods_model(tiny)))  # it did train
     assert same(weights, weights_again) and same(vars(fitted.reading), vars(again.reading))
-    assert same(fitted.history, again.history) and same(fitted.ticks, again.ticks)
+    assert same(fitted.history, again.history) and same(fitted.ticks, again.ticks) and same(fitted.embeddings, again.embeddings)
 
 
 @named("methods")

@@ -15,7 +15,7 @@ LEVELS = (
     ("params",),
     ("grid", "presets", "stages"),
     (
-        *("seeding", "data", "device", "progress", "augment", "vision", "downloads", "rendering", "statistics"),
+        *("seeding", "data", "device", "progress", "augment", "vision", "downloads", "rendering", "statistics", "schedule"),
         *("quantise", "pgd", "metrics", "probe", "models", "checkpoint"),
     ),
     ("fit", "craft"),

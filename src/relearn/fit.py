@@ -1,15 +1,14 @@
 """The training loop, once: epochs, batches, optimiser, precision, history, checkpoints. It looks nothing up by name."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from relearn import checkpoint, metrics
+from relearn import checkpoint, metrics, schedule
 from relearn.augment import crop_and_flip, to_float
 from relearn.data import Split
-from relearn.probe import Probe, Reading
+from relearn.probe import Probe, Reading, middle
 from relearn.progress import Progress
 from relearn.seeding import Seeds
 
@@ -21,6 +20,8 @@ class Fitted:
     history: list[dict]
     ticks: list[dict]
     reading: Reading
+    embeddings: list[dict]  # probe images in the plane, after the first epoch and at the end
+    struck: list[dict]  # rows of the history after a step that a method went back to
     iterations: int
     steps: int
 
@@ -41,6 +42,8 @@ class Run:
         self.stage = "early"
         self.history: list[dict] = []
         self.ticks: list[dict] = []
+        self.embeddings: list[dict] = []
+        self.struck: list[dict] = []
         self.sums = torch.zeros(2, device=self.device)  # loss and correct images since the epoch began
         self.optimiser = self._optimiser()
         self.rates: dict[str, float] = {}
@@ -76,7 +79,8 @@ class Run:
         self.method.on_tick(self)
         row = {"iterations": self.iterations, "step": step, "stage": stage, "probe_accuracy": reading.accuracy}
         row |= {f"acm_{name}": value for name, value in reading.acm.items()}
-        self.ticks.append(row | {"next_step": self.step, "next_stage": self.stage})
+        row |= {"next_step": self.step, "next_stage": self.stage}
+        self.ticks.append(row | {f"rate_{name}": rate for name, rate in self.rates.items()})
 
     def set_rates(self, rates: dict[str, float]) -> None:
         """Set the learning-rate multiplier per layer group; a group at 0 gets no gradient, which saves its backward pass."""
@@ -115,7 +119,9 @@ class Run:
         self.sums = snapshot["sums"].clone()
         self.set_rates(snapshot["rates"])
         self.stage, self.step = snapshot["stage"], snapshot["step"]
+        self.struck += [row for row in self.history if row["step"] > self.step]
         self.history = [row for row in self.history if row["step"] <= self.step]
+        self.embeddings = [row for row in self.embeddings if row["epoch"] * self.steps_per_epoch <= self.step]
         self._read = None
 
     def end_epoch(self, test: Split) -> None:
@@ -136,16 +142,21 @@ class Run:
         row |= {f"acm_{name}": value for name, value in reading.acm.items()}
         self.history.append(row | {f"rate_{name}": rate for name, rate in self.rates.items()})
         self.sums = torch.zeros_like(self.sums)
+        if self.step in (self.steps_per_epoch, self.steps):
+            points = self.probe.embedding(self.model, self.method.view, middle(reading))
+            self.embeddings += [{"epoch": row["epoch"], **point} for point in points]
 
     def state(self) -> dict:
         """The whole run, for a checkpoint."""
         own = {"iterations": self.iterations, "history": self.history, "ticks": self.ticks}
+        own |= {"embeddings": self.embeddings, "struck": self.struck}
         return self.snapshot() | own | {"method": self.method.state()}
 
     def load_state(self, state: dict) -> None:
         """Go on from a checkpoint."""
         self.restore(state)
         self.iterations, self.history, self.ticks = state["iterations"], state["history"], state["ticks"]
+        self.embeddings, self.struck = state["embeddings"], state["struck"]
         self.method.load_state(state["method"])
 
     def _batch(self):
@@ -159,8 +170,7 @@ class Run:
         return crop_and_flip(self.train.images[rows], self.recipe["crop_pad"], self.recipe["flip"], generator), self.train.labels[rows], generator
 
     def _schedule(self) -> float:
-        warm = min(1.0, (self.step + 1) / max(1, self.recipe["warmup_steps"]))
-        return warm * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+        return schedule.factor(self.step, self.steps, self.recipe["warmup_steps"])
 
     def _optimiser(self) -> torch.optim.SGD:
         groups = [{"name": name, "params": list(module.parameters())} for name, module in self.model.layer_groups().items()]
@@ -199,4 +209,4 @@ def fit(
                 checkpoint.save(resume, run.state() | {"identity": identity})
     if resume is not None:
         resume.unlink(missing_ok=True)
-    return Fitted(run.history, run.ticks, run.measure(), run.iterations, run.steps)
+    return Fitted(run.history, run.ticks, run.measure(), run.embeddings, run.struck, run.iterations, run.steps)

@@ -34,7 +34,7 @@ STEPS = {
     "prepare": _in("data", "{dataset}", train="train.safetensors", test="test.safetensors", info="data.json"),
     "surrogate": _in("surrogates", "{dataset}/{surrogate}", model="model.safetensors", info="surrogate.json"),
     "poison": _in("poisons", "{dataset}/{poison}", train="train.safetensors", info="poison.json"),
-    "train": _in("runs", CELL, model="model.safetensors", history="history.csv", ticks="ticks.csv", info="train.json"),
+    "train": _in("runs", CELL, model="model.safetensors", history="history.csv", ticks="ticks.csv", embeddings="embeddings.csv", info="train.json"),
     "evaluate": _in("metrics", CELL, record="record.json"),
     "aggregate": _in("summary", "", records="records.csv", histories="histories.csv", metrics="metrics.json"),
     "tabulate": Step("{table}", {suffix: f"{RESULTS}/tables/{{table}}.{suffix}" for suffix in ("csv", "md", "tex")}),
@@ -138,10 +138,9 @@ def nodes(params: Params) -> list[Node]:
     wanted = cells(params)
     coords: dict[str, list[dict]] = {step: [] for step in STEPS}
     for item in wanted:
-        surrogate = params.named("poisons", item.poison, "SurrogateName")
+        named = (params.named(kind, name, "SurrogateName") for kind, name in (("poisons", item.poison), ("methods", item.method)))
         coords["prepare"].append({"dataset": item.dataset})
-        if surrogate:
-            coords["surrogate"].append({"dataset": item.dataset, "surrogate": surrogate})
+        coords["surrogate"] += [{"dataset": item.dataset, "surrogate": surrogate} for surrogate in named if surrogate]
         coords["poison"].append({"dataset": item.dataset, "poison": item.poison})
         coords["train"].append(vars(item))
         coords["evaluate"].append(vars(item))
@@ -155,15 +154,20 @@ def nodes(params: Params) -> list[Node]:
     ]
 
 
+def drawn_cells(params: Params, figure: str) -> list[Cell]:
+    """The cells whose runs a figure reads: those its setting `list[CellName]` names. Raises Fault for one the grid does not have."""
+    wanted = params.named("figures", figure, "list[CellName]")
+    known = {str(item): item for item in cells(params)}
+    for name in [None] if wanted == [] else wanted or []:
+        if name not in known:
+            raise Fault(f"figures.{figure}: {name!r} is not a cell of the grid; {registry.nearest(name, known)}")
+    return [known[name] for name in wanted or []]
+
+
 def values(params: Params, reads: tuple[str, ...]) -> dict:
     """The value of each dotted key in the file as it stands; None where a key is absent."""
-    found = {}
-    for key in reads:
-        value = params.raw
-        for part in key.split("."):
-            value = (value or {}).get(part)
-        found[key] = value
-    return found
+    parts = {key: key.partition(".") for key in reads}
+    return {key: (params.raw.get(section) or {}).get(name) if name else params.raw.get(section) for key, (section, _, name) in parts.items()}
 
 
 def settings(params: Params, step: str, **coords) -> dict:
@@ -181,6 +185,7 @@ def settings(params: Params, step: str, **coords) -> dict:
     if step == "poison":
         return settings(params, "prepare", dataset=coords["dataset"]) | {"poison": _crafting(params, **coords)}
     own = {kind: _entry(params, f"{kind}s", coords[short]) for kind, short in (("architecture", "arch"), ("method", "method"))}
+    own["method"] |= _surrogate(params, "methods", coords["method"], coords["dataset"], "taken_from")
     return settings(params, "poison", dataset=coords["dataset"], poison=coords["poison"]) | recipe | own
 
 
@@ -207,12 +212,15 @@ def _entry(params: Params, kind: str, name: str) -> dict:
 def _crafting(params: Params, dataset: str, poison: str) -> dict:
     found = _entry(params, "poisons", poison)
     arch = params.named("poisons", poison, "ArchitectureName")
-    surrogate = params.named("poisons", poison, "SurrogateName")
     if arch:
         found |= {"compute": params.compute, "architecture": _entry(params, "architectures", arch)}
-    if surrogate:
-        found |= {"crafted_on": settings(params, "surrogate", dataset=dataset, surrogate=surrogate)}
-    return found
+    return found | _surrogate(params, "poisons", poison, dataset, "crafted_on")
+
+
+def _surrogate(params: Params, kind: str, name: str, dataset: str, key: str) -> dict:
+    """Under `key` the settings of the surrogate an entry names; nothing if it names none."""
+    surrogate = params.named(kind, name, "SurrogateName")
+    return {key: settings(params, "surrogate", dataset=dataset, surrogate=surrogate)} if surrogate else {}
 
 
 def _has(params: Params, key: str) -> bool:
@@ -223,6 +231,12 @@ def _has(params: Params, key: str) -> bool:
 def relative(file: Path) -> str:
     """A source file as the engines name it, from the root of the project."""
     return file.relative_to(registry.PACKAGE.parents[1]).as_posix()
+
+
+def _weights(params: Params, kind: str, name: str, dataset: str) -> list[Path]:
+    """The weights of the surrogate an entry names, if it names one."""
+    surrogate = params.named(kind, name, "SurrogateName")
+    return [path("surrogate", "model", dataset=dataset, surrogate=surrogate)] if surrogate else []
 
 
 def _needs_prepare(params: Params, dataset: str):
@@ -237,13 +251,10 @@ def _needs_surrogate(params: Params, dataset: str, surrogate: str):
 
 
 def _needs_poison(params: Params, dataset: str, poison: str):
-    inputs = [path("prepare", "train", dataset=dataset), *params.paths("poisons", poison)]
+    inputs = [path("prepare", "train", dataset=dataset), *params.paths("poisons", poison), *_weights(params, "poisons", poison, dataset)]
     sources, reads = [params.entry("poisons", poison).path], ["compute", f"poisons.{poison}"]
     surrogate = params.named("poisons", poison, "SurrogateName")
-    arch = params.named("poisons", poison, "ArchitectureName")
-    if surrogate:
-        inputs.append(path("surrogate", "model", dataset=dataset, surrogate=surrogate))
-        arch = params.settings("surrogates", surrogate)["arch"]
+    arch = params.settings("surrogates", surrogate)["arch"] if surrogate else params.named("poisons", poison, "ArchitectureName")
     if arch:
         sources.append(params.entry("architectures", arch).path)
         reads.append(f"architectures.{arch}")
@@ -252,6 +263,7 @@ def _needs_poison(params: Params, dataset: str, poison: str):
 
 def _needs_train(params: Params, dataset: str, poison: str, arch: str, method: str, seed):
     inputs = [path("poison", "train", dataset=dataset, poison=poison), path("prepare", "test", dataset=dataset)]
+    inputs += _weights(params, "methods", method, dataset)
     sources = [params.entry("architectures", arch).path, params.entry("methods", method).path]
     return inputs, sources, ["compute", "train", f"architectures.{arch}", f"methods.{method}"]
 
@@ -274,6 +286,8 @@ def _needs_tabulate(params: Params, table: str):
 def _needs_plot(params: Params, figure: str):
     entry = params.entry("figures", figure)
     inputs = [path("aggregate", name) for name in entry.arguments if name in STEPS["aggregate"].outputs]
+    wanted = [name for name in ("info", *entry.arguments) if name in STEPS["train"].outputs]
+    inputs += [path("train", name, **vars(item)) for item in drawn_cells(params, figure) for name in wanted]
     if "examples" in entry.arguments:
         pairs = dict.fromkeys((item.dataset, item.poison) for item in cells(params))
         inputs += [path("prepare", "train", dataset=dataset) for dataset in dict.fromkeys(dataset for dataset, _ in pairs)]

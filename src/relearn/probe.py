@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from relearn import metrics
 from relearn.data import Split
 
+EMBEDDED = (10, 30)  # so many classes, and images of each, are drawn in the plane
 POSITIONS = 4  # activations are pooled to this many rows and columns: the spatial layout is what betrays some poisons
 
 
@@ -47,7 +48,26 @@ class Probe:
         return cls(train.images[rows], train.labels[rows], reference)
 
     def measure(self, model, view=lambda x: x) -> Reading:
-        """One forward pass over the probe set in evaluation mode, without augmentation; the model stays as it was."""
+        """ACM and accuracy from one forward pass over the probe set."""
+        features, scores = self.activations(model, view)
+        acm = {name: acm_score(activations, self.labels, self.reference) for name, activations in features.items()}
+        return Reading(acm, metrics.accuracy(scores, self.labels) / 100)
+
+    def embedding(self, model, view, group: str) -> list[dict]:
+        """A few of the probe images, the same each time, in the plane that shows most of what `group` makes of them.
+
+        `x` and `y` are the two principal components of the group's activations, pooled and standardised as for ACM.
+        """
+        classes, images = EMBEDDED
+        rows = torch.cat([torch.nonzero(self.labels == label).flatten()[:images] for label in self.labels.unique()[:classes]])
+        points = principal_plane(standardised(self.activations(model, view)[0][group])[rows])
+        return [{"group": group, "label": label, "x": x, "y": y} for label, (x, y) in zip(self.labels[rows].tolist(), points.tolist())]
+
+    def activations(self, model, view) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Activations (N, D) float32 of each layer group, pooled, and the logits (N, K), of the whole probe set.
+
+        One forward pass in evaluation mode, without augmentation; the model stays as it was.
+        """
         kept: dict[str, list] = {}
         hooks = [
             group.register_forward_hook(lambda _, __, out, name=name: kept.setdefault(name, []).append(pooled(out.float())))
@@ -58,8 +78,7 @@ class Probe:
         finally:
             for hook in hooks:
                 hook.remove()
-        acm = {name: acm_score(torch.cat(parts), self.labels, self.reference) for name, parts in kept.items()}
-        return Reading(acm, metrics.accuracy(scores, self.labels) / 100)
+        return {name: torch.cat(parts) for name, parts in kept.items()}, scores
 
 
 def pooled(activations: torch.Tensor) -> torch.Tensor:
@@ -69,10 +88,24 @@ def pooled(activations: torch.Tensor) -> torch.Tensor:
     return activations.flatten(1)
 
 
+def standardised(features: torch.Tensor) -> torch.Tensor:
+    """Features (N, D) with mean 0 and standard deviation 1 per dimension; a constant dimension becomes 0."""
+    spread, mean = torch.std_mean(features, 0)
+    return (features - mean) / spread.clamp_min(1e-6)
+
+
+def principal_plane(features: torch.Tensor) -> torch.Tensor:
+    """The first two principal components (N, 2) float64 on the CPU of features (N, D), the largest entry of each positive."""
+    centred = features.double().cpu()
+    centred = centred - centred.mean(0)
+    values, vectors = torch.linalg.eigh(centred @ centred.T)  # (N, N): there are more dimensions than images
+    axes = (vectors * values.clamp_min(0).sqrt())[:, [-1, -2]]
+    return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+
+
 def acm_score(features: torch.Tensor, labels: torch.Tensor, reference: torch.Tensor) -> float:
     """ACM in 0..1 of features (N, D) float32: class means from the rows where `reference` (N,) bool, the other rows scored."""
-    spread, mean = torch.std_mean(features, 0)
-    features = (features - mean) / spread.clamp_min(1e-6)
+    features = standardised(features)
     classes, label = labels.unique(return_inverse=True)
     one_hot = F.one_hot(label[reference], len(classes)).to(features.dtype)
     means = one_hot.T @ features[reference] / one_hot.sum(0)[:, None].clamp_min(1)

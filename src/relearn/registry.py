@@ -26,6 +26,7 @@ Count = int  #: a whole number, 1 or more
 Index = int  #: a whole number, 0 or more
 ArchitectureName = str  #: an entry of `architectures:` in params.yaml
 SurrogateName = str  #: an entry of `surrogates:` in params.yaml
+CellName = str  #: a cell of the grid, DATASET/POISON/ARCH/METHOD/SEED; a figure that has a list of them reads their runs
 InputPath = str  #: a file or folder of the user's; both engines watch it
 
 
@@ -49,6 +50,7 @@ TYPES = {
     "Index": ("a whole number, 0 or more", lambda v: _whole(v) and v >= 0),
     "ArchitectureName": ("the name of an architecture", lambda v: isinstance(v, str)),
     "SurrogateName": ("the name of a surrogate", lambda v: isinstance(v, str)),
+    "CellName": ("the name of a cell", lambda v: isinstance(v, str)),
     "InputPath": ("a path", lambda v: isinstance(v, str) and v != ""),
 }
 

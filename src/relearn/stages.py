@@ -19,7 +19,7 @@ PLACES = {  # for dependencies and for keys of params.yaml in the stages of dvc.
     "evaluate": (8, 3),
     "aggregate": (2, 8),
     "tabulate": (3, 1),
-    "plot": (5, 2),
+    "plot": (14, 2),
 }
 
 

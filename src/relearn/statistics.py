@@ -46,8 +46,9 @@ def chosen(frame: pandas.DataFrame, methods: list[str]) -> list[str]:
 
 
 def spread(values: pandas.Series) -> str:
-    """Mean and sample standard deviation as text, '71.0 ± 1.4'; of a single value only the mean."""
-    mean = f"{values.mean():.1f}"
+    """Mean and sample standard deviation as text, '71.0 ± 1.4'; of a single value only the mean, of none nothing."""
+    values = values.dropna()
+    mean = f"{values.mean():.1f}" if len(values) else None
     return mean if len(values) < 2 else f"{mean} ± {values.std(ddof=1):.1f}"
 
 
@@ -55,6 +56,12 @@ def extent(numbers) -> str:
     """One number, or the smallest and the largest, '2–3', where they differ."""
     low, high = int(min(numbers)), int(max(numbers))
     return str(low) if low == high else f"{low}–{high}"
+
+
+def clean_reference(records: pandas.DataFrame) -> pandas.Series:
+    """The mean accuracy of erm on clean data, in percent, by dataset and architecture, named `clean`."""
+    plain = records[(records["poison"] == "clean") & (records["method"] == "erm")]
+    return plain.groupby(BLOCK)["accuracy"].mean().rename("clean")
 
 
 def by_method(records: pandas.DataFrame, value: str, header: str = "{}") -> pandas.DataFrame:

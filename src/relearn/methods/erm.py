@@ -22,6 +22,9 @@ class ERM:
         """The training images (N, H, W, 3) uint8, changed once before training."""
         return images
 
+    def initialise(self, model, surrogate: dict[str, torch.Tensor]) -> None:
+        """Change the freshly drawn weights; `surrogate` holds those of the surrogate the method names, nothing if it names none."""
+
     def rates(self, groups: list[str]) -> dict[str, float]:
         """The learning-rate multiplier of each layer group at the start; 0 freezes a group (batch-norm statistics stay live)."""
         return dict.fromkeys(groups, 1.0)

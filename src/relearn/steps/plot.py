@@ -1,4 +1,4 @@
-"""plot FIGURE: draw a figure of records, histories or images."""
+"""plot FIGURE: draw a figure of records, histories, images, or single runs."""
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,35 @@ from relearn.rendering import save_figure
 def run(params: Params, figure: str) -> None:
     """Write a figure as PNG and PDF; the function's positional arguments say what it is given."""
     entry = params.entry("figures", figure)
-    given = [_examples(params) if name == "examples" else pd.read_csv(records.existing(grid.path("aggregate", name))) for name in entry.arguments]
+    given = [GIVEN[name](params, figure, name) for name in entry.arguments]
     drawn = registry.load("figures", entry.name)(*given, **params.settings("figures", figure))
     for suffix in grid.STEPS["plot"].outputs:
         save_figure(drawn, grid.path("plot", suffix, figure=figure))
 
 
-def _examples(params: Params) -> dict:
+def _gathered(params: Params, figure: str, name: str) -> pd.DataFrame:
+    """Records (a row per cell) or histories (a row per cell and epoch) of the whole grid."""
+    return pd.read_csv(records.existing(grid.path("aggregate", name)))
+
+
+def _runs(params: Params, figure: str, name: str) -> dict:
+    """The train.json of every cell the figure names. Raises Fault for one made with other settings than those of params.yaml."""
+    found = {}
+    for cell in grid.drawn_cells(params, figure):
+        found[str(cell)] = records.read_json(grid.path("train", "info", **vars(cell)))
+        expected = grid.settings(params, "train", **vars(cell))
+        if records.settings_hash(found[str(cell)]["settings"]) != records.settings_hash(expected):
+            raise Fault(f"{cell} was made with other settings than params.yaml now has; delete its folder under results/runs and run again")
+    return found
+
+
+def _joined(params: Params, figure: str, name: str) -> pd.DataFrame:
+    """A CSV file of every cell the figure names, one below the other; the column `cell` says whose a row is."""
+    found = {cell: pd.read_csv(records.existing(grid.path("train", name, **vars(grid.cell(cell))))) for cell in _runs(params, figure, name)}
+    return pd.concat(found, names=["cell", None]).reset_index("cell")
+
+
+def _examples(params: Params, figure: str, name: str) -> dict:
     """For each data set and poison of the grid the first training image of each class (ten at most), clean and poisoned."""
     examples = {}
     for cell in grid.cells(params):
@@ -45,3 +67,7 @@ def _read(path, name: str, rows=None) -> np.ndarray:
             return np.concatenate([part[int(row) : int(row) + 1] for row in rows])
     except SafetensorError as error:
         raise Fault(f"{path} is broken or not ours ({error}); delete it and run again") from None
+
+
+# What a figure may ask for, by the names of its arguments. The last three are of the cells it names (`list[CellName]`) only.
+GIVEN = {"records": _gathered, "histories": _gathered, "examples": _examples, "ticks": _joined, "embeddings": _joined, "runs": _runs}

@@ -2,7 +2,7 @@
 
 from relearn import device as devices
 from relearn import grid, models, probe, records, registry
-from relearn.data import load_split, save_tensors
+from relearn.data import load_split, load_tensors, save_tensors
 from relearn.fit import fit
 from relearn.methods import erm  # noqa: F401, every method is a difference from it, so its source belongs to this step
 from relearn.params import Params
@@ -10,7 +10,9 @@ from relearn.seeding import Seeds, deterministic
 
 
 def run(params: Params, dataset: str, poison: str, arch: str, method: str, seed: str) -> None:
-    """Write the victim's weights, history.csv, ticks.csv, and train.json: settings, work done, the verdict of the probe.
+    """Write the victim's weights, history.csv, ticks.csv, embeddings.csv, and train.json.
+
+    train.json holds settings, work done, the verdict of the probe, and the rows struck out of the history.
 
     Initial weights, batches and probe set depend on data set, architecture and seed alone, so that poisons and methods
     are compared on common random numbers.
@@ -25,10 +27,13 @@ def run(params: Params, dataset: str, poison: str, arch: str, method: str, seed:
     out = {name: grid.path("train", name, **coords) for name in grid.STEPS["train"].outputs}
     own = grid.settings(params, "train", **coords)
     carried = facts["settings"] | {key: own[key] for key in ("compute", "train", "architecture", "method")}
+    surrogate, taken_from = _surrogate(params, dataset, method)
+    carried["method"] = carried["method"] | taken_from
     with records.provenance(grid.beside("train", "run.json", **coords), device) as notes:
         use, settings = params.architectures[arch]
         model = models.build(use, settings, images=train.images, classes=len(facts["classes"]), generator=seeds.generator("init"), device=device)
         chosen = registry.load("methods", params.entry("methods", method).name)(**params.settings("methods", method))
+        chosen.initialise(model, surrogate)
         train, test = train.to(device), test.to(device)
         fitted = fit(
             model, chosen, train, test, params.recipe, seeds,
@@ -43,9 +48,17 @@ def run(params: Params, dataset: str, poison: str, arch: str, method: str, seed:
         save_tensors(out["model"], models.weights(model), {"classes": facts["classes"], "settings": carried})
         records.write_rows(out["history"], fitted.history)
         records.write_rows(out["ticks"], fitted.ticks, header=("iterations", "step", "stage"))
+        records.write_rows(out["embeddings"], [row | {"label": facts["classes"][row["label"]]} for row in fitted.embeddings])
         verdict = {"watch": watch, "acm": fitted.reading.acm[watch], "probe_accuracy": fitted.reading.accuracy}
         verdict["trapped"] = probe.trapped(fitted.reading, watch)
-        records.write_json(
-            out["info"],
-            {"cell": coords | {"seed": int(seed)}, "settings": carried, "iterations": fitted.iterations, "steps": fitted.steps, "verdict": verdict},
-        )
+        work = {"iterations": fitted.iterations, "steps": fitted.steps, "struck": fitted.struck}
+        records.write_json(out["info"], {"cell": coords | {"seed": int(seed)}, "settings": carried, "verdict": verdict} | work)
+
+
+def _surrogate(params: Params, dataset: str, method: str) -> tuple[dict, dict]:
+    """The weights of the surrogate the method names and the settings they were made with; nothing for a method without one."""
+    name = params.named("methods", method, "SurrogateName")
+    if not name:
+        return {}, {}
+    tensors, made = load_tensors(grid.path("surrogate", "model", dataset=dataset, surrogate=name))
+    return tensors, {"taken_from": made["settings"]}

@@ -3,7 +3,7 @@
 import pandas
 
 from relearn.registry import register
-from relearn.statistics import BLOCK, CELL, groups
+from relearn.statistics import BLOCK, CELL, clean_reference, groups
 
 
 @register
@@ -26,6 +26,5 @@ def summary(records: pandas.DataFrame) -> pandas.DataFrame:
         trapped=("trapped", "mean"),
     )
     table = table.reset_index().astype({key: str for key in CELL})
-    clean = table[(table["poison"] == "clean") & (table["method"] == "erm")].set_index(BLOCK)["mean"]
-    table["vs_clean"] = 100 * table["mean"] / table.join(clean.rename("clean"), on=BLOCK)["clean"]
+    table["vs_clean"] = 100 * table["mean"] / table.join(clean_reference(records), on=BLOCK)["clean"]
     return table

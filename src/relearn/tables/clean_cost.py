@@ -1,0 +1,28 @@
+"""What a method costs where there is nothing to undo."""
+
+import pandas
+
+from relearn.errors import Fault
+from relearn.registry import register
+from relearn.statistics import BLOCK, groups, spread
+
+
+@register
+def clean_cost(records: pandas.DataFrame) -> pandas.DataFrame:
+    """Clean test accuracy on the poison `clean`, in percent, and what it differs from erm by, seed by seed.
+
+    Both are mean ± sample sd; `n` seeds have an accuracy, `pairs` of them have erm too. Seeds share initial weights and
+    batches, so the paired difference varies less than the accuracies. `passes` is the mean work relative to erm. Raises
+    Fault when the grid has no cell on clean data.
+    """
+    clean = records[records["poison"] == "clean"]
+    if clean.empty:
+        raise Fault("clean_cost: the grid has no cell with the poison 'clean'; add one, or take 'clean_cost' out of 'tables' in params.yaml")
+    erm = clean[clean["method"] == "erm"].set_index([*BLOCK, "seed"])["accuracy"]
+    clean = clean.assign(difference=clean["accuracy"] - clean.join(erm.rename("erm"), on=[*BLOCK, "seed"])["erm"])
+    table = groups(clean, [*BLOCK, "method"]).agg(
+        accuracy=("accuracy", spread), n=("accuracy", "size"),
+        minus_erm=("difference", spread), pairs=("difference", "count"),
+        passes=("passes", "mean"),
+    )  # fmt: skip
+    return table.reset_index().rename(columns={"minus_erm": "minus erm"})
