@@ -17,21 +17,23 @@ from relearn.statistics import blocks, chosen, names
 def acm_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "pst"], seed: int | None = None) -> Figure:
     """ACM of every layer group over epochs, from shallow (dark) to deep (light), for one seed: the first unless told.
 
-    Rows are poisons, columns are methods; numbered vertical lines mark the stages of PST. A section per dataset and architecture.
+    Rows are poisons, columns are methods; dotted lines repeat erm on clean data; numbered vertical lines mark the stages
+    of PST. A section per dataset and architecture.
     """
     methods = chosen(histories, methods)
     seed = _seed(histories, seed)
-    rows = histories[(histories["seed"] == seed) & histories["method"].isin(methods)]
-    panels = dict(blocks(rows))
+    rows = histories[histories["seed"] == seed]
+    panels = dict(blocks(rows[rows["method"].isin(methods)]))
+    clean = {title: block[(block["poison"] == "clean") & (block["method"] == "erm")] for title, block in blocks(rows)}
     heights = {f"{title}, seed {seed}": 0.75 + 1.45 * block["poison"].nunique() for title, block in panels.items()}
     figure, parts = sections(heights, width=max(4, 0.4 + 2.9 * len(methods)))
-    for part, block in zip(parts, panels.values()):
+    for part, (title, block) in zip(parts, panels.items()):
         poisons = names(block, "poison")
         axes = part.subplots(len(poisons), len(methods), sharex=True, sharey=True, squeeze=False)
         columns = [name for name in block if name.startswith("acm_") and block[name].notna().any()]
         for (row, column), axis in numpy.ndenumerate(axes):
             run = block[(block["poison"] == poisons[row]) & (block["method"] == methods[column])]
-            _panel(axis, run, columns)
+            _panel(axis, run, columns, clean[title])
             axis.set_title(f"{poisons[row]}, {methods[column]}", pad=12)  # leaves room for the numbers of the stages
             axis.set(ylim=(0, 1.02), xlabel="epoch" if row == len(poisons) - 1 else "")
         handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
@@ -47,8 +49,8 @@ def _seed(histories: pandas.DataFrame, seed: int | None) -> int:
     return seeds[0] if seed is None else seed
 
 
-def _panel(axis: Axes, run: pandas.DataFrame, columns: list[str]) -> None:
-    """Draw the groups of one run; a run without measurements says so."""
+def _panel(axis: Axes, run: pandas.DataFrame, columns: list[str], clean: pandas.DataFrame) -> None:
+    """Draw the groups of one run, dotted those of the run on clean data; a run without measurements says so."""
     if not run[columns].notna().any(axis=None):
         axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.5")
         return
@@ -56,6 +58,8 @@ def _panel(axis: Axes, run: pandas.DataFrame, columns: list[str]) -> None:
     for name, shade in zip(columns, shades):
         measured = run[["epoch", name]].dropna()
         axis.plot(measured["epoch"], measured[name], color=shade, label=name.removeprefix("acm_"))
+        if len(clean):
+            axis.plot(clean["epoch"], clean[name], color=shade, linestyle=":", linewidth=0.9, alpha=0.8)
     stages = run["stage"].fillna("")
     begins = run[(stages != stages.shift(fill_value=stages.iloc[0])) & (stages != "")]
     for epoch, stage in zip(begins["epoch"], begins["stage"]):

@@ -1,11 +1,12 @@
 """How the watched layer group sees the images, early and late."""
 
+import matplotlib
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relearn.registry import CellName, register
-from relearn.rendering import colours, styled
+from relearn.rendering import styled
 from relearn.statistics import names
 
 
@@ -18,7 +19,7 @@ def embedding(embeddings: pandas.DataFrame, histories: pandas.DataFrame, *, cell
     only how the classes lie to each other can be compared. ACM of the group, measured in all its dimensions, is given.
     """
     cells = list(dict.fromkeys(cells))
-    palette = colours(names(embeddings, "label"))
+    palette = dict(zip(names(embeddings, "label"), matplotlib.colormaps["tab10"].colors))  # ten classes at most are in the file
     moments = [min, max]
     figure = Figure(figsize=(5.6, 0.5 + 2.3 * len(cells)), layout="constrained")
     axes = figure.subplots(len(cells), len(moments), squeeze=False)

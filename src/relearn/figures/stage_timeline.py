@@ -76,7 +76,7 @@ def _measurements(upper: Axes, lower: Axes, trace: pandas.DataFrame, method: dic
         if name in method:
             axis.axhline(method[name], color="0.45", linewidth=0.8, linestyle=dashes, label=f"{name} = {method[name]:g}")
     upper.set(ylim=(0, 1.02))
-    lower.set(ylim=(0, None))
+    lower.set(ylim=(0, 1.6))  # above lies only the very beginning, where the network knows nothing yet
 
 
 def _rates(axis: Axes, looks: pandas.DataFrame, run: dict) -> None:
