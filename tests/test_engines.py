@@ -15,6 +15,7 @@ from conftest import copy_project
 from relearn import grid, params, stages
 
 ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ("trap_curves", "gallery", "shallow_study", "embedding", "stage_timeline")  # of tests/mini.yaml; all draw something of lsp or of the whole grid
 
 
 def run(folder: Path, *command: str, fails: bool = False) -> str:
@@ -150,7 +151,7 @@ def test_another_epsilon_runs_exactly_its_cells(made):
         content = (folder / "params.yaml").read_text()
         (folder / "params.yaml").write_text(content.replace("lsp: {epsilon: 6}", "lsp: {epsilon: 7}"))
     cells = {f"relearn {step} digits/lsp/cnn/{method}/0" for step in ("train", "evaluate") for method in ("erm", "pst")}
-    downstream = {"relearn aggregate", "relearn tabulate accuracy", "relearn plot trap_curves", "relearn plot gallery"}
+    downstream = {"relearn aggregate", "relearn tabulate accuracy", *(f"relearn plot {name}" for name in FIGURES)}
     assert set(snakemake_jobs(made["snakemake"])) == {"relearn poison digits/lsp", *cells, *downstream}
     assert changed(made["dvc"]) == {"poison@digits-lsp", "aggregate@all"}  # aggregate watches all of params.yaml
     before = artifacts(made["dvc"])
@@ -173,7 +174,7 @@ def test_stale_and_missing_records_are_refused(made):
     record.write_text(json.dumps(content))
     assert "made with other settings than params.yaml now has: digits/clean/cnn/erm/0" in run(folder, "relearn", "aggregate", fails=True)
     record.unlink()
-    assert "1 of 5 cells have no record: digits/clean/cnn/erm/0" in run(folder, "relearn", "aggregate", fails=True)
+    assert "1 of 6 cells have no record: digits/clean/cnn/erm/0" in run(folder, "relearn", "aggregate", fails=True)
     record.write_text(kept)
     run(folder, "relearn", "aggregate")
 

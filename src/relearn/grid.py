@@ -158,9 +158,11 @@ def drawn_cells(params: Params, figure: str) -> list[Cell]:
     """The cells whose runs a figure reads: those its setting `list[CellName]` names. Raises Fault for one the grid does not have."""
     wanted = params.named("figures", figure, "list[CellName]")
     known = {str(item): item for item in cells(params)}
-    for name in [None] if wanted == [] else wanted or []:
+    if wanted == []:
+        raise Fault(f"figures.{figure} names no cell; {registry.nearest('', known)}")
+    for name in wanted or []:
         if name not in known:
-            raise Fault(f"figures.{figure}: {name!r} is not a cell of the grid; {registry.nearest(name, known)}")
+            raise Fault(f"figures.{figure}: '{name}' is not a cell of the grid; {registry.nearest(name, known)}")
     return [known[name] for name in wanted or []]
 
 
