@@ -7,6 +7,7 @@ import torch
 from conftest import coloured, same
 
 from relearn import __main__, fit, grid, models, params, probe
+from relearn.data import split
 from relearn.errors import Fault
 from relearn.methods.erm import ERM
 from relearn.methods.transplant import Transplant
@@ -78,40 +79,69 @@ def test_transplant_that_leaves_nothing_to_train(groups, tiny):
 # Embeddings
 
 
-def test_principal_plane_of_known_clusters():
-    """Three clusters on two lines in ten dimensions: the longer line is the first component, the shorter the second."""
-    centres = torch.zeros(3, 10)
-    centres[0, 4], centres[1, 4], centres[2, 7] = 10.0, -10.0, 5.0
-    label = torch.arange(3).repeat(20)
-    features = centres[label] + 0.01 * torch.randn(60, 10, generator=drawn()) + 100
-    plane = probe.principal_plane(features)
-    means = torch.stack([plane[label == k].mean(0) for k in range(3)])
-    expected = torch.tensor([[10.0, -5 / 3], [-10.0, -5 / 3], [0.0, 10 / 3]], dtype=torch.float64)
-    assert torch.allclose(means.abs(), expected.abs(), atol=0.02) and torch.allclose(plane, means[label], atol=0.1)
-    assert means[0, 0] * means[1, 0] < 0 and means[2, 1] > 0  # the largest entry of a component is positive
-    # a principal component has no sign of its own, so neither may the input's
-    assert torch.allclose(probe.principal_plane(features).abs(), probe.principal_plane(-features).abs(), atol=1e-4)
-    assert (plane.gather(0, plane.abs().argmax(0, keepdim=True)) > 0).all()
+def test_principal_axes_of_known_points():
+    """A long line along the fifth dimension, a short one along the eighth."""
+    points = torch.full((4, 10), 7.0, dtype=torch.float64)
+    points[0, 4] += 10
+    points[1, 4] -= 10.5
+    points[2, 7] += 3
+    points[3, 7] -= 2
+    axes = probe.principal_axes(points)
+    assert torch.allclose(axes.T @ axes, torch.eye(2, dtype=torch.float64))
+    assert axes[4, 0] < -0.99 and axes[7, 1] > 0.99  # the farthest points are the second and the third: they lie on the positive side
+    assert torch.allclose(probe.principal_axes(-points), -axes)
 
 
-def test_principal_plane_of_fewer_dimensions_than_two():
-    plane = probe.principal_plane(torch.tensor([[1.0], [2.0], [6.0]]))
-    assert torch.allclose(plane[:, 0], torch.tensor([-2.0, -1.0, 3.0], dtype=torch.float64)) and plane[:, 1].abs().max() < 1e-6
+def test_principal_axes_of_points_on_a_line():
+    axes = probe.principal_axes(torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 4.0]], dtype=torch.float64))
+    assert torch.allclose(axes[:, 0].abs(), torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64)) and (axes[:, 1] == 0).all()
 
 
-def test_embedding_shows_the_same_few_images_of_ten_classes():
-    train = coloured([40] * 12, (32, 32), seed=3)
-    model, found = models.build("cnn", {"width": 8}, images=train.images, classes=12, generator=drawn(), device="cpu"), probe.Probe.draw(train, 480, drawn())
+class Colours(torch.nn.Module):
+    """A model whose only group gives back the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.pixels = torch.nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pixels(x).mean((2, 3))
+
+    def layer_groups(self) -> dict:
+        return {"pixels": self.pixels}
+
+
+def test_embedding_of_known_clusters():
+    """Three classes at the corners of a triangle of colours: in the plane they are as far apart as in all dimensions."""
+    generator, labels = drawn(), torch.arange(3).repeat(80)
+    corners = torch.tensor([[60, 60, 60], [200, 60, 60], [60, 200, 200]])
+    images = (corners[labels].view(-1, 1, 1, 3) + torch.randint(-5, 6, (240, 8, 8, 3), generator=generator)).to(torch.uint8)
+    points = probe.Probe.draw(split(images, labels), 240, generator).embedding(Colours(), lambda x: x, "pixels")
+    assert [point["label"] for point in points] == [label for label in range(3) for _ in range(30)] and {point["group"] for point in points} == {"pixels"}
+    plane = torch.tensor([[point["x"], point["y"]] for point in points]).view(3, 30, 2)
+    means, within = plane.mean(1), plane.std(1).max()
+    apart = torch.cdist(means, means)
+    assert apart[0, 1] > 20 * within and apart[0, 2] > 20 * within and apart[1, 2] > apart[0, 1]
+    shuffled = labels[torch.randperm(240, generator=generator)]
+    mixed = probe.Probe.draw(split(images, shuffled), 240, generator).embedding(Colours(), lambda x: x, "pixels")
+    plane = torch.tensor([[point["x"], point["y"]] for point in mixed]).view(3, 30, 2)
+    assert torch.pdist(plane.mean(1)).max() < plane.std(1).max()  # labels that say nothing make no clusters
+
+
+def test_embedding_shows_the_same_scored_images_of_ten_classes():
+    train = coloured([80] * 12, (32, 32), seed=3)
+    model, found = models.build("cnn", {"width": 8}, images=train.images, classes=12, generator=drawn(), device="cpu"), probe.Probe.draw(train, 960, drawn())
     before = models.weights(model)
     points = found.embedding(model, lambda x: x, "block2")
     assert [point["label"] for point in points] == [label for label in range(10) for _ in range(30)]
-    assert {point["group"] for point in points} == {"block2"} and points == found.embedding(model, lambda x: x, "block2")
-    assert same(before, models.weights(model))
-    # the plane is that of the activations standardised as for ACM, over the whole probe set
-    activations = found.activations(model, lambda x: x)[0]["block2"]
-    rows = torch.cat([torch.nonzero(found.labels == label).flatten()[:30] for label in range(10)])
-    expected = probe.principal_plane(((activations - activations.mean(0)) / activations.std(0).clamp_min(1e-6))[rows])
-    assert torch.allclose(torch.tensor([[point["x"], point["y"]] for point in points], dtype=torch.float64), expected, atol=1e-3)
+    assert points == found.embedding(model, lambda x: x, "block2") and same(before, models.weights(model))
+    # what is drawn is in none of the means: other drawn images leave the plane as it is
+    scored = torch.nonzero(~found.reference).flatten()
+    others = probe.Probe(found.images.clone(), found.labels, found.reference)
+    others.images[scored] = found.images[scored.flip(0)]
+    moved = others.embedding(model, lambda x: x, "block2")
+    spots = {(round(point["x"], 3), round(point["y"], 3)) for point in points}
+    assert points != moved and len(spots & {(round(point["x"], 3), round(point["y"], 3)) for point in moved}) > 100
 
 
 # What a run leaves
@@ -124,7 +154,7 @@ def fitted(train, method) -> fit.Fitted:
 
 def test_a_run_is_embedded_after_its_first_epoch_and_at_its_end(tiny):
     done = fitted(tiny, ERM())
-    assert [row["epoch"] for row in done.embeddings] == [1] * 40 + [3] * 40 and done.struck == []
+    assert [row["epoch"] for row in done.embeddings] == [1] * 20 + [3] * 20 and done.struck == []
     assert {row["group"] for row in done.embeddings} == {"block2"}
     first, last = ([(row["x"], row["y"]) for row in done.embeddings if row["epoch"] == epoch] for epoch in (1, 3))
     assert first != last
@@ -155,8 +185,8 @@ def test_what_a_roll_back_undid_is_kept_apart(tiny):
     assert [(row["epoch"], row["iterations"]) for row in done.history] == [(1, 13), (2, 18), (3, 23)]
     assert done.struck == plain.history[:2] and done.history[0] != plain.history[0]
     # the first epoch is embedded as it stands in the history, not as it was before
-    assert [row["epoch"] for row in done.embeddings] == [1] * 40 + [3] * 40
-    assert done.embeddings[:40] != plain.embeddings[:40]
+    assert [row["epoch"] for row in done.embeddings] == [1] * 20 + [3] * 20
+    assert done.embeddings[:20] != plain.embeddings[:20]
 
 
 def test_ticks_say_which_rates_hold_from_there_on(tiny):

@@ -20,7 +20,7 @@ class Fitted:
     history: list[dict]
     ticks: list[dict]
     reading: Reading
-    embeddings: list[dict]  # probe images in the plane, after the first epoch and at the end
+    embeddings: list[dict]  # a few probe images in a plane, after the first epoch and at the end
     struck: list[dict]  # rows of the history after a step that a method went back to
     iterations: int
     steps: int

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from relearn import metrics
 from relearn.data import Split
 
-EMBEDDED = (10, 30)  # so many classes, and images of each, are drawn in the plane
+EMBEDDED = (10, 30)  # so many classes, and images of each, an embedding shows
 POSITIONS = 4  # activations are pooled to this many rows and columns: the spatial layout is what betrays some poisons
 
 
@@ -54,14 +54,19 @@ class Probe:
         return Reading(acm, metrics.accuracy(scores, self.labels) / 100)
 
     def embedding(self, model, view, group: str) -> list[dict]:
-        """A few of the probe images, the same each time, in the plane that shows most of what `group` makes of them.
+        """A few of the scored images, the same each time, in the plane in which the class means of the others lie widest.
 
-        `x` and `y` are the two principal components of the group's activations, pooled and standardised as for ACM.
+        `x` and `y` are along the two principal components of the class means that ACM of `group` is measured by. An image
+        drawn is in none of these means, so classes form clusters only where ACM finds them.
         """
         classes, images = EMBEDDED
-        rows = torch.cat([torch.nonzero(self.labels == label).flatten()[:images] for label in self.labels.unique()[:classes]])
-        points = principal_plane(standardised(self.activations(model, view)[0][group])[rows])
-        return [{"group": group, "label": label, "x": x, "y": y} for label, (x, y) in zip(self.labels[rows].tolist(), points.tolist())]
+        features = standardised(self.activations(model, view)[0][group]).double().cpu()
+        labels, reference = self.labels.cpu(), self.reference.cpu()
+        shown = labels.unique()[:classes]
+        means = torch.stack([features[reference & (labels == label)].mean(0) for label in shown])
+        rows = torch.cat([torch.nonzero(~reference & (labels == label)).flatten()[:images] for label in shown])
+        points = (features[rows] - means.mean(0)) @ principal_axes(means)
+        return [{"group": group, "label": label, "x": x, "y": y} for label, (x, y) in zip(labels[rows].tolist(), points.tolist())]
 
     def activations(self, model, view) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Activations (N, D) float32 of each layer group, pooled, and the logits (N, K), of the whole probe set.
@@ -94,13 +99,17 @@ def standardised(features: torch.Tensor) -> torch.Tensor:
     return (features - mean) / spread.clamp_min(1e-6)
 
 
-def principal_plane(features: torch.Tensor) -> torch.Tensor:
-    """The first two principal components (N, 2) float64 on the CPU of features (N, D), the largest entry of each positive."""
-    centred = features.double().cpu()
-    centred = centred - centred.mean(0)
-    values, vectors = torch.linalg.eigh(centred @ centred.T)  # (N, N): there are more dimensions than images
-    axes = (vectors * values.clamp_min(0).sqrt())[:, [-1, -2]]
-    return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+def principal_axes(points: torch.Tensor) -> torch.Tensor:
+    """Unit vectors (D, 2) along the two principal components of points (M, D) float64; zeros where there is no such extent.
+
+    The point farthest out along an axis lies on its positive side, since a component has no sign of its own.
+    """
+    centred = points - points.mean(0)
+    sides, extents, axes = torch.linalg.svd(centred, full_matrices=False)
+    found = torch.zeros(points.shape[1], 2, dtype=points.dtype)
+    for k in torch.nonzero(extents[:2] > 1e-9 * extents[0]).flatten().tolist():
+        found[:, k] = axes[k] * sides[sides[:, k].abs().argmax(), k].sign()
+    return found
 
 
 def acm_score(features: torch.Tensor, labels: torch.Tensor, reference: torch.Tensor) -> float:

@@ -13,10 +13,10 @@ from relearn.statistics import names
 @register
 @styled
 def embedding(embeddings: pandas.DataFrame, histories: pandas.DataFrame, *, cells: list[CellName]) -> Figure:
-    """Probe images by their activations in the watched layer group, in two principal components, coloured by class.
+    """Probe images by their activations in the middle layer group, coloured by class, after the first and the last epoch.
 
-    A row per cell; columns are the end of the first and of the last epoch. Every panel has its own components, so that
-    only how the classes lie to each other can be compared. ACM of the group, measured in all its dimensions, is given.
+    A row per cell. Axes are the two principal components of the class means of other images, own ones in each panel:
+    what can be compared is whether the classes lie apart. The title gives ACM, which measures the same in all dimensions.
     """
     cells = list(dict.fromkeys(cells))
     palette = dict(zip(names(embeddings, "label"), matplotlib.colormaps["tab10"].colors))  # ten classes at most are in the file

@@ -36,6 +36,7 @@ def trap_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "ps
             if len(clean[title]):
                 axis.plot(clean[title], color="0.35", linestyle=":", linewidth=1.1, label="erm on clean data")
             axis.set(ylim=(0, 100))
+            axis.xaxis.get_major_locator().set_params(integer=True)
         _tidy(axes, block["poison"].nunique())
         part.supxlabel("epoch", fontsize=8)
         part.supylabel("test accuracy (%)", fontsize=8)
