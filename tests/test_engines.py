@@ -68,7 +68,7 @@ def dvc_jobs(folder: Path) -> dict[str, tuple[set, set]]:
     return {command: (set(deps) - {"params.yaml"}, set(outs), set(keys)) for command, deps, outs, keys in stages if command != "relearn check-params"}
 
 
-@pytest.mark.parametrize("preset", ["params.yaml", "tests/mini.yaml"])
+@pytest.mark.parametrize("preset", ["params.yaml", "tests/mini.yaml", "workflow/presets/evidence.yaml"])
 def test_the_two_dags_are_one(tmp_path, preset):
     folder = copy(tmp_path / "copy", ROOT / preset)
     nodes = {node.command: node for node in grid.nodes(params.load(folder / "params.yaml"))}

@@ -77,6 +77,9 @@ def test_each_block_has_its_own_reference(records):
     # a block without a reference is left out
     table = registry.load("tables", "relative")(pandas.concat([records, other[other["poison"] != "clean"]]))
     assert set(table["arch"]) == {"resnet18"}
+    # and one without poisons has no mean over them
+    table = registry.load("tables", "relative")(records[records["poison"] == "clean"])
+    assert list(table["poison"]) == ["clean"] and list(table["erm"]) == ["100.0"]
 
 
 @pytest.mark.parametrize("name", ["relative", "clean_cost"])

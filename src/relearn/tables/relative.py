@@ -22,14 +22,15 @@ def relative(records: pandas.DataFrame) -> pandas.DataFrame:
     table = by_method(known, "share")
     parts = []
     for _, block in blocks(known):
-        key = dict(block[BLOCK].iloc[0])
-        parts += [table[(table[BLOCK] == pandas.Series(key)).all(axis=1)], pandas.DataFrame([key | _overall(block)])]
+        key, poisoned = dict(block[BLOCK].iloc[0]), block[block["poison"] != "clean"]
+        parts.append(table[(table[BLOCK] == pandas.Series(key)).all(axis=1)])
+        if len(poisoned):
+            parts.append(pandas.DataFrame([key | _overall(poisoned)]))
     return pandas.concat(parts, ignore_index=True)[table.columns]
 
 
-def _overall(block: pandas.DataFrame) -> dict:
+def _overall(poisoned: pandas.DataFrame) -> dict:
     """The last row of a block: for each method the mean over poisons of its means over seeds."""
-    poisoned = block[block["poison"] != "clean"]
     means = poisoned.groupby(["poison", "method"])["share"].mean().unstack("method")
     overall = means.mean(skipna=False).dropna()
     return {"poison": "mean over poisons"} | {method: f"{value:.1f}" for method, value in overall.items()}
