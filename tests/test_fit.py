@@ -431,9 +431,9 @@ def test_ticks(settings, steps_per_epoch, expected):
 
 def test_ticks_end_with_the_last_stage():
     method = PST(tick_steps=5, keep=[2, 1])
-    method.stage = 1
+    method.staging.stage = 1
     assert looks(method, 20, 10) == [0, 5, 10, 15, 20]
-    method.stage = 2
+    method.staging.stage = 2
     assert looks(method, 20, 10) == []
 
 
@@ -447,6 +447,7 @@ class Scripted:
 
     def look(self, method: PST, step: int, acm: float, accuracy: float) -> None:
         self.step = step
+        method.rates(GROUPS)
         self.reading = Reading(dict.fromkeys(GROUPS, 0.9) | {self.watch: acm}, accuracy)
         method.on_tick(self)
 
@@ -495,10 +496,10 @@ def test_pst_asks_for_looks_in_a_row():
     assert [snapshot["step"] for snapshot in method.kept] == [0, 20, 60]  # none is taken at a look that shows the trap
     state = method.state()
     run.look(method, 100, 0.9, 0.9)
-    assert (run.stage, run.step) == ("stage 1", 60) and method.hot == 0
+    assert (run.stage, run.step) == ("stage 1", 60) and method.staging.hot == 0
     resumed = PST(confirm=2)
     resumed.load_state(state)
-    assert resumed.hot == 1
+    assert resumed.staging.hot == 1
 
 
 def test_pst_goes_back_to_the_start_when_nothing_later_was_clean():
@@ -544,7 +545,7 @@ class LatePST(PST):
     """Sees no trap before step 8."""
 
     def on_tick(self, run) -> None:
-        self.acm_trapped = 0.0 if run.step >= 8 else 1.0
+        self.staging.acm_trapped = 0.0 if run.step >= 8 else 1.0
         super().on_tick(run)
 
 

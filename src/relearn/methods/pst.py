@@ -1,9 +1,8 @@
 """Progressive Staged Training. Dang et al., 2023 (arXiv 2306.02064); what of it is ours is told in docs/pst.md."""
 
-from relearn import probe
-from relearn.errors import Fault
 from relearn.methods.erm import ERM
-from relearn.registry import Count, Fraction, NonNegative, Positive, nearest, register
+from relearn.registry import Count, Fraction, NonNegative, Positive, register
+from relearn.staging import Staging
 
 
 @register
@@ -37,43 +36,33 @@ class PST(ERM):
         jitter: Fraction = 0.0,
     ):
         super().__init__(gray=gray, jitter=jitter)
-        self.watch, self.keep, self.rate = watch, keep, rate
-        self.acm_trapped, self.ratio_trapped, self.acm_clean, self.confirm = acm_trapped, ratio_trapped, acm_clean, confirm
-        self.tick_steps, self.dense_epochs, self.ticks_per_epoch = tick_steps, dense_epochs, ticks_per_epoch
+        self.staging = Staging(
+            [], watch=watch, keep=tuple(keep), rate=rate, acm_trapped=acm_trapped, ratio_trapped=ratio_trapped, acm_clean=acm_clean,
+            confirm=confirm, tick_steps=tick_steps, dense_epochs=dense_epochs, ticks_per_epoch=ticks_per_epoch,
+        )  # fmt: skip
         self.snapshots = snapshots
-        self.stage = 0  # how many stages have begun
-        self.hot = 0  # how many looks in a row have shown the trap
         self.kept: list[dict] = []  # snapshots, oldest first
 
+    def rates(self, groups: list[str]) -> dict[str, float]:
+        self.staging.groups = groups
+        return self.staging.rates()
+
     def ticks(self, step: int, steps_per_epoch: int) -> bool:
-        if self.stage == len(self.keep):
-            return False
-        dense = step <= self.dense_epochs * steps_per_epoch
-        return step % (self.tick_steps if dense else max(1, steps_per_epoch // self.ticks_per_epoch)) == 0
+        return self.staging.due(step, steps_per_epoch)
 
     def on_tick(self, run) -> None:
-        reading = run.measure()
-        watch = self.watch or probe.middle(reading)
-        if watch not in reading.acm:
-            raise Fault(f"pst: watch: '{watch}' is not a layer group of this architecture; {nearest(watch, reading.acm)}")
-        hot = run.step > 0 and probe.trapped(reading, watch, self.acm_trapped, self.ratio_trapped)
-        self.hot = self.hot + 1 if hot else 0
-        if self.hot == self.confirm:
-            self._next_stage(run)
-        elif not hot and (not run.step or reading.acm[watch] < self.acm_clean):
+        decision = self.staging.look(run.measure(), run.step)
+        if decision == "keep":
             self.kept = [*self.kept, run.snapshot()][-self.snapshots :]
-
-    def _next_stage(self, run) -> None:
-        groups = list(run.rates)
-        slowed = groups[: max(0, len(groups) - self.keep[self.stage])]
-        run.restore(self.kept[-1])
-        run.clear_momentum()
-        run.set_rates({group: self.rate if group in slowed else 1.0 for group in groups})
-        self.stage, self.hot = self.stage + 1, 0
-        run.stage = f"stage {self.stage}"
+        elif decision == "next":
+            run.restore(self.kept[-1])
+            run.clear_momentum()
+            run.set_rates(self.staging.rates())
+            run.stage = self.staging.name
 
     def state(self) -> dict:
-        return {"stage": self.stage, "hot": self.hot, "kept": self.kept}
+        return self.staging.state() | {"kept": self.kept}
 
     def load_state(self, state: dict) -> None:
-        self.stage, self.hot, self.kept = state["stage"], state["hot"], state["kept"]
+        self.staging.load_state(state)
+        self.kept = state["kept"]
