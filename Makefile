@@ -16,7 +16,7 @@ demo: install
 	@ls results/figures/*.png
 
 test: install
-	python -m pytest -q
+	python -m pytest -q -n $(CORES) --dist loadfile
 
 install: $(BIN)/.installed
 

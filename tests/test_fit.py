@@ -431,9 +431,9 @@ def test_ticks(settings, steps_per_epoch, expected):
 
 def test_ticks_end_with_the_last_stage():
     method = PST(tick_steps=5, keep=[2, 1])
-    method.stage = 1
+    method.staging.stage = 1
     assert looks(method, 20, 10) == [0, 5, 10, 15, 20]
-    method.stage = 2
+    method.staging.stage = 2
     assert looks(method, 20, 10) == []
 
 
@@ -447,6 +447,7 @@ class Scripted:
 
     def look(self, method: PST, step: int, acm: float, accuracy: float) -> None:
         self.step = step
+        method.rates(GROUPS)
         self.reading = Reading(dict.fromkeys(GROUPS, 0.9) | {self.watch: acm}, accuracy)
         method.on_tick(self)
 
@@ -469,7 +470,7 @@ class Scripted:
 
 
 def test_pst_goes_back_to_the_newest_clean_snapshot_and_through_its_stages():
-    method, run = PST(keep=[2, 1], rate=0.0, snapshots=2), Scripted()
+    method, run = PST(keep=[2, 1], rate=0.0, snapshots=2, confirm=1), Scripted()
     run.look(method, 0, 0.99, 0.1)  # untrained: high or not, there is nothing to go back to, and this is where one may go back to
     run.look(method, 20, 0.30, 0.3)  # clean
     run.look(method, 40, 0.45, 0.6)  # clean still
@@ -487,8 +488,22 @@ def test_pst_goes_back_to_the_newest_clean_snapshot_and_through_its_stages():
     assert not method.ticks(100, 10)  # no stage is left, so no look is
 
 
+def test_pst_asks_for_looks_in_a_row():
+    method, run = PST(confirm=2), Scripted()
+    for step, acm in ((0, 0.2), (20, 0.3), (40, 0.9), (60, 0.4), (80, 0.9)):  # a moment, then clean again, then the trap
+        run.look(method, step, acm, 0.9)
+        assert run.said == []
+    assert [snapshot["step"] for snapshot in method.kept] == [0, 20, 60]  # none is taken at a look that shows the trap
+    state = method.state()
+    run.look(method, 100, 0.9, 0.9)
+    assert (run.stage, run.step) == ("stage 1", 60) and method.staging.hot == 0
+    resumed = PST(confirm=2)
+    resumed.load_state(state)
+    assert resumed.staging.hot == 1
+
+
 def test_pst_goes_back_to_the_start_when_nothing_later_was_clean():
-    method, run = PST(rate=0.1), Scripted()
+    method, run = PST(rate=0.1, confirm=1), Scripted()
     run.look(method, 0, 0.2, 0.1)
     run.look(method, 20, 0.9, 0.9)
     assert (run.step, run.stage) == (0, "stage 1") and run.rates == dict(zip(GROUPS, [0.1, 0.1, 0.1, 1.0, 1.0]))
@@ -503,7 +518,7 @@ def test_pst_stays_early_on_clean_data():
 
 def test_pst_watches_the_group_it_is_told():
     for watch, expected in (("block4", "stage 1"), ("block2", "early")):
-        method, run = PST(watch=watch), Scripted(watch="block4")
+        method, run = PST(watch=watch, confirm=1), Scripted(watch="block4")
         for run.step, acm in ((0, 0.2), (20, 0.9)):
             run.reading = Reading(dict.fromkeys(GROUPS, 0.2) | {"block4": acm}, 0.9)
             method.on_tick(run)
@@ -517,7 +532,7 @@ def test_pst_watching_a_group_that_is_not_there(tiny):
 
 
 def test_pst_may_keep_all_groups():
-    method, run = PST(keep=[9]), Scripted()
+    method, run = PST(keep=[9], confirm=1), Scripted()
     run.look(method, 0, 0.2, 0.1)
     run.look(method, 20, 0.9, 0.9)
     assert set(run.rates.values()) == {1.0} and run.stage == "stage 1"
@@ -530,11 +545,11 @@ class LatePST(PST):
     """Sees no trap before step 8."""
 
     def on_tick(self, run) -> None:
-        self.acm_trapped = 0.0 if run.step >= 8 else 1.0
+        self.staging.acm_trapped = 0.0 if run.step >= 8 else 1.0
         super().on_tick(run)
 
 
-EAGER = {"acm_trapped": 0.0, "ratio_trapped": 1e-6, "acm_clean": 0.0, "dense_epochs": 9.0}  # every look but the first sees a trap
+EAGER = {"confirm": 1, "acm_trapped": 0.0, "ratio_trapped": 1e-6, "acm_clean": 0.0, "dense_epochs": 9.0}  # every look but the first sees a trap
 METHODS = {
     "erm": lambda: ERM(jitter=0.2, gray=0.5),
     "pst": lambda: PST(keep=[3, 2], tick_steps=4, **EAGER),  # back to the start at steps 4 and 4

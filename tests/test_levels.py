@@ -16,7 +16,7 @@ LEVELS = (
     ("grid", "presets", "stages"),
     (
         *("seeding", "data", "device", "progress", "augment", "vision", "downloads", "rendering", "statistics", "schedule"),
-        *("quantise", "pgd", "metrics", "probe", "models", "checkpoint"),
+        *("quantise", "pgd", "metrics", "probe", "staging", "models", "checkpoint"),
     ),
     ("fit", "craft"),
     registry.KINDS,  # folders

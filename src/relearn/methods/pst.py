@@ -1,9 +1,8 @@
 """Progressive Staged Training. Dang et al., 2023 (arXiv 2306.02064); what of it is ours is told in docs/pst.md."""
 
-from relearn import probe
-from relearn.errors import Fault
 from relearn.methods.erm import ERM
-from relearn.registry import Count, Fraction, NonNegative, Positive, nearest, register
+from relearn.registry import Count, Fraction, NonNegative, Positive, register
+from relearn.staging import Staging
 
 
 @register
@@ -12,10 +11,11 @@ class PST(ERM):
 
     The trap is seen on the probe set at the layer group `watch` (null: the middle one): its ACM is above `acm_trapped`,
     and above `ratio_trapped` times the accuracy of the whole network, that is, the middle of the network already
-    separates the labels nearly as well as all of it. Then the newest snapshot is restored, momentum is cleared, and
-    stage k slows all but the `keep[k]` deepest groups to `rate` times their learning rate; the next stage follows when
-    the trap shows again. A look with an ACM below `acm_clean` leaves a snapshot, the newest `snapshots` are kept. Looks
-    come every `tick_steps` steps for `dense_epochs` epochs, then `ticks_per_epoch` times an epoch.
+    separates the labels nearly as well as all of it. `confirm` such looks in a row are the trap: a single one may be a
+    moment of low accuracy. Then the newest snapshot is restored, momentum is cleared, and stage k slows all but the
+    `keep[k]` deepest groups to `rate` times their learning rate; the next stage follows when the trap shows again. A look
+    with an ACM below `acm_clean` leaves a snapshot, the newest `snapshots` are kept. Looks come every `tick_steps` steps
+    for `dense_epochs` epochs, then `ticks_per_epoch` times an epoch.
     """
 
     def __init__(
@@ -27,6 +27,7 @@ class PST(ERM):
         acm_trapped: Fraction = 0.5,
         ratio_trapped: Positive = 0.85,
         acm_clean: Fraction = 0.46,
+        confirm: Count = 2,
         tick_steps: Count = 20,
         dense_epochs: NonNegative = 2.0,
         ticks_per_epoch: Count = 2,
@@ -35,40 +36,33 @@ class PST(ERM):
         jitter: Fraction = 0.0,
     ):
         super().__init__(gray=gray, jitter=jitter)
-        self.watch, self.keep, self.rate = watch, keep, rate
-        self.acm_trapped, self.ratio_trapped, self.acm_clean = acm_trapped, ratio_trapped, acm_clean
-        self.tick_steps, self.dense_epochs, self.ticks_per_epoch = tick_steps, dense_epochs, ticks_per_epoch
+        self.staging = Staging(
+            [], watch=watch, keep=tuple(keep), rate=rate, acm_trapped=acm_trapped, ratio_trapped=ratio_trapped, acm_clean=acm_clean,
+            confirm=confirm, tick_steps=tick_steps, dense_epochs=dense_epochs, ticks_per_epoch=ticks_per_epoch,
+        )  # fmt: skip
         self.snapshots = snapshots
-        self.stage = 0  # how many stages have begun
         self.kept: list[dict] = []  # snapshots, oldest first
 
+    def rates(self, groups: list[str]) -> dict[str, float]:
+        self.staging.groups = groups
+        return self.staging.rates()
+
     def ticks(self, step: int, steps_per_epoch: int) -> bool:
-        if self.stage == len(self.keep):
-            return False
-        dense = step <= self.dense_epochs * steps_per_epoch
-        return step % (self.tick_steps if dense else max(1, steps_per_epoch // self.ticks_per_epoch)) == 0
+        return self.staging.due(step, steps_per_epoch)
 
     def on_tick(self, run) -> None:
-        reading = run.measure()
-        watch = self.watch or probe.middle(reading)
-        if watch not in reading.acm:
-            raise Fault(f"pst: watch: '{watch}' is not a layer group of this architecture; {nearest(watch, reading.acm)}")
-        if run.step and probe.trapped(reading, watch, self.acm_trapped, self.ratio_trapped):
-            self._next_stage(run)
-        elif not run.step or reading.acm[watch] < self.acm_clean:
+        decision = self.staging.look(run.measure(), run.step)
+        if decision == "keep":
             self.kept = [*self.kept, run.snapshot()][-self.snapshots :]
-
-    def _next_stage(self, run) -> None:
-        groups = list(run.rates)
-        slowed = groups[: max(0, len(groups) - self.keep[self.stage])]
-        run.restore(self.kept[-1])
-        run.clear_momentum()
-        run.set_rates({group: self.rate if group in slowed else 1.0 for group in groups})
-        self.stage += 1
-        run.stage = f"stage {self.stage}"
+        elif decision == "next":
+            run.restore(self.kept[-1])
+            run.clear_momentum()
+            run.set_rates(self.staging.rates())
+            run.stage = self.staging.name
 
     def state(self) -> dict:
-        return {"stage": self.stage, "kept": self.kept}
+        return self.staging.state() | {"kept": self.kept}
 
     def load_state(self, state: dict) -> None:
-        self.stage, self.kept = state["stage"], state["kept"]
+        self.staging.load_state(state)
+        self.kept = state["kept"]

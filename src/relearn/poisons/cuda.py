@@ -1,0 +1,39 @@
+"""CUDA: class-wise convolutions. Sadasivan et al., 2023, CUDA: Convolution-based Unlearnable Datasets (arXiv 2303.04278)."""
+
+import torch
+import torch.nn.functional as F
+
+from relearn.craft import Craft
+from relearn.data import Split
+from relearn.quantise import CHUNK, Budget, Perturbation
+from relearn.registry import Count, Fraction, Index, register
+
+
+@register
+def cuda(train: Split, craft: Craft, *, blur: Fraction = 0.3, kernel: Count = 3, seed: Index = 0) -> Perturbation:
+    """Every image convolved with its class's kernel and divided by its own maximum, so that its brightest value is 255.
+
+    A kernel is `kernel` x `kernel`, shared by the colours: entries uniform in 0..`blur`, one of them, drawn, set to 1;
+    zero padding. The change is bounded in no norm, and rounding is to the level below, as published. An all-black image
+    stays black.
+    """
+    generator = craft.generator("kernels", seed)
+    kernels = blur * torch.rand(craft.classes, kernel * kernel, generator=generator)
+    kernels[torch.arange(craft.classes), torch.randint(kernel * kernel, (craft.classes,), generator=generator)] = 1
+    delta = torch.empty(train.images.shape)
+    for part in torch.arange(len(train)).split(CHUNK):
+        images = train.images[part].permute(0, 3, 1, 2).float()
+        filtered = convolve(images, kernels[train.labels[part]].view(-1, kernel, kernel))
+        filtered *= 255 / filtered.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
+        delta[part] = (filtered - images).permute(0, 2, 3, 1)
+    return Perturbation(delta, Budget("none", 0.0), rounding="truncate")
+
+
+def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Images (B, C, H, W), each correlated with its own kernel (B, k, k) in every channel, zero-padded to the same size."""
+    count, channels, height, width = images.shape
+    size = kernels.shape[-1]
+    low, high = (size - 1) // 2, size // 2
+    padded = F.pad(images, (low, high, low, high)).reshape(1, count * channels, height + size - 1, width + size - 1)
+    weights = kernels.repeat_interleave(channels, 0)[:, None]
+    return F.conv2d(padded, weights, groups=count * channels).view(count, channels, height, width)

@@ -1,0 +1,52 @@
+"""OPS: one-pixel shortcuts. Wu et al., 2023, One-Pixel Shortcut (arXiv 2205.12141), section 3."""
+
+import torch
+
+from relearn.craft import Craft
+from relearn.data import Split
+from relearn.errors import Fault
+from relearn.quantise import Budget, Perturbation
+from relearn.registry import Count, register
+
+COLOURS = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3)  # (8, 3), the corners of the colour cube
+
+
+@register
+def ops(train: Split, craft: Craft, *, pixels: Count = 1) -> Perturbation:
+    """For each class the `pixels` positions and colours that change its images most and most evenly, set in all of them.
+
+    A candidate scores mean / standard deviation, over images and channels of the class, of |colour - value| at its
+    position (the authors' code; their text divides by the variance); the position and colour of an earlier class is not
+    taken again. Declared: an L0 budget of `pixels`, of any amplitude. Draws nothing. Raises Fault for more pixels than
+    an image has.
+    """
+    count, height, width, _ = train.images.shape
+    if pixels > height * width:
+        raise Fault(f"ops: pixels is {pixels}, an image has {height * width}")
+    taken = torch.zeros(height * width, len(COLOURS), dtype=torch.bool)
+    delta = torch.zeros(train.images.shape)
+    for label in train.labels.unique().tolist():
+        rows = torch.nonzero(train.labels == label).flatten()
+        images = train.images[rows].reshape(len(rows), height * width, 3)
+        places, colours = _best(scores(images).masked_fill(taken, 0.0), pixels)
+        taken[places, colours] = True
+        change = 255 * COLOURS[colours].float() - images[:, places].float()
+        delta[rows[:, None], (places // width)[None], (places % width)[None]] = change
+    return Perturbation(delta, Budget("l0", float(pixels)))
+
+
+def scores(images: torch.Tensor) -> torch.Tensor:
+    """The score (P, 8) float64 of each position and each of `COLOURS` for one class's images (N, P, 3) uint8."""
+    values = images.to(torch.float64) / 255
+    mean, square = values.mean(0)[:, None], values.square().mean(0)[:, None]  # (P, 1, 3)
+    high = COLOURS[None] == 1
+    mean, square = torch.where(high, 1 - mean, mean), torch.where(high, 1 - 2 * mean + square, square)
+    mean, square = mean.mean(2), square.mean(2)
+    return mean / (square - mean.square()).clamp_min(1e-12).sqrt()
+
+
+def _best(found: torch.Tensor, pixels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `pixels` best positions, each once, and the colour of each."""
+    score, colours = found.max(1)
+    places = score.argsort(descending=True, stable=True)[:pixels]
+    return places, colours[places]
