@@ -4,7 +4,7 @@ import torch
 
 from relearn.errors import Fault
 from relearn.methods.erm import ERM
-from relearn.registry import Count, Fraction, SurrogateName, register
+from relearn.registry import Count, SurrogateName, register
 
 
 @register
@@ -17,8 +17,8 @@ class Transplant(ERM):
     poisoned ones in training, their running statistics in evaluation. Input is normalised as the victim's always is.
     """
 
-    def __init__(self, *, surrogate: SurrogateName, groups: Count = 1, gray: Fraction = 0.0, jitter: Fraction = 0.0):
-        super().__init__(gray=gray, jitter=jitter)
+    def __init__(self, *, surrogate: SurrogateName, groups: Count = 1, **augmentation):
+        super().__init__(**augmentation)
         self.surrogate, self.groups = surrogate, groups
 
     def initialise(self, model, surrogate: dict[str, torch.Tensor]) -> None:
