@@ -10,8 +10,8 @@ from relearn import metrics
 from relearn.errors import Fault
 from relearn.registry import nearest
 
-WANTED = 5  # groups before the head: as many as a ResNet has, with its stem
-STAGES = 4  # a network of at least so many resolutions is cut where they change, as the stages of a ResNet are
+ENOUGH = 4  # modules before the head, or resolutions: where a network has so many, it is cut there, as ResNets are into stages
+MOST = 5  # groups before the head: as many as a ResNet has, with its stem
 
 Listed = Mapping | Iterable | None
 
@@ -110,7 +110,7 @@ def _found(model: nn.Module, calls: dict[nn.Module, Call], names: dict[nn.Module
         raise Fault(f"no layer groups found in this {type(model).__name__}; give groups=[...], modules or their names from shallow to deep")
     head = whole[-1]
     units = units[: units.index(head)]
-    while sum(map(_learns, units)) < WANTED and (closed := [unit for unit in units if _opens(unit, calls)]):
+    while sum(map(_learns, units)) < ENOUGH and (closed := [unit for unit in units if _opens(unit, calls)]):
         largest = units.index(max(closed, key=lambda unit: _layers(unit, calls)))
         units[largest : largest + 1] = _inside(units[largest], calls)
     stages: list[list[nn.Module]] = []
@@ -130,8 +130,8 @@ def _merged(stages: list[list[nn.Module]], calls: dict[nn.Module, Call]) -> list
             runs[-1] = runs[-1] + stage
         else:
             runs.append(stage)
-    stages = runs if len(runs) >= STAGES else stages
-    while len(stages) > WANTED:
+    stages = runs if len(runs) >= ENOUGH else stages
+    while len(stages) > MOST:
         layers = [sum(_layers(unit, calls) for unit in stage) for stage in stages]
         thinnest = min(range(len(stages) - 1), key=lambda k: layers[k] + layers[k + 1])
         stages = [*stages[:thinnest], stages[thinnest] + stages[thinnest + 1], *stages[thinnest + 2 :]]

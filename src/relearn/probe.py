@@ -47,6 +47,8 @@ class Probe:
         Classes are read from `dataset.targets`, which torchvision's data sets have; without it every item is read once.
         Raises Fault for items of another kind, of several sizes, or that change from one reading to the next.
         """
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise Fault(f"the probe set is drawn from a data set with a length and items by number, found a {type(dataset).__name__}")
         targets = getattr(dataset, "targets", None)
         targets = [dataset[row][1] for row in range(len(dataset))] if targets is None else targets
         rows, reference = balanced(torch.as_tensor(targets), size, generator)

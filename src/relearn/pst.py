@@ -78,12 +78,12 @@ class PST:
             yield epoch
             if self._within:
                 done = self.count - epoch * self.steps_per_epoch
-                raise Fault(f"pst: the loop over batches ended after {done} steps of epoch {epoch}, steps_per_epoch is {self.steps_per_epoch}")
+                raise Fault(f"pst: the loop over batches ended after {done} steps, steps_per_epoch is {self.steps_per_epoch}; give len(loader)")
 
     def step(self) -> bool:
         """Count an optimiser step and look if it is time; True when the epoch is over, also by a roll-back: leave the loop over batches.
 
-        Raises Fault when called outside an epoch of `epochs`.
+        The last call for a batch, after a scheduler that steps with every batch. Raises Fault when called outside an epoch of `epochs`.
         """
         if not self._within:
             raise Fault("pst: step() outside an epoch: loop `for epoch in pst.epochs(n)`, and over batches until `pst.step()` is True")
@@ -168,13 +168,13 @@ class PST:
                     parameter.grad = None  # no gradient, so no update, no weight decay
 
     def _before_update(self, *_) -> None:
-        """The schedule belongs to the update to come: read and put back here, it does not matter where in the loop a scheduler steps."""
+        """The schedule belongs to the update to come: read and put back here, a scheduler may step with every batch or epoch."""
         if self._gone_back:
             self._set_schedule(copy.deepcopy(self.kept[-1]["schedule"]))
             self._gone_back = False
         elif self.kept and self.kept[-1]["schedule"] is None:
             self.kept[-1]["schedule"] = copy.deepcopy(self._schedule())
-        slowed = ((p, rate) for name, rate in self.rates.items() if 0 < rate < 1 for p in self.learning[name])
+        slowed = ((p, rate) for name, rate in self.rates.items() if rate not in (0, 1) for p in self.learning[name])
         self._slowed = [(parameter, parameter.detach().clone(), rate) for parameter, rate in slowed]
 
     @torch.no_grad()
