@@ -51,10 +51,16 @@ def cheap(kind: str, name: str, path: str = "") -> dict:
 @pytest.mark.parametrize("kind, name", EVERYTHING)
 def test_the_source_text_says_what_python_sees(kind, name):
     """The registry reads text, the steps call objects: both must have the same settings."""
-    entry = registry.entry(kind, name)
-    parameters = inspect.signature(registry.load(kind, name)).parameters.values()
-    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == list(entry.arguments)
+    entry, thing = registry.entry(kind, name), registry.load(kind, name)
+    # a class that passes **settings on has those of its base too
+    owners = [base for base in inspect.getmro(thing) if "__init__" in vars(base)] if inspect.isclass(thing) else [thing]
+    parameters, keywords = list(inspect.signature(thing).parameters.values()), {}
+    for owner in owners:
+        own = inspect.signature(owner).parameters.values()
+        keywords |= {p.name: p.default for p in own if p.kind is p.KEYWORD_ONLY}
+        if not any(p.kind is p.VAR_KEYWORD for p in own):
+            break
+    assert [p.name for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)] == list(entry.arguments)
     required = {s.name for s in entry.settings if s.default is registry.REQUIRED}
     assert keywords == {s.name: inspect.Parameter.empty if s.name in required else s.default for s in entry.settings}
 

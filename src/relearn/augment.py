@@ -30,6 +30,18 @@ def crop_and_flip(images: torch.Tensor, pad: int, flip: bool, generator: torch.G
     return padded[batch, rows[:, :, None], columns[:, None, :]]
 
 
+def shift_and_flip(x: torch.Tensor, pad: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
+    """One random crop after zero padding by `pad` and, if `flip`, one horizontal flip with probability 1/2, for the whole batch.
+
+    The draw is one per batch, so that a gradient passes through at the price of a copy. `generator` is on the CPU.
+    """
+    height, width = x.shape[2:]
+    down, right, flipped = torch.rand(3, generator=generator).tolist()
+    top, left = int(down * (2 * pad + 1)), int(right * (2 * pad + 1))
+    x = F.pad(x, (pad, pad, pad, pad))[:, :, top : top + height, left : left + width]
+    return x.flip(3) if flip and flipped < 0.5 else x
+
+
 def mix_channels(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     """Multiply the colour of every pixel by its image's matrix (B, 3, 3)."""
     mixed = torch.matmul(matrices, x.reshape(len(x), 3, -1)).reshape(x.shape)

@@ -16,7 +16,7 @@ class Budget:
     """What a poison promises never to exceed, per image.
 
     `norm` is "linf" or "l2" of the change in 1/255, "l0" the number of changed pixels (all three channels count as
-    one), or "none" for a poison without a bound.
+    one), or "none" for a poison without a bound, whose value is the whole range, 255.
     """
 
     norm: Literal["linf", "l2", "l0", "none"]

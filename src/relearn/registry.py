@@ -1,7 +1,8 @@
 """Names, settings and sources of everything registered, read from the source text: no import, no torch.
 
 A registered thing is a function (a class for methods) marked with ``@register`` in one of the folders of `KINDS`.
-Its name is the name in params.yaml (of a class in snake case); its keyword-only arguments are its settings, with their types and defaults.
+Its name is the name in params.yaml (of a class in snake case); its keyword-only arguments are its settings, with their types and
+defaults. A class that passes ``**settings`` on to its base has the base's settings too.
 """
 
 import ast
@@ -171,18 +172,36 @@ def sources(*paths: Path) -> tuple[Path, ...]:
 
 
 def _entry(kind: str, path: Path, node) -> Entry:
-    function = node
-    if isinstance(node, ast.ClassDef):
-        function = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
-        if function is None:
-            raise Fault(f"{path.name}: class {node.name} needs its own __init__; its keyword-only arguments are its settings")
+    function = _constructor(path, node) if isinstance(node, ast.ClassDef) else node
     arguments = tuple(a.arg for a in function.args.args if a.arg != "self")
-    settings = tuple(
+    settings = _settings(function) + (_inherited(kind, node) if function.args.kwarg else ())
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node.name).lower()
+    return Entry(kind, name, node.name, path, arguments, settings, ast.get_docstring(node) or "")
+
+
+def _constructor(path: Path, node: ast.ClassDef) -> ast.FunctionDef:
+    found = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+    if found is None:
+        raise Fault(f"{path.name}: class {node.name} needs its own __init__; its keyword-only arguments are its settings")
+    return found
+
+
+def _settings(function: ast.FunctionDef) -> tuple[Setting, ...]:
+    return tuple(
         Setting(a.arg, ast.unparse(a.annotation), REQUIRED if default is None else ast.literal_eval(default))
         for a, default in zip(function.args.kwonlyargs, function.args.kw_defaults)
     )
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node.name).lower()
-    return Entry(kind, name, node.name, path, arguments, settings, ast.get_docstring(node) or "")
+
+
+def _inherited(kind: str, node) -> tuple[Setting, ...]:
+    """The settings of the base of a class, which another file of the same folder defines."""
+    base = ast.unparse(node.bases[0]) if getattr(node, "bases", None) else ""
+    for path in sorted((PACKAGE / kind).glob("*.py")):
+        for other in ast.parse(path.read_text()).body:
+            if isinstance(other, ast.ClassDef) and other.name == base:
+                function = _constructor(path, other)
+                return _settings(function) + (_inherited(kind, other) if function.args.kwarg else ())
+    raise Fault(f"{kind}: {node.name} passes settings on, but its base '{base}' is in no file of this folder")
 
 
 def _fault(annotation: ast.expr, value) -> str | None:

@@ -32,10 +32,9 @@ class PST(ERM):
         dense_epochs: NonNegative = 2.0,
         ticks_per_epoch: Count = 2,
         snapshots: Count = 3,
-        gray: Fraction = 0.0,
-        jitter: Fraction = 0.0,
+        **augmentation,
     ):
-        super().__init__(gray=gray, jitter=jitter)
+        super().__init__(**augmentation)
         self.staging = Staging(
             [], watch=watch, keep=tuple(keep), rate=rate, acm_trapped=acm_trapped, ratio_trapped=ratio_trapped, acm_clean=acm_clean,
             confirm=confirm, tick_steps=tick_steps, dense_epochs=dense_epochs, ticks_per_epoch=ticks_per_epoch,

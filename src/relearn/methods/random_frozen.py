@@ -1,15 +1,15 @@
 """The control of PST: shallow layers that never learn anything."""
 
 from relearn.methods.erm import ERM
-from relearn.registry import Count, Fraction, register
+from relearn.registry import Count, register
 
 
 @register
 class RandomFrozen(ERM):
     """Plain training of the `keep` deepest layer groups; all shallower ones stay frozen at their random initialisation."""
 
-    def __init__(self, *, keep: Count = 2, gray: Fraction = 0.0, jitter: Fraction = 0.0):
-        super().__init__(gray=gray, jitter=jitter)
+    def __init__(self, *, keep: Count = 2, **augmentation):
+        super().__init__(**augmentation)
         self.keep = keep
 
     def rates(self, groups: list[str]) -> dict[str, float]:

@@ -26,7 +26,7 @@ def cuda(train: Split, craft: Craft, *, blur: Fraction = 0.3, kernel: Count = 3,
         filtered = convolve(images, kernels[train.labels[part]].view(-1, kernel, kernel))
         filtered *= 255 / filtered.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
         delta[part] = (filtered - images).permute(0, 2, 3, 1)
-    return Perturbation(delta, Budget("none", 0.0), rounding="truncate")
+    return Perturbation(delta, Budget("none", 255.0), rounding="truncate")
 
 
 def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:

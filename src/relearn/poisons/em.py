@@ -5,6 +5,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 
+from relearn.augment import shift_and_flip
 from relearn.craft import Craft
 from relearn.data import Split, subset
 from relearn.pgd import signed_steps
@@ -33,6 +34,8 @@ def em(
     batches: Count = 10,
     batch: Count = 512,
     stop_error: Fraction | None = 0.01,
+    crop_pad: Index = 0,
+    flip: bool = False,
     seed: Index = 0,
 ) -> Perturbation:
     """Sample-wise min-min noise, L-inf `epsilon` (1/255).
@@ -41,9 +44,11 @@ def em(
     signed steps of `step_size` (1/255) down the surrogate's loss, from where it stood. Rounds end when the surrogate's
     error on the poisoned images is at most `stop_error` (null: never), at the latest after `rounds`. A small surrogate is
     at 0 right after the first sweep, which says nothing: give it null.
-    Fixed order, no augmentation, and no clipping of the images the surrogate trains on follow the authors.
+    Fixed order and no clipping of the images the surrogate trains on follow the authors. They augment nothing; with
+    `crop_pad` and `flip` the surrogate sees what a victim's augmentation shows, one draw a batch, as Fu et al., 2022
+    (REM) do: without it a small surrogate ties the noise to single pixels, and a victim that crops does not learn it.
     """
-    surrogate = _Surrogate(train, craft, arch, seed)
+    surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip)
     images, labels = _levels(train, craft.device), train.labels.to(craft.device)
     delta = torch.zeros_like(images)
     order = [rows.to(craft.device) for rows in torch.arange(len(train)).split(batch)]
@@ -110,7 +115,8 @@ def em_classwise(
 class _Surrogate:
     """The model of min-min noise, trained between the sweeps over the noise; images are (B, 3, H, W) float32 in 1/255."""
 
-    def __init__(self, train: Split, craft: Craft, arch: str, seed: int):
+    def __init__(self, train: Split, craft: Craft, arch: str, seed: int, crop_pad: int = 0, flip: bool = False):
+        self.crop_pad, self.flip, self.generator = crop_pad, flip, craft.generator("augment", seed)
         self.model = craft.model(arch, train, craft.generator("init", seed))
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
 
@@ -118,14 +124,17 @@ class _Surrogate:
         """One step of the model down its loss."""
         self.model.train().requires_grad_(True)
         self.optimiser.zero_grad(set_to_none=True)
-        F.cross_entropy(self.model(images / 255), labels).backward()
+        F.cross_entropy(self.model(self._seen(images / 255)), labels).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         self.optimiser.step()
 
     def descend(self, images: torch.Tensor, delta: torch.Tensor, labels: torch.Tensor, **how) -> torch.Tensor:
         """The perturbations after signed steps down the loss of the model, which stays fixed."""
         self.model.eval().requires_grad_(False)
-        return signed_steps(lambda x: F.cross_entropy(self.model(x), labels, reduction="sum"), images, delta, **how)
+        return signed_steps(lambda x: F.cross_entropy(self.model(self._seen(x)), labels, reduction="sum"), images, delta, **how)
+
+    def _seen(self, x: torch.Tensor) -> torch.Tensor:
+        return shift_and_flip(x, self.crop_pad, self.flip, self.generator) if self.crop_pad or self.flip else x
 
     @torch.no_grad()
     def wrong(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
