@@ -16,9 +16,9 @@ LEVELS = (
     ("grid", "presets", "stages"),
     (
         *("seeding", "data", "device", "progress", "augment", "vision", "downloads", "rendering", "statistics", "schedule"),
-        *("quantise", "pgd", "metrics", "probe", "staging", "models", "checkpoint"),
+        *("quantise", "pgd", "metrics", "probe", "staging", "groups", "models", "checkpoint"),
     ),
-    ("fit", "craft"),
+    ("fit", "craft", "pst"),
     registry.KINDS,  # folders
     ("steps", "plan"),
     ("__main__",),

@@ -1,5 +1,6 @@
 """What is read from a model: predictions and accuracy."""
 
+from contextlib import contextmanager, nullcontext
 from typing import Callable
 
 import torch
@@ -9,14 +10,30 @@ from relearn.augment import to_float
 BATCH = 500  # images per forward pass
 
 
-@torch.no_grad()
-def logits(model, images: torch.Tensor, view: Callable = lambda x: x) -> torch.Tensor:
-    """Logits (N, K) of images (N, H, W, 3) uint8 seen through `view`, in evaluation mode; the model's mode is kept."""
-    training = model.training
+@contextmanager
+def evaluating(model):
+    """Evaluation mode without gradients and without compiled code; afterwards every module has the mode it had."""
+    modes = {module: module.training for module in model.modules()}
+    # compiled code would not call hooks that were registered after it was compiled
+    compiled = any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in modes)
     model.eval()
-    result = torch.cat([model(view(to_float(part))).float() for part in images.split(BATCH)])
-    model.train(training)
-    return result
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def logits(model, images: torch.Tensor, view: Callable = lambda x: x) -> torch.Tensor:
+    """Logits (N, K) float32 of images seen through `view`, in evaluation mode; the model's mode is kept.
+
+    Images are (N, H, W, 3) uint8, or floats (N, C, H, W) as the model takes them; those may lie on another device.
+    """
+    device = next(model.parameters()).device
+    with evaluating(model):
+        parts = (part.to(device) for part in images.split(BATCH))
+        return torch.cat([model(view(part if part.is_floating_point() else to_float(part))).float() for part in parts])
 
 
 def accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:
