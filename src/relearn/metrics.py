@@ -30,7 +30,7 @@ def logits(model, images: torch.Tensor, view: Callable = lambda x: x) -> torch.T
 
     Images are (N, H, W, 3) uint8, or floats (N, C, H, W) as the model takes them; those may lie on another device.
     """
-    device = next(model.parameters()).device
+    device = next(model.parameters(), images).device
     with evaluating(model):
         parts = (part.to(device) for part in images.split(BATCH))
         return torch.cat([model(view(part if part.is_floating_point() else to_float(part))).float() for part in parts])

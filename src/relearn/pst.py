@@ -140,7 +140,7 @@ class PST:
             self._restore(self.kept[-1])
             self._set_rates()
         acm = {f"acm_{name}": value for name, value in reading.acm.items()}
-        after = {"next_step": self.count, "next_stage": self.stage}
+        after = {"next_step": self.count, "next_stage": self.stage} | {f"rate_{name}": rate for name, rate in self.rates.items()}
         self.ticks.append(before | {"probe_accuracy": reading.accuracy} | acm | after)
         return decision == "next"
 
