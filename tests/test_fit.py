@@ -130,6 +130,32 @@ def test_hue_keeps_luma_and_turns_the_rest():
     assert ((turned - x).flatten(1).abs().amax(1) > 0.005).sum() >= 18
 
 
+def test_random_convolution_of_no_noise_is_identity():
+    x = torch.rand(4, 3, 6, 5, generator=drawn())
+    assert torch.allclose(augment.random_convolution(x, 0.0, drawn()), x, atol=1e-6)
+
+
+def test_random_convolution_against_images_one_by_one():
+    x = 0.4 + 0.2 * torch.rand(6, 3, 7, 5, generator=drawn())  # far from 0 and 1: nothing is clipped
+    found, noise = augment.random_convolution(x, 0.5, drawn()), (torch.rand(6, 9, generator=drawn()) * 2 - 1) * 0.5
+    for image, own, filtered in zip(x, noise, found):
+        kernel = (own - own.mean()).view(1, 1, 3, 3)
+        kernel[0, 0, 1, 1] += 1
+        assert float(kernel.sum()) == pytest.approx(1)
+        padded = torch.nn.functional.pad(image[:, None], (1, 1, 1, 1), mode="reflect")
+        assert torch.allclose(filtered, torch.nn.functional.conv2d(padded, kernel)[:, 0], atol=1e-5)
+    flat = torch.full((3, 3, 8, 8), 0.3)
+    assert torch.allclose(augment.random_convolution(flat, 1.0, drawn()), flat, atol=1e-5)  # brightness stays
+
+
+def test_erm_convolves_as_often_as_told():
+    x = torch.rand(4, 3, 6, 6, generator=drawn())
+    generator, once = drawn(), drawn()
+    expected = augment.random_convolution(augment.random_convolution(x, 0.3, once), 0.3, once)
+    assert torch.equal(ERM(convolve=0.3, convolutions=2).augment(x, generator), expected)
+    assert torch.equal(ERM(convolutions=2).augment(x, drawn()), x)
+
+
 # The probe
 
 

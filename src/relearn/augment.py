@@ -84,6 +84,24 @@ def colour_jitter(x: torch.Tensor, strength: float, hue: float, probability: flo
     return torch.where(chosen, jittered, x)
 
 
+def random_convolution(x: torch.Tensor, width: float, generator: torch.Generator) -> torch.Tensor:
+    """Each image filtered with a 3x3 kernel of its own: the identity plus noise uniform in ± `width`, minus the noise's mean.
+
+    The kernel sums to 1, so brightness stays; it is shared by the channels, and the border is reflected. Results are
+    clipped to [0, 1]. Blurring and sharpening at random hides what a fixed filter per class has done.
+    """
+    count, _, rows, columns = x.shape
+    noise = (torch.rand(count, 9, generator=generator, device=x.device) * 2 - 1) * width
+    kernels = noise - noise.mean(1, keepdim=True)
+    kernels[:, 4] += 1
+    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    filtered = torch.zeros_like(x)
+    for place, weight in enumerate(kernels.T):
+        row, column = divmod(place, 3)
+        filtered.addcmul_(padded[:, :, row : row + rows, column : column + columns], weight.view(-1, 1, 1, 1))
+    return filtered.clamp_(0, 1)
+
+
 def _hue_rotation(angle: torch.Tensor, device) -> torch.Tensor:
     """Colour matrices (B, 3, 3) that turn the I-Q plane by `angle` (B, 1, 1)."""
     to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=device)

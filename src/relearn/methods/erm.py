@@ -4,19 +4,21 @@ import torch
 import torch.nn.functional as F
 
 from relearn import augment
-from relearn.registry import Fraction, register
+from relearn.registry import Count, Fraction, NonNegative, register
 
 
 @register
 class ERM:
-    """Plain training with the shared recipe, optionally with colour augmentation. Every hook below may be overridden.
+    """Plain training with the shared recipe, optionally with more augmentation. Every hook below may be overridden.
 
     `gray` turns that share of the training images to grayscale, and test images too when it is 1; `jitter` changes
-    brightness, contrast and saturation by factors of 1 ± `jitter` and the hue by a quarter of it, in four images of five.
+    brightness, contrast and saturation by factors of 1 ± `jitter` and the hue by a quarter of it, in four images of five;
+    `convolve` filters every training image `convolutions` times with a random 3x3 kernel, the identity plus noise in
+    ± `convolve`.
     """
 
-    def __init__(self, *, gray: Fraction = 0.0, jitter: Fraction = 0.0):
-        self.gray, self.jitter = gray, jitter
+    def __init__(self, *, gray: Fraction = 0.0, jitter: Fraction = 0.0, convolve: NonNegative = 0.0, convolutions: Count = 1):
+        self.gray, self.jitter, self.convolve, self.convolutions = gray, jitter, convolve, convolutions
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """The training images (N, H, W, 3) uint8, changed once before training."""
@@ -33,7 +35,11 @@ class ERM:
         """A batch (B, 3, H, W) float32 in [0, 1] after crop and flip, augmented further."""
         if self.jitter:
             x = augment.colour_jitter(x, self.jitter, hue=self.jitter / 4, probability=0.8, generator=generator)
-        return augment.random_gray(x, self.gray, generator) if self.gray else x
+        if self.gray:
+            x = augment.random_gray(x, self.gray, generator)
+        for _ in range(self.convolutions if self.convolve else 0):
+            x = augment.random_convolution(x, self.convolve, generator)
+        return x
 
     def view(self, x: torch.Tensor) -> torch.Tensor:
         """A batch as the model sees it outside training: on test images and on the probe set."""
