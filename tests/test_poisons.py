@@ -11,7 +11,7 @@ from relearn import augment, quantise
 from relearn.data import split
 from relearn.errors import Fault
 from relearn.poisons.cuda import convolve, cuda
-from relearn.poisons.em import em
+from relearn.poisons.em import _Surrogate, em
 from relearn.poisons.ops import COLOURS, ops, scores
 
 
@@ -99,3 +99,13 @@ def test_em_crafted_through_crops_differs_and_stays_within_its_budget(tiny, craf
     plain, seen = (em(tiny, craft("em", tiny), **how, **more).delta for more in ({}, {"crop_pad": 4, "flip": True}))
     assert not torch.equal(plain, seen) and seen.abs().max() <= 8.0
     assert torch.equal(seen, em(tiny, craft("em", tiny), **how, crop_pad=4, flip=True).delta)
+
+
+def test_em_trains_its_surrogate_on_mixed_batches_of_a_folder_in_class_order(craft, monkeypatch):
+    train = coloured([8] * 10, (32, 32), seed=1)
+    train = train.pick(train.labels.argsort(stable=True))  # as an image folder comes
+    seen, learn = [], _Surrogate.learn
+    monkeypatch.setattr(_Surrogate, "learn", lambda self, images, labels: seen.append(labels) or learn(self, images, labels))
+    em(train, craft("em", train), arch="cnn", rounds=2, batches=5, batch=8, steps=1, stop_error=None)
+    assert len(seen) == 10 and all(len(labels.unique()) > 2 for labels in seen)
+    assert torch.equal(torch.cat(seen).sort().values, train.labels)  # two rounds go through the set once

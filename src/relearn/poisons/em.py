@@ -44,14 +44,16 @@ def em(
     signed steps of `step_size` (1/255) down the surrogate's loss, from where it stood. Rounds end when the surrogate's
     error on the poisoned images is at most `stop_error` (null: never), at the latest after `rounds`. A small surrogate is
     at 0 right after the first sweep, which says nothing: give it null.
-    Fixed order and no clipping of the images the surrogate trains on follow the authors. They augment nothing; with
+    One order for all rounds and no clipping of the images the surrogate trains on follow the authors. They augment nothing; with
     `crop_pad` and `flip` the surrogate sees what a victim's augmentation shows, one draw a batch, as Fu et al., 2022
     (REM) do: without it a small surrogate ties the noise to single pixels, and a victim that crops does not learn it.
     """
     surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip)
     images, labels = _levels(train, craft.device), train.labels.to(craft.device)
     delta = torch.zeros_like(images)
-    order = [rows.to(craft.device) for rows in torch.arange(len(train)).split(batch)]
+    # drawn once: the authors take the order of the files, but the files of a folder come class by class
+    shuffled = torch.randperm(len(train), generator=craft.generator("order", seed))
+    order = [rows.to(craft.device) for rows in shuffled.split(batch)]
     stream = itertools.cycle(order)
     with craft.progress(rounds * len(order)) as progress:
         for done in range(0, rounds * len(order), len(order)):
