@@ -156,6 +156,22 @@ def test_erm_convolves_as_often_as_told():
     assert torch.equal(ERM(convolutions=2).augment(x, drawn()), x)
 
 
+def test_shrink_is_the_mean_of_squares():
+    x = torch.rand(2, 3, 5, 4, generator=drawn())
+    found = augment.shrink(x, 2)
+    assert found.shape == (2, 3, 2, 2) and torch.allclose(found[1, 2, 1, 0], x[1, 2, 2:4, 0:2].mean())
+    assert augment.shrink(x, 1) is x
+    with pytest.raises(Fault, match="shrink is 5, an image has 5 x 4 pixels"):
+        augment.shrink(x, 5)
+
+
+def test_erm_shrinks_what_it_trains_on_and_what_it_is_tested_on():
+    x = torch.rand(4, 3, 6, 6, generator=drawn())
+    method = ERM(gray=1.0, shrink=2)
+    assert torch.equal(method.augment(x, drawn()), method.view(x))
+    assert torch.equal(method.view(x), augment.shrink(augment.gray(x), 2))
+
+
 # The probe
 
 
@@ -555,6 +571,22 @@ def test_pst_watching_a_group_that_is_not_there(tiny):
     """A slip in params.yaml that only the architecture can tell; it must come as a fault with the choices, not as a KeyError."""
     with pytest.raises(Fault, match=r"block9.*known: block1, block2"):
         run_of(tiny, PST(watch="block9")).look()
+
+
+def test_pst_without_snapshots_goes_on_from_where_it_is():
+    method, run = PST(snapshots=0, confirm=1), Scripted()
+    run.look(method, 0, 0.2, 0.1)
+    run.look(method, 20, 0.9, 0.9)
+    assert (run.step, run.stage, run.said) == (20, "stage 1", ["clear", "rates"])
+    assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 1.0, 1.0]))
+
+
+def test_pst_may_learn_slower_or_faster_before_the_first_stage():
+    method, run = PST(early_rate=0.3, confirm=1), Scripted()
+    assert method.rates(GROUPS) == dict.fromkeys(GROUPS, 0.3)
+    run.look(method, 0, 0.2, 0.1)
+    run.look(method, 20, 0.9, 0.9)
+    assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 1.0, 1.0]))
 
 
 def test_pst_may_keep_all_groups():

@@ -23,6 +23,7 @@ class Staging:
     watch: str | None = None
     keep: tuple[int, ...] = (2,)
     rate: float = 0.0
+    early_rate: float = 1.0
     acm_trapped: float = 0.5
     ratio_trapped: float = 0.85
     acm_clean: float = 0.46
@@ -57,7 +58,9 @@ class Staging:
 
     def rates(self) -> dict[str, float]:
         """The learning-rate multiplier of each group in the present stage."""
-        kept = len(self.groups) if self.stage == 0 else self.keep[self.stage - 1]
+        if self.stage == 0:
+            return dict.fromkeys(self.groups, self.early_rate)
+        kept = self.keep[self.stage - 1]
         return {group: 1.0 if place >= len(self.groups) - kept else self.rate for place, group in enumerate(self.groups)}
 
     @property

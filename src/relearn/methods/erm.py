@@ -13,12 +13,14 @@ class ERM:
 
     `gray` turns that share of the training images to grayscale, and test images too when it is 1; `jitter` changes
     brightness, contrast and saturation by factors of 1 ± `jitter` and the hue by a quarter of it, in four images of five;
-    `convolve` filters every training image `convolutions` times with a random 3x3 kernel, the identity plus noise in
-    ± `convolve`.
+    `shrink` averages squares of so many pixels a side into one, in training and test images; `convolve` filters every
+    training image `convolutions` times with a random 3x3 kernel, the identity plus noise in ± `convolve`.
     """
 
-    def __init__(self, *, gray: Fraction = 0.0, jitter: Fraction = 0.0, convolve: NonNegative = 0.0, convolutions: Count = 1):
-        self.gray, self.jitter, self.convolve, self.convolutions = gray, jitter, convolve, convolutions
+    def __init__(
+        self, *, gray: Fraction = 0.0, jitter: Fraction = 0.0, shrink: Count = 1, convolve: NonNegative = 0.0, convolutions: Count = 1
+    ):  # fmt: skip
+        self.gray, self.jitter, self.shrink, self.convolve, self.convolutions = gray, jitter, shrink, convolve, convolutions
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """The training images (N, H, W, 3) uint8, changed once before training."""
@@ -37,13 +39,14 @@ class ERM:
             x = augment.colour_jitter(x, self.jitter, hue=self.jitter / 4, probability=0.8, generator=generator)
         if self.gray:
             x = augment.random_gray(x, self.gray, generator)
+        x = augment.shrink(x, self.shrink)
         for _ in range(self.convolutions if self.convolve else 0):
             x = augment.random_convolution(x, self.convolve, generator)
         return x
 
     def view(self, x: torch.Tensor) -> torch.Tensor:
         """A batch as the model sees it outside training: on test images and on the probe set."""
-        return augment.gray(x) if self.gray == 1 else x
+        return augment.shrink(augment.gray(x) if self.gray == 1 else x, self.shrink)
 
     def loss(self, model, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of a batch, and the logits by which training accuracy is counted."""

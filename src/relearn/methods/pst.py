@@ -1,7 +1,7 @@
 """Progressive Staged Training. Dang et al., 2023 (arXiv 2306.02064); what of it is ours is told in docs/pst.md."""
 
 from relearn.methods.erm import ERM
-from relearn.registry import Count, Fraction, NonNegative, Positive, register
+from relearn.registry import Count, Fraction, Index, NonNegative, Positive, register
 from relearn.staging import Staging
 
 
@@ -14,7 +14,8 @@ class PST(ERM):
     separates the labels nearly as well as all of it. `confirm` such looks in a row are the trap: a single one may be a
     moment of low accuracy. Then the newest snapshot is restored, momentum is cleared, and stage k slows all but the
     `keep[k]` deepest groups to `rate` times their learning rate; the next stage follows when the trap shows again. A look
-    with an ACM below `acm_clean` leaves a snapshot, the newest `snapshots` are kept. Looks come every `tick_steps` steps
+    with an ACM below `acm_clean` leaves a snapshot, the newest `snapshots` are kept; with 0 there is no going back, and the
+    next stage begins where the run stands. Before the first stage all groups learn at `early_rate` times their rate. Looks come every `tick_steps` steps
     for `dense_epochs` epochs, then `ticks_per_epoch` times an epoch.
     """
 
@@ -24,6 +25,7 @@ class PST(ERM):
         watch: str | None = None,
         keep: list[Count] = [2],  # noqa: B006, read, never changed
         rate: Fraction = 0.0,
+        early_rate: Positive = 1.0,
         acm_trapped: Fraction = 0.5,
         ratio_trapped: Positive = 0.85,
         acm_clean: Fraction = 0.46,
@@ -31,13 +33,13 @@ class PST(ERM):
         tick_steps: Count = 20,
         dense_epochs: NonNegative = 2.0,
         ticks_per_epoch: Count = 2,
-        snapshots: Count = 3,
+        snapshots: Index = 3,
         **augmentation,
     ):
         super().__init__(**augmentation)
         self.staging = Staging(
-            [], watch=watch, keep=tuple(keep), rate=rate, acm_trapped=acm_trapped, ratio_trapped=ratio_trapped, acm_clean=acm_clean,
-            confirm=confirm, tick_steps=tick_steps, dense_epochs=dense_epochs, ticks_per_epoch=ticks_per_epoch,
+            [], watch=watch, keep=tuple(keep), rate=rate, early_rate=early_rate, acm_trapped=acm_trapped, ratio_trapped=ratio_trapped,
+            acm_clean=acm_clean, confirm=confirm, tick_steps=tick_steps, dense_epochs=dense_epochs, ticks_per_epoch=ticks_per_epoch,
         )  # fmt: skip
         self.snapshots = snapshots
         self.kept: list[dict] = []  # snapshots, oldest first
@@ -52,9 +54,10 @@ class PST(ERM):
     def on_tick(self, run) -> None:
         decision = self.staging.look(run.measure(), run.step)
         if decision == "keep":
-            self.kept = [*self.kept, run.snapshot()][-self.snapshots :]
+            self.kept = ([*self.kept, run.snapshot()] if self.snapshots else [])[-self.snapshots :]
         elif decision == "next":
-            run.restore(self.kept[-1])
+            if self.kept:
+                run.restore(self.kept[-1])
             run.clear_momentum()
             run.set_rates(self.staging.rates())
             run.stage = self.staging.name
