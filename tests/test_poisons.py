@@ -11,7 +11,7 @@ from relearn import augment, quantise
 from relearn.data import split
 from relearn.errors import Fault
 from relearn.poisons.cuda import convolve, cuda
-from relearn.poisons.em import _Surrogate, em
+from relearn.poisons.em import _Surrogate, em, em_classwise
 from relearn.poisons.ops import COLOURS, ops, scores
 
 
@@ -94,11 +94,12 @@ def test_shift_and_flip_shows_windows_of_the_padded_batch():
     assert torch.equal(augment.shift_and_flip(x, 0, False, generator), x)
 
 
-def test_em_crafted_through_crops_differs_and_stays_within_its_budget(tiny, craft):
+@pytest.mark.parametrize("poison", [em, em_classwise])
+def test_em_crafted_through_crops_differs_and_stays_within_its_budget(poison, tiny, craft):
     how = {"arch": "cnn", "rounds": 2, "batches": 3, "batch": 16, "steps": 2, "stop_error": None}
-    plain, seen = (em(tiny, craft("em", tiny), **how, **more).delta for more in ({}, {"crop_pad": 4, "flip": True}))
+    plain, seen = (poison(tiny, craft("em", tiny), **how, **more).delta for more in ({}, {"crop_pad": 4, "flip": True}))
     assert not torch.equal(plain, seen) and seen.abs().max() <= 8.0
-    assert torch.equal(seen, em(tiny, craft("em", tiny), **how, crop_pad=4, flip=True).delta)
+    assert torch.equal(seen, poison(tiny, craft("em", tiny), **how, crop_pad=4, flip=True).delta)
 
 
 def test_em_trains_its_surrogate_on_mixed_batches_of_a_folder_in_class_order(craft, monkeypatch):

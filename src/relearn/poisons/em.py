@@ -83,14 +83,16 @@ def em_classwise(
     batch: Count = 512,
     share: Fraction = 0.2,
     stop_error: Fraction | None = 0.01,
+    crop_pad: Index = 0,
+    flip: bool = False,
     seed: Index = 0,
 ) -> Perturbation:
     """Class-wise min-min noise, L-inf `epsilon` (1/255): one perturbation per class, found on a stratified `share` of the images.
 
     As `em`, but in each batch every image proposes steps from its class's noise, and the class takes the mean of its
-    images' proposals. The authors give no cap on the rounds.
+    images' proposals. The authors give no cap on the rounds. `crop_pad` and `flip` as for `em`.
     """
-    surrogate = _Surrogate(train, craft, arch, seed)
+    surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip)
     per_class = max(1, int(share * int(train.labels.unique(return_counts=True)[1].min())))
     part = subset(train, per_class, craft.generator("subset", seed))
     images, labels = _levels(part, craft.device), part.labels.to(craft.device)
