@@ -55,7 +55,7 @@ def linear_probe(features: torch.Tensor, labels: torch.Tensor, reference: torch.
 
 
 MEASURES = {
-    "ACM: nearest class mean, 4x4 positions": lambda f, y, r: acm_score(f, y, r),
+    "ACM: nearest class mean, 4x4 positions": acm_score,
     "nearest class mean, globally pooled": lambda f, y, r: acm_score(pooled_globally(f), y, r),
     "linear probe, 4x4 positions": linear_probe,
     "scatter ratio, 4x4 positions": lambda f, y, r: scatter(f, y),
@@ -83,8 +83,8 @@ class Watched(ERM):
 def measured(train: Split, options) -> dict[int, dict[str, float]]:
     """The measures by step of one run."""
     recipe = {setting.name: setting.default for setting in params.schema(params.Recipe)} | {"epochs": options.epochs}
-    seeds = Seeds("acm_definitions", options.seed)
-    model = models.build("cnn", {"width": options.width}, images=train.images, classes=10, generator=seeds.generator("init"), device="cpu")
+    seeds = Seeds("acm_definitions", 0)
+    model = models.build("cnn", {"width": 16}, images=train.images, classes=10, generator=seeds.generator("init"), device="cpu")
     last = options.epochs * (len(train) // recipe["batch"])
     method = Watched(options.group, [0, options.early, last])
     probe = Probe.draw(train, 2000, seeds.generator("probe"))
@@ -97,10 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("poisons", nargs="+", type=Path)
     parser.add_argument("--group", default="block2")
-    parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--early", type=int, default=160)
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     deterministic(1)
     runs = {path.name: measured(load_split(path / "train.safetensors")[0], options) for path in options.poisons}

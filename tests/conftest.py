@@ -107,3 +107,11 @@ def project(tmp_path) -> Project:
     folder = tmp_path / "project"
     copy_project(folder)
     return Project(folder)
+
+
+def noise(count: int, height: int, width: int) -> torch.Tensor:
+    return torch.randint(1, 256, (count, height, width, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+def drawn() -> torch.Generator:
+    return torch.Generator().manual_seed(2)

@@ -8,8 +8,6 @@ import math
 import torch
 import torch.nn.functional as F
 
-from relearn.errors import Fault
-
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of every common grayscale conversion
 
 
@@ -63,12 +61,7 @@ def random_gray(x: torch.Tensor, probability: float, generator: torch.Generator)
 
 
 def shrink(x: torch.Tensor, factor: int) -> torch.Tensor:
-    """The mean of every `factor` x `factor` square of pixels, which is what a class-wise filter changes least; rests at the border are cut off.
-
-    Raises Fault when an image is smaller than a square.
-    """
-    if factor > min(x.shape[2:]):
-        raise Fault(f"shrink is {factor}, an image has {x.shape[2]} x {x.shape[3]} pixels; choose a smaller one")
+    """The mean of every `factor` x `factor` square of pixels, which is what a class-wise filter changes least; rests at the border are cut off."""
     return x if factor == 1 else F.avg_pool2d(x, factor)
 
 

@@ -50,12 +50,14 @@ def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return (mean / 255).float(), (spread / 255).float()
 
 
-def build(arch: str, settings: dict, *, images: torch.Tensor, classes: int, generator: torch.Generator, device: str) -> Normalised:
+def build(
+    arch: str, settings: dict, *, images: torch.Tensor, classes: int, generator: torch.Generator, device: str, size: tuple[int, int] | None = None
+) -> Normalised:  # fmt: skip
     """The registered architecture, initialised from `generator`, normalised by the statistics of `images`, on `device`.
 
-    Raises Fault when the architecture refuses the image size.
+    `size` (H, W) is that of the images as it will see them, null for that of `images`. Raises Fault when the architecture refuses it.
     """
-    size = tuple(images.shape[1:3])
+    size = size or tuple(images.shape[1:3])
     with torch.random.fork_rng(devices=[]):  # torch's constructors draw from global randomness; what they draw is replaced
         network = registry.load("architectures", arch)(classes, size, **settings)
     initialise(network, generator)

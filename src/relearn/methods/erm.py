@@ -48,6 +48,10 @@ class ERM:
         """A batch as the model sees it outside training: on test images and on the probe set."""
         return augment.shrink(augment.gray(x) if self.gray == 1 else x, self.shrink)
 
+    def seen(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (H, W) at which the model sees images of `size`."""
+        return size[0] // self.shrink, size[1] // self.shrink
+
     def loss(self, model, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of a batch, and the logits by which training accuracy is counted."""
         scores = model(x)

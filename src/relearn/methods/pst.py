@@ -15,8 +15,8 @@ class PST(ERM):
     moment of low accuracy. Then the newest snapshot is restored, momentum is cleared, and stage k slows all but the
     `keep[k]` deepest groups to `rate` times their learning rate; the next stage follows when the trap shows again. A look
     with an ACM below `acm_clean` leaves a snapshot, the newest `snapshots` are kept; with 0 there is no going back, and the
-    next stage begins where the run stands. Before the first stage all groups learn at `early_rate` times their rate. Looks come every `tick_steps` steps
-    for `dense_epochs` epochs, then `ticks_per_epoch` times an epoch.
+    next stage begins where the run stands. Before the first stage all groups learn at `early_rate` times their rate. Looks
+    come every `tick_steps` steps for `dense_epochs` epochs, then `ticks_per_epoch` times an epoch.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class PST(ERM):
 
     def on_tick(self, run) -> None:
         decision = self.staging.look(run.measure(), run.step)
-        if decision == "keep":
-            self.kept = ([*self.kept, run.snapshot()] if self.snapshots else [])[-self.snapshots :]
+        if decision == "keep" and self.snapshots:
+            self.kept = [*self.kept, run.snapshot()][-self.snapshots :]
         elif decision == "next":
             if self.kept:
                 run.restore(self.kept[-1])

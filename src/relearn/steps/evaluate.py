@@ -24,8 +24,8 @@ def run(params: Params, dataset: str, poison: str, arch: str, method: str, seed:
     with records.provenance(grid.beside("evaluate", "run.json", **coords), device):
         tensors, _ = load_tensors(grid.path("train", "model", **coords))
         use, settings = params.architectures[arch]
-        model = models.rebuild(use, settings, tensors, classes=len(facts["classes"]), size=test.images.shape[1:3], device=device)
         chosen = registry.load("methods", params.entry("methods", method).name)(**params.settings("methods", method))
+        model = models.rebuild(use, settings, tensors, classes=len(facts["classes"]), size=chosen.seen(test.images.shape[1:3]), device=device)
         test = test.to(device)
         accuracy = metrics.accuracy(metrics.logits(model, test.images, chosen.view), test.labels)
         if abs(accuracy - history[-1]) > 0.05:

@@ -31,8 +31,11 @@ def run(params: Params, dataset: str, poison: str, arch: str, method: str, seed:
     carried["method"] = carried["method"] | taken_from
     with records.provenance(grid.beside("train", "run.json", **coords), device) as notes:
         use, settings = params.architectures[arch]
-        model = models.build(use, settings, images=train.images, classes=len(facts["classes"]), generator=seeds.generator("init"), device=device)
         chosen = registry.load("methods", params.entry("methods", method).name)(**params.settings("methods", method))
+        model = models.build(
+            use, settings, images=train.images, classes=len(facts["classes"]), generator=seeds.generator("init"), device=device,
+            size=chosen.seen(train.images.shape[1:3]),
+        )  # fmt: skip
         chosen.initialise(model, surrogate)
         train, test = train.to(device), test.to(device)
         fitted = fit(
