@@ -72,7 +72,10 @@ def craft():
         made = Craft("test", Seeds("test", poison), "cpu", int(train.labels.max()) + 1, {"cnn": ("cnn", {"width": 4})})
         if any(setting.kind == "SurrogateName" for setting in registry.entry("poisons", poison).settings):
             generator = Seeds("test").generator("surrogate")
-            made.surrogate = models.build("cnn", {"width": 4}, images=train.images, classes=made.classes, generator=generator, device="cpu")
+            made.surrogate, *earlier = (
+                models.build("cnn", {"width": 4}, images=train.images, classes=made.classes, generator=generator, device="cpu") for _ in range(3)
+            )
+            made.earlier = lambda: earlier
         return made
 
     return make

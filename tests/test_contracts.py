@@ -24,6 +24,7 @@ DOWNLOADED = {"cifar10": 10, "cifar100": 100}  # their archives are faked in tes
 # What is given for settings that cost time, wherever a registered thing has one of these names. A width below 8 would do,
 # but torch 2.13 on a CPU corrupts memory in the backward pass of a 1x1 convolution of stride 2 with fewer input channels.
 CHEAP = {"copies": 1, "width": 8, "rounds": 2, "steps": 2, "batches": 3, "batch": 16, "epochs": 1, "tick_steps": 2}
+CHEAP |= {"restarts": 2, "models": 3, "iterations": 3, "samples": 2, "attack_steps": 2, "block": 24, "validation": 16, "particles": 3, "searches": 2, "sample": 4}
 NAMES = {"ArchitectureName": "cnn", "SurrogateName": "surrogate"}
 RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
 RECIPE |= {"epochs": 2, "batch": 16, "warmup_steps": 2, "crop_pad": 2}
@@ -272,11 +273,11 @@ def test_poisons(name, train, craft, foreign):
     again, poisoned_again = crafted()
     assert torch.equal(again.delta, perturbation.delta) and again.budget == perturbation.budget
     assert torch.equal(poisoned_again, poisoned)
-    settings = {s.name for s in registry.entry("poisons", name).settings}
+    settings = {s.name: s.default for s in registry.entry("poisons", name).settings}
     if "seed" in settings:
         assert not torch.equal(crafted(seed=1)[1], poisoned)
-    if "epsilon" in settings and name != "external":  # the foreign noise is what it is
-        smaller = crafted(epsilon=2.0)[0].budget
+    if "epsilon" in settings and perturbation.budget.norm != "none" and name != "external":  # the foreign noise is what it is
+        smaller = crafted(epsilon=settings["epsilon"] / 2)[0].budget
         assert smaller.value < perturbation.budget.value and smaller.norm == perturbation.budget.norm
 
 
@@ -289,7 +290,7 @@ def test_poisons_that_train_or_attack_a_model_say_what_it_costs(name):
     assert (name in declared) == uses_a_model
     if uses_a_model:
         defaults = {s.name: NAMES.get(s.kind) if s.default is registry.REQUIRED else s.default for s in entry.settings}
-        assert 0 < declared[name](defaults, 50_000) < 10_000
+        assert 0 < declared[name](defaults, 50_000) < 100_000  # DeepConfuse alone makes 80,000
 
 
 # Methods

@@ -16,6 +16,11 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
+def levels(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, H, W, 3) uint8 as (B, 3, H, W) float32 in 1/255; the memory stays channels-last."""
+    return images.permute(0, 3, 1, 2).float()
+
+
 def crop_and_flip(images: torch.Tensor, pad: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
     """Random crop after zero padding by `pad`, then, if `flip`, a horizontal flip with probability 1/2; (B, H, W, 3) uint8 to the same."""
     count, height, width, _ = images.shape

@@ -70,10 +70,23 @@ def subset(whole: Split, per_class: int | None, generator: torch.Generator) -> S
     return whole.pick(torch.cat(rows).sort().values)
 
 
-def save_split(path: Path, content: Split, facts: dict) -> None:
-    """Write a split as safetensors with `facts` (JSON: class names, settings) in its header, under a temporary name first."""
+def share(labels: torch.Tensor, ratio: float, generator: torch.Generator) -> torch.Tensor:
+    """A mask (N,) bool of that share of every class, to the nearest image but at least one; a smaller share lies in a larger one."""
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        of_class = torch.nonzero(labels == label).flatten()
+        order = torch.randperm(len(of_class), generator=generator)
+        chosen[of_class[order[: max(1, round(ratio * len(of_class)))]]] = True
+    return chosen
+
+
+def save_split(path: Path, content: Split, facts: dict, poisoned: torch.Tensor | None = None) -> None:
+    """Write a split as safetensors with `facts` (JSON: class names, settings) in its header, under a temporary name first.
+
+    `poisoned` (N,) bool says which images a poison has changed.
+    """
     tensors = {"images": content.images, "labels": content.labels, "index": content.index}
-    save_tensors(path, tensors, facts)
+    save_tensors(path, tensors if poisoned is None else tensors | {"poisoned": poisoned}, facts)
 
 
 def load_split(path: Path) -> tuple[Split, dict]:

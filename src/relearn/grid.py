@@ -32,7 +32,7 @@ def _in(folder: str, argument: str, **files: str) -> Step:
 
 STEPS = {
     "prepare": _in("data", "{dataset}", train="train.safetensors", test="test.safetensors", info="data.json"),
-    "surrogate": _in("surrogates", "{dataset}/{surrogate}", model="model.safetensors", info="surrogate.json"),
+    "surrogate": _in("surrogates", "{dataset}/{surrogate}", model="model.safetensors", earlier="earlier.safetensors", info="surrogate.json"),
     "poison": _in("poisons", "{dataset}/{poison}", train="train.safetensors", info="poison.json"),
     "train": _in("runs", CELL, model="model.safetensors", history="history.csv", ticks="ticks.csv", embeddings="embeddings.csv", info="train.json"),
     "evaluate": _in("metrics", CELL, record="record.json"),
@@ -235,10 +235,10 @@ def relative(file: Path) -> str:
     return file.relative_to(registry.PACKAGE.parents[1]).as_posix()
 
 
-def _weights(params: Params, kind: str, name: str, dataset: str) -> list[Path]:
-    """The weights of the surrogate an entry names, if it names one."""
+def _weights(params: Params, kind: str, name: str, dataset: str, *outputs: str) -> list[Path]:
+    """The weights of the surrogate an entry names, if it names one: its last ("model"), those before ("earlier")."""
     surrogate = params.named(kind, name, "SurrogateName")
-    return [path("surrogate", "model", dataset=dataset, surrogate=surrogate)] if surrogate else []
+    return [path("surrogate", output, dataset=dataset, surrogate=surrogate) for output in outputs] if surrogate else []
 
 
 def _needs_prepare(params: Params, dataset: str):
@@ -253,7 +253,7 @@ def _needs_surrogate(params: Params, dataset: str, surrogate: str):
 
 
 def _needs_poison(params: Params, dataset: str, poison: str):
-    inputs = [path("prepare", "train", dataset=dataset), *params.paths("poisons", poison), *_weights(params, "poisons", poison, dataset)]
+    inputs = [path("prepare", "train", dataset=dataset), *params.paths("poisons", poison), *_weights(params, "poisons", poison, dataset, "model", "earlier")]
     sources, reads = [params.entry("poisons", poison).path], ["compute", f"poisons.{poison}"]
     surrogate = params.named("poisons", poison, "SurrogateName")
     arch = params.settings("surrogates", surrogate)["arch"] if surrogate else params.named("poisons", poison, "ArchitectureName")
@@ -265,7 +265,7 @@ def _needs_poison(params: Params, dataset: str, poison: str):
 
 def _needs_train(params: Params, dataset: str, poison: str, arch: str, method: str, seed):
     inputs = [path("poison", "train", dataset=dataset, poison=poison), path("prepare", "test", dataset=dataset)]
-    inputs += _weights(params, "methods", method, dataset)
+    inputs += _weights(params, "methods", method, dataset, "model")
     sources = [params.entry("architectures", arch).path, params.entry("methods", method).path]
     return inputs, sources, ["compute", "train", f"architectures.{arch}", f"methods.{method}"]
 

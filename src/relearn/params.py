@@ -9,7 +9,7 @@ import yaml
 
 from relearn import registry
 from relearn.errors import Fault
-from relearn.registry import ArchitectureName, Count, Entry, Index, NonNegative, Positive, Setting, nearest  # noqa: F401
+from relearn.registry import ArchitectureName, Count, Entry, Index, NonNegative, Positive, Setting, Share, nearest  # noqa: F401
 
 FILE = Path("params.yaml")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -48,6 +48,14 @@ class Surrogate:
     arch: "ArchitectureName"
     epochs: "Count | None" = None
     seed: "Index" = 0
+    checkpoints: "Count" = 1  # how many of its training, evenly spread and the last included, attacks on an ensemble get
+
+
+@dataclass(frozen=True)
+class Poisoning:
+    """What every entry of `poisons:` may say beside the settings of its poison: the share of the images that is poisoned."""
+
+    ratio: "Share" = 1.0
 
 
 def schema(declaration: type) -> tuple[Setting, ...]:
@@ -55,6 +63,9 @@ def schema(declaration: type) -> tuple[Setting, ...]:
     required = dataclasses.MISSING
     fields = dataclasses.fields(declaration)
     return tuple(Setting(f.name, f.type, registry.REQUIRED if f.default is required else f.default) for f in fields)
+
+
+COMMON = {"poisons": schema(Poisoning)}  # settings that all entries of a section have
 
 
 class Params:
@@ -88,9 +99,7 @@ class Params:
 
     def settings(self, kind: str, name: str) -> dict:
         """All settings of an entry. Raises Fault for an unknown name."""
-        given = self._raw_settings(kind, name)
-        declared = schema(Surrogate) if kind == "surrogates" else self.entry(kind, name).settings
-        return _resolved(declared, given)
+        return _resolved(self._declared(kind, name) + COMMON.get(kind, ()), self._raw_settings(kind, name))
 
     def paths(self, kind: str, name: str) -> list[str]:
         """The user's files and folders an entry reads."""
@@ -101,8 +110,10 @@ class Params:
     def named(self, kind: str, name: str, annotation: str) -> str | None:
         """What an entry's setting of this annotation ("ArchitectureName", "SurrogateName") says; None if it has none."""
         settings = self.settings(kind, name)
-        declared = schema(Surrogate) if kind == "surrogates" else self.entry(kind, name).settings
-        return next((settings[s.name] for s in declared if s.kind == annotation), None)
+        return next((settings[s.name] for s in self._declared(kind, name) if s.kind == annotation), None)
+
+    def _declared(self, kind: str, name: str) -> tuple[Setting, ...]:
+        return schema(Surrogate) if kind == "surrogates" else self.entry(kind, name).settings
 
     def _raw_settings(self, kind: str, name: str) -> dict:
         section = self.raw.get(kind) or {}
@@ -167,7 +178,7 @@ def _entry_faults(kind: str, name, settings, raw: dict) -> list[str]:
     settings.pop("use", None)
     if uses not in known:
         return [f"unknown {kind.removesuffix('s')} '{uses}' in {kind}; {nearest(uses, known)}"]
-    return _setting_faults(where, known[uses].settings, settings, raw)
+    return _setting_faults(where, known[uses].settings + COMMON.get(kind, ()), settings, raw)
 
 
 def _setting_faults(where: str, declared: tuple[Setting, ...], given: dict, raw: dict) -> list[str]:

@@ -1,17 +1,12 @@
 """What a grid will cost before anything runs: cells, passes per image, time on this machine, disk."""
 
-import time
-
-import torch
-
+from relearn import cost, grid
 from relearn import device as devices
-from relearn import grid, models, registry
 from relearn.params import Params
-from relearn.seeding import Seeds, deterministic
+from relearn.seeding import deterministic
 
 STARTUP_SECONDS = 4.0  # of a job: Python, torch and the engine's own part
 UNKNOWN_SIZE = (60_000, 32, 32)  # images, height, width assumed of a data set that is not prepared yet
-WARM, TIMED = 2, 5  # batches
 
 
 def plan(params: Params) -> str:
@@ -56,11 +51,9 @@ def _cost(params: Params, node: grid.Node, sizes: dict, speeds: dict) -> tuple[f
         passes, arch, disk = own["epochs"] or params.recipe["epochs"], own["arch"], 0.0
     elif node.step == "poison":
         name = coords["poison"]
-        surrogate = params.named("poisons", name, "SurrogateName")
-        arch = params.named("poisons", name, "ArchitectureName") or (surrogate and params.settings("surrogates", surrogate)["arch"])
-        use = params.entry("poisons", name).name
-        declared = getattr(registry.module("poisons", use), "PASSES", {})  # a training-free poison declares none
-        passes, disk = declared[use](params.settings("poisons", name), images) if use in declared else 0.0, pixels
+        arch = cost.attacked(params, name)
+        share = params.settings("poisons", name)["ratio"]
+        passes, disk = share * cost.passes(params, name, max(1, round(share * images))), pixels
     elif node.step == "train":
         passes, arch, disk = params.recipe["epochs"], coords["arch"], 0.0
     else:
@@ -68,7 +61,7 @@ def _cost(params: Params, node: grid.Node, sizes: dict, speeds: dict) -> tuple[f
     if not arch or not images:
         return passes, 0.0, disk
     if arch not in speeds:
-        speeds[arch] = _speed(params, arch, height, width)
+        speeds[arch] = cost.speed(params, arch, height, width)
     per_second, weights = speeds[arch]
     return passes, passes * images / per_second, disk + (weights if node.step != "poison" else 0)
 
@@ -81,20 +74,3 @@ def _size(dataset: str) -> tuple[int, int, int]:
         return UNKNOWN_SIZE
     with safe_open(path, framework="pt") as file:
         return tuple(file.get_slice("images").get_shape()[:3])
-
-
-def _speed(params: Params, arch: str, height: int, width: int) -> tuple[float, int]:
-    """Images per second of forward and backward, and bytes of the weights, measured here."""
-    use, settings = params.architectures[arch]
-    batch, device = params.recipe["batch"], devices.choose()
-    generator = Seeds("plan").generator("images")
-    images = torch.randint(0, 256, (batch, height, width, 3), generator=generator, dtype=torch.uint8)
-    model = models.build(use, settings, images=images, classes=10, generator=generator, device=device)
-    x = images.to(device).permute(0, 3, 1, 2).float() / 255
-    for k in range(WARM + TIMED):
-        if k == WARM:
-            begin = time.perf_counter()
-        model(x).sum().backward()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return TIMED * batch / (time.perf_counter() - begin), sum(t.numel() * 4 for t in model.state_dict().values())

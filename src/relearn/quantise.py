@@ -9,11 +9,12 @@ import torch
 from relearn.errors import Fault
 
 CHUNK = 4096  # images handled at once, to bound memory
+SLACK = 1e-3  # of a norm in floating point
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a poison promises never to exceed, per image.
+    """What a poison promises never to exceed, per image, outside the `free` pixels of an image that change most.
 
     `norm` is "linf" or "l2" of the change in 1/255, "l0" the number of changed pixels (all three channels count as
     one), or "none" for a poison without a bound, whose value is the whole range, 255.
@@ -21,20 +22,30 @@ class Budget:
 
     norm: Literal["linf", "l2", "l0", "none"]
     value: float
+    free: int = 0  # pixels that a bound in "linf" leaves out, for a poison that also sets single pixels
 
 
 @dataclass(frozen=True)
 class Perturbation:
     """What a poison adds: `delta` (M, H, W, 3) float32 in 1/255, and which row each image gets.
 
-    `rows` (N,) int64 maps images to rows of `delta`; None means the k-th image gets the k-th row. `rounding` is
-    "half_up" (to the nearest level) or "truncate" (towards zero, as many released poisons were published).
+    `rows` (N,) int64 maps images to rows of `delta`; None means the k-th image gets the k-th row. `rounding` is a name
+    of `ROUNDINGS`.
     """
 
     delta: torch.Tensor
     budget: Budget
     rows: torch.Tensor | None = None
-    rounding: Literal["half_up", "truncate"] = "half_up"
+    rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up"
+
+
+#: levels from images and a perturbation: the nearest one; the one below, as many released poisons were published; the one
+#: below after negative noise was dropped, as the published loader of EM does it
+ROUNDINGS = {
+    "half_up": lambda images, delta: torch.floor(images + delta + 0.5),
+    "truncate": lambda images, delta: torch.trunc(images + delta),
+    "em_legacy": lambda images, delta: torch.trunc(images + delta.clamp_min(0)),
+}
 
 
 def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tensor, dict]:
@@ -56,31 +67,35 @@ def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tenso
     bad = sum(int((~torch.isfinite(part)).sum()) for part in delta.split(CHUNK))
     if bad:
         raise Fault(f"the perturbation has {bad} values that are not finite")
-    _check(torch.cat([norms(part, budget.norm) for part in delta.split(CHUNK)]), budget, slack=1e-3, when="before rounding")
+    _check(max(float(norms(part, budget.norm, budget.free).max()) for part in delta.split(CHUNK)), budget, SLACK, when="before rounding")
     poisoned = torch.empty_like(images)
-    clipped = 0
+    clipped, found, most = 0, 0.0, math.floor(budget.value)
     for begin in range(0, len(images), CHUNK):
         part = slice(begin, begin + CHUNK)
-        exact = images[part].float() + delta[rows[part]]
-        clipped += int(((exact < 0) | (exact > 255)).sum())
-        levels = torch.floor(exact + 0.5) if perturbation.rounding == "half_up" else torch.trunc(exact)
-        if budget.norm == "linf":
-            change = (levels - images[part]).clamp(-math.floor(budget.value), math.floor(budget.value))
-            levels = images[part] + change
+        clean, own = images[part].float(), delta[rows[part]]
+        clipped += int(((clean + own < 0) | (clean + own > 255)).sum())
+        levels = ROUNDINGS[perturbation.rounding](clean, own)
+        if budget.norm == "linf":  # a free pixel lies outside the ball before rounding too, and stays there
+            inside = own.abs() <= budget.value + SLACK
+            levels = torch.where(inside, clean + (levels - clean).clamp(-most, most), levels)
         poisoned[part] = levels.clamp(0, 255).to(torch.uint8)
+        found = max(found, float(norms(poisoned[part].float() - clean, budget.norm, budget.free).max()))
     measured = measure(images, poisoned)
     measured["clipped_share"] = clipped / images.numel()
     slack = math.sqrt(images[0].numel()) if budget.norm == "l2" else 0.0
-    _check(torch.tensor([measured[f"{budget.norm}_max"]] if budget.norm != "none" else [0.0]), budget, slack, "after rounding")
+    _check(found, budget, slack, "after rounding")
     if budget.value > 0 and torch.equal(images, poisoned):
         raise Fault(f"the perturbation changes no pixel after rounding (declared budget: {budget.norm} {budget.value}); check its units, 1/255")
     return poisoned, measured
 
 
-def norms(delta: torch.Tensor, norm: str) -> torch.Tensor:
-    """The norm of each change (N,) float32 of changes (N, H, W, 3): "linf", "l2", "l0" (pixels); a single 0 for "none"."""
+def norms(delta: torch.Tensor, norm: str, free: int = 0) -> torch.Tensor:
+    """The norm of each change (N,) float32 of changes (N, H, W, 3): "linf", "l2", "l0" (pixels); a single 0 for "none".
+
+    For "linf", `free` of the pixels that change most are left out.
+    """
     if norm == "linf":
-        return delta.abs().flatten(1).amax(1)
+        return delta.abs().amax(3).flatten(1).topk(free + 1).values[:, -1] if free else delta.abs().flatten(1).amax(1)
     if norm == "l2":
         return delta.flatten(1).norm(dim=1)
     if norm == "l0":
@@ -104,7 +119,7 @@ def measure(clean: torch.Tensor, poisoned: torch.Tensor) -> dict:
     return result
 
 
-def _check(norms: torch.Tensor, budget: Budget, slack: float, when: str) -> None:
-    if budget.norm != "none" and float(norms.max()) > budget.value + slack:
+def _check(found: float, budget: Budget, slack: float, when: str) -> None:
+    if budget.norm != "none" and found > budget.value + slack:
         unit = "pixels" if budget.norm == "l0" else "1/255"
-        raise Fault(f"the {budget.norm} norm {when} is {float(norms.max()):.3f}, above the declared {budget.value:.3f} ({unit})")
+        raise Fault(f"the {budget.norm} norm {when} is {found:.3f}, above the declared {budget.value:.3f} ({unit})")

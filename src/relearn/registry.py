@@ -23,6 +23,7 @@ KINDS = ("datasets", "poisons", "architectures", "methods", "tables", "figures")
 Positive = float  #: a finite number above 0
 NonNegative = float  #: a finite number, 0 or more
 Fraction = float  #: a number from 0 to 1
+Share = float  #: a number above 0, 1 at most
 Count = int  #: a whole number, 1 or more
 Index = int  #: a whole number, 0 or more
 ArchitectureName = str  #: an entry of `architectures:` in params.yaml
@@ -47,6 +48,7 @@ TYPES = {
     "Positive": ("a number above 0", lambda v: _number(v) and v > 0),
     "NonNegative": ("a number, 0 or more", lambda v: _number(v) and v >= 0),
     "Fraction": ("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1),
+    "Share": ("a number above 0, 1 at most", lambda v: _number(v) and 0 < v <= 1),
     "Count": ("a whole number, 1 or more", lambda v: _whole(v) and v >= 1),
     "Index": ("a whole number, 0 or more", lambda v: _whole(v) and v >= 0),
     "ArchitectureName": ("the name of an architecture", lambda v: isinstance(v, str)),
@@ -55,7 +57,7 @@ TYPES = {
     "InputPath": ("a path", lambda v: isinstance(v, str) and v != ""),
 }
 
-FLOATS = ("float", "Positive", "NonNegative", "Fraction")
+FLOATS = ("float", "Positive", "NonNegative", "Fraction", "Share")
 REQUIRED = object()  # stands where a setting has no default
 
 

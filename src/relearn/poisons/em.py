@@ -1,14 +1,15 @@
 """EM: error-minimising noise. Huang et al., 2021, Unlearnable Examples (arXiv 2101.04898), sections 3.2 and 3.3."""
 
 import itertools
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
-from relearn.augment import shift_and_flip
+from relearn.augment import levels, shift_and_flip
 from relearn.craft import Craft
 from relearn.data import Split, subset
-from relearn.pgd import signed_steps
+from relearn.pgd import descend
 from relearn.quantise import Budget, Perturbation
 from relearn.registry import ArchitectureName, Count, Fraction, Index, Positive, register
 
@@ -36,6 +37,7 @@ def em(
     stop_error: Fraction | None = 0.01,
     crop_pad: Index = 0,
     flip: bool = False,
+    rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
     seed: Index = 0,
 ) -> Perturbation:
     """Sample-wise min-min noise, L-inf `epsilon` (1/255).
@@ -47,26 +49,33 @@ def em(
     One order for all rounds and no clipping of the images the surrogate trains on follow the authors. They augment nothing; with
     `crop_pad` and `flip` the surrogate sees what a victim's augmentation shows, one draw a batch, as Fu et al., 2022
     (REM) do: without it a small surrogate ties the noise to single pixels, and a victim that crops does not learn it.
+    `rounding: em_legacy` publishes the images as the authors' loader does, without the negative part of the noise.
     """
     surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip)
-    images, labels = _levels(train, craft.device), train.labels.to(craft.device)
+    images, labels = levels(train.images.to(craft.device)), train.labels.to(craft.device)
     delta = torch.zeros_like(images)
     # drawn once: the authors take the order of the files, but the files of a folder come class by class
     shuffled = torch.randperm(len(train), generator=craft.generator("order", seed))
     order = [rows.to(craft.device) for rows in shuffled.split(batch)]
-    stream = itertools.cycle(order)
+    saved = craft.resume("em")
+    begin = saved.get("round", 0)
+    if begin:
+        delta = saved["delta"].contiguous(memory_format=torch.channels_last)
+        surrogate.load_state(saved["surrogate"])
     with craft.progress(rounds * len(order)) as progress:
-        for done in range(0, rounds * len(order), len(order)):
-            for rows in itertools.islice(stream, batches):
+        for number in range(begin, rounds):
+            for k in range(number * batches, (number + 1) * batches):
+                rows = order[k % len(order)]
                 surrogate.learn(images[rows] + delta[rows], labels[rows])
             wrong = torch.zeros((), device=craft.device)
             for k, rows in enumerate(order, 1):
                 delta[rows] = surrogate.descend(images[rows], delta[rows], labels[rows], epsilon=epsilon, step_size=step_size, steps=steps)
                 wrong += surrogate.wrong(images[rows] + delta[rows], labels[rows])
-                progress.to(done + k)
+                progress.to(number * len(order) + k)
             if stop_error is not None and wrong / len(train) <= stop_error:
                 break
-    return Perturbation(delta.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon))
+            craft.keep("em", lambda number=number: {"round": number + 1, "delta": delta, "surrogate": surrogate.state()})
+    return Perturbation(delta.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), rounding=rounding)
 
 
 @register
@@ -85,6 +94,7 @@ def em_classwise(
     stop_error: Fraction | None = 0.01,
     crop_pad: Index = 0,
     flip: bool = False,
+    rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
     seed: Index = 0,
 ) -> Perturbation:
     """Class-wise min-min noise, L-inf `epsilon` (1/255): one perturbation per class, found on a stratified `share` of the images.
@@ -95,7 +105,7 @@ def em_classwise(
     surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip)
     per_class = max(1, int(share * int(train.labels.unique(return_counts=True)[1].min())))
     part = subset(train, per_class, craft.generator("subset", seed))
-    images, labels = _levels(part, craft.device), part.labels.to(craft.device)
+    images, labels = levels(part.images.to(craft.device)), part.labels.to(craft.device)
     noise = torch.zeros(craft.classes, *images.shape[1:], device=craft.device)
     size = min(batch, len(part))
     sweeps = len(part) // size
@@ -113,7 +123,7 @@ def em_classwise(
             progress.to(done)
             if stop_error is not None and wrong / len(part) <= stop_error:
                 break
-    return Perturbation(noise.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), train.labels)
+    return Perturbation(noise.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), train.labels, rounding)
 
 
 class _Surrogate:
@@ -123,6 +133,18 @@ class _Surrogate:
         self.crop_pad, self.flip, self.generator = crop_pad, flip, craft.generator("augment", seed)
         self.model = craft.model(arch, train, craft.generator("init", seed))
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+    def state(self) -> dict:
+        """All that training has changed."""
+        momentum = [self.optimiser.state[p]["momentum_buffer"] for p in self.model.parameters()]
+        return {"model": dict(self.model.state_dict()), "momentum": momentum, "generator": self.generator.get_state()}
+
+    def load_state(self, state: dict) -> None:
+        """Take back what `state` gave."""
+        self.model.load_state_dict(state["model"])
+        for parameter, buffer in zip(self.model.parameters(), state["momentum"]):
+            self.optimiser.state[parameter]["momentum_buffer"] = buffer.clone()
+        self.generator.set_state(state["generator"].cpu())
 
     def learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """One step of the model down its loss."""
@@ -135,7 +157,7 @@ class _Surrogate:
     def descend(self, images: torch.Tensor, delta: torch.Tensor, labels: torch.Tensor, **how) -> torch.Tensor:
         """The perturbations after signed steps down the loss of the model, which stays fixed."""
         self.model.eval().requires_grad_(False)
-        return signed_steps(lambda x: F.cross_entropy(self.model(self._seen(x)), labels, reduction="sum"), images, delta, **how)
+        return descend([lambda x: F.cross_entropy(self.model(self._seen(x)), labels, reduction="sum")], images, delta, **how)
 
     def _seen(self, x: torch.Tensor) -> torch.Tensor:
         return shift_and_flip(x, self.crop_pad, self.flip, self.generator) if self.crop_pad or self.flip else x
@@ -145,10 +167,6 @@ class _Surrogate:
         """How many of the images, clipped, the model gets wrong."""
         self.model.eval()
         return (self.model(images.clamp(0, 255) / 255).argmax(1) != labels).sum()
-
-
-def _levels(part: Split, device: str) -> torch.Tensor:
-    return part.images.to(device).permute(0, 3, 1, 2).float()
 
 
 def _class_means(proposals: torch.Tensor, labels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ def external(
     unit: Literal["auto", "pixels", "unit"] = "auto",
     norm: Literal["linf", "l2", "l0", "none"] = "linf",
     epsilon: Positive = 8.0,
-    rounding: Literal["half_up", "truncate"] = "half_up",
+    rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
 ) -> Perturbation:
     """The poisoned images or the perturbation in a .safetensors or .npy file.
 

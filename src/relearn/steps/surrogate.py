@@ -1,5 +1,7 @@
 """surrogate DATASET/SURROGATE: train the model that poisons are crafted on, on clean images with the shared recipe."""
 
+import math
+
 from relearn import device as devices
 from relearn import grid, models, records
 from relearn.data import load_split, save_tensors
@@ -11,7 +13,7 @@ from relearn.seeding import Seeds, deterministic
 
 
 def run(params: Params, dataset: str, surrogate: str) -> None:
-    """Write the surrogate's weights, with its settings in the header, and surrogate.json with its accuracies."""
+    """Write the surrogate's weights, those of its earlier checkpoints, both with its settings, and surrogate.json with its accuracies."""
     coords = {"dataset": dataset, "surrogate": surrogate}
     own = params.settings("surrogates", surrogate)
     recipe = params.recipe | ({"epochs": own["epochs"]} if own["epochs"] else {})
@@ -30,12 +32,40 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
             device=device,
         )
         probe = Probe.draw(train.to(device), recipe["probe"], seeds.generator("probe"))
+        method = _Remembering(kept_epochs(recipe["epochs"], own["checkpoints"]))
         fitted = fit(
-            model, ERM(), train.to(device), test.to(device), recipe, seeds,
+            model, method, train.to(device), test.to(device), recipe, seeds,
             probe=probe, precision=params.compute["precision"], label=f"surrogate {dataset}/{surrogate}",
             resume=grid.beside("surrogate", "checkpoint.safetensors", **coords),
             identity=records.settings_hash(settings),
         )  # fmt: skip
         save_tensors(grid.path("surrogate", "model", **coords), models.weights(model), facts | {"settings": settings})
+        save_tensors(grid.path("surrogate", "earlier", **coords), method.kept, facts | {"settings": settings})
         last = {key: fitted.history[-1][key] for key in ("epoch", "train_accuracy", "test_accuracy")}
-        records.write_json(grid.path("surrogate", "info", **coords), {"settings": settings} | last)
+        records.write_json(grid.path("surrogate", "info", **coords), {"settings": settings, "checkpoints": [*method.epochs, recipe["epochs"]]} | last)
+
+
+def kept_epochs(epochs: int, checkpoints: int) -> list[int]:
+    """After which epochs a checkpoint is kept, evenly spread; the last epoch is not among them, it is the surrogate itself."""
+    return sorted({math.ceil(epochs * k / checkpoints) for k in range(1, checkpoints)} - {epochs})
+
+
+class _Remembering(ERM):
+    """Plain training that keeps its weights after some epochs, under names "EPOCH:tensor"."""
+
+    def __init__(self, epochs: list[int]):
+        super().__init__()
+        self.epochs, self.kept = epochs, {}
+
+    def ticks(self, step: int, steps_per_epoch: int) -> bool:
+        return step > 0 and step % steps_per_epoch == 0 and step // steps_per_epoch in self.epochs
+
+    def on_tick(self, run) -> None:
+        epoch = run.step // run.steps_per_epoch
+        self.kept |= {f"{epoch:05}:{name}": tensor for name, tensor in models.weights(run.model).items()}
+
+    def state(self) -> dict:
+        return dict(self.kept)
+
+    def load_state(self, state: dict) -> None:
+        self.kept = {name: tensor.cpu() for name, tensor in state.items()}

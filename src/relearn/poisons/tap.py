@@ -1,0 +1,97 @@
+"""TAP: targeted adversarial poisoning. Fowl et al., 2021, Adversarial Examples Make Strong Poisons (arXiv 2106.10807)."""
+
+import torch
+import torch.nn.functional as F
+
+from relearn.augment import levels, shift_and_flip
+from relearn.craft import Craft
+from relearn.data import Split
+from relearn.pgd import descend, shifted
+from relearn.quantise import CHUNK, Budget, Perturbation
+from relearn.registry import Count, Index, Positive, SurrogateName, register
+
+#: forward and backward passes per image, from settings and the number of images
+PASSES = dict.fromkeys(("tap", "tap_untargeted"), lambda s, images: s["restarts"] * s["steps"])
+
+
+@register
+def tap(
+    train: Split,
+    craft: Craft,
+    *,
+    surrogate: SurrogateName,
+    epsilon: Positive = 8.0,
+    step_size: Positive = 0.4,
+    steps: Count = 250,
+    restarts: Count = 8,
+    shift: Count = 1,
+    crop_pad: Index = 8,
+    flip: bool = True,
+    batch: Count = 512,
+    seed: Index = 0,
+) -> Perturbation:
+    """Sample-wise noise, L-inf `epsilon` (1/255), that makes a surrogate trained on clean images see the class `shift` further.
+
+    Signed steps of `step_size` (1/255) from Gaussian noise of that size, through a random crop and flip drawn anew in
+    every step, one for the batch. Of `restarts` runs over the whole set the one with the lowest mean loss is taken.
+    Raises Fault when `shift` aims at the true label.
+    """
+    model, aims = craft.trained_surrogate(), shifted(train.labels, craft.classes, shift)
+    how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
+    return _best(train.images, aims, 1.0, train, craft, model, how, restarts, crop_pad, flip, batch, seed)
+
+
+@register
+def tap_untargeted(
+    train: Split,
+    craft: Craft,
+    *,
+    surrogate: SurrogateName,
+    epsilon: Positive = 8.0,
+    step_size: Positive = 0.4,
+    steps: Count = 250,
+    restarts: Count = 8,
+    crop_pad: Index = 8,
+    flip: bool = True,
+    batch: Count = 512,
+    seed: Index = 0,
+) -> Perturbation:
+    """As `tap`, away from the true class: the surrogate's loss of the true label is made large. The authors call it brittle."""
+    model = craft.trained_surrogate()
+    how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
+    return _best(train.images, train.labels, -1.0, train, craft, model, how, restarts, crop_pad, flip, batch, seed)
+
+
+def _best(images, aims, sign: float, train: Split, craft: Craft, model, how: dict, restarts: int, pad: int, flip: bool, batch: int, seed: int) -> Perturbation:
+    """The perturbation of the restart whose `sign` times mean loss of the labels `aims` is lowest, seen without augmentation."""
+    best = craft.resume("best") or {"restart": -1, "loss": float("inf")}
+    for restart in range(best["restart"] + 1, restarts):
+
+        def attack(x: torch.Tensor, _, rows: torch.Tensor, restart=restart) -> torch.Tensor:
+            generator, target = craft.generator("attack", seed, restart, int(rows[0])), aims[rows].to(craft.device)
+            start = (how["epsilon"] * torch.randn(x.shape, generator=generator)).clamp(-how["epsilon"], how["epsilon"])
+
+            def loss(seen: torch.Tensor) -> torch.Tensor:
+                return sign * F.cross_entropy(model(shift_and_flip(seen, pad, flip, generator)), target, reduction="sum")
+
+            return descend([loss], x, start.to(craft.device), **how)
+
+        delta = craft.each(train, batch, attack, part=f"restart{restart}")
+        found = _loss(model, images, delta, aims, craft.device) * sign
+        if found < best["loss"]:
+            best = {"restart": restart, "loss": found, "delta": delta}
+        best["restart"] = restart
+        if restarts > 1:
+            craft.keep("best", lambda: best, always=True)
+            craft.forget(f"restart{restart}")
+    return Perturbation(best["delta"].cpu(), Budget("linf", how["epsilon"]))
+
+
+@torch.no_grad()
+def _loss(model, images: torch.Tensor, delta: torch.Tensor, labels: torch.Tensor, device: str) -> float:
+    """The mean loss of poisoned images, images and perturbation (N, H, W, 3)."""
+    total = torch.zeros((), dtype=torch.float64)
+    for rows in torch.arange(len(images)).split(CHUNK):
+        x = (levels(images[rows]) + delta[rows].permute(0, 3, 1, 2)).clamp(0, 255) / 255
+        total += F.cross_entropy(model(x.to(device)), labels[rows].to(device), reduction="sum").cpu()
+    return float(total / len(images))
