@@ -1,5 +1,6 @@
 """What a poison may use while it is crafted: generators, the device, models, progress, and a memory that outlives a kill."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,12 +53,13 @@ class Craft:
             raise Fault(f"{self.label} needs a surrogate; give it `surrogate:`, a name of the section `surrogates:`")
         return self.surrogate.eval().requires_grad_(False)
 
-    def ensemble(self, least: int) -> list[Normalised]:
-        """The checkpoints of the surrogate, the last one included, as `trained_surrogate`. Raises Fault for fewer than `least`."""
+    def ensemble(self, count: int) -> list[Normalised]:
+        """`count` checkpoints of the surrogate, evenly spread, the last one included, as `trained_surrogate`. Raises Fault for fewer."""
         found = [*self.earlier(), self.trained_surrogate()]
-        if len(found) < least:
-            raise Fault(f"{self.label} needs {least} checkpoints of its surrogate, which has {len(found)}; set `checkpoints: {least}` there, or fewer here")
-        return [model.eval().requires_grad_(False) for model in found]
+        if len(found) < count:
+            raise Fault(f"{self.label} asks for {count} checkpoints of its surrogate, which kept {len(found)}; say `checkpoints: {count}` there")
+        chosen = [found[math.ceil(len(found) * k / count) - 1] for k in range(1, count + 1)]
+        return [model.eval().requires_grad_(False) for model in chosen]
 
     def progress(self, total: int) -> Progress:
         """A bar (or log lines) over `total` passes."""

@@ -14,7 +14,7 @@ FILE = Path("workflow/grid.yaml")
 PLACES = {  # for dependencies and for keys of params.yaml in the stages of dvc.yaml, whose templates have a fixed number
     "prepare": (4, 1),
     "surrogate": (5, 4),
-    "poison": (6, 3),
+    "poison": (9, 3),
     "train": (6, 4),
     "evaluate": (8, 3),
     "aggregate": (2, 8),

@@ -38,13 +38,13 @@ def dune(
 ) -> Perturbation:
     """Noise, L-inf `epsilon` (1/255), and a colour shift per class without a bound, that make an ensemble see another class.
 
-    The noise: signed steps of `step_size` (1/255) along the gradient summed over the last `models` checkpoints of the
+    The noise: signed steps of `step_size` (1/255) along the gradient summed over `models` checkpoints of the
     surrogate, towards the class `shift` further (3, or half of the classes where they are fewer than 6). The shift: an
     offset of red, green and blue per class found by a swarm of `particles` in `searches` moves, on `sample` images of
     the class, that lowers the ensemble's loss of that label while PSNR stays at 20 and SSIM at 0.8. Raises Fault when the
     surrogate has fewer checkpoints, or `shift` aims at the true label.
     """
-    ensemble = craft.ensemble(models)[-models:]
+    ensemble = craft.ensemble(models)
     shift = min(3, craft.classes // 2) if shift is None else shift
     aims = shifted(train.labels, craft.classes, shift)
 

@@ -109,10 +109,14 @@ def em_classwise(
     noise = torch.zeros(craft.classes, *images.shape[1:], device=craft.device)
     size = min(batch, len(part))
     sweeps = len(part) // size
-    shuffles = (torch.randperm(len(part), generator=craft.generator("order", seed, k)).to(craft.device) for k in itertools.count())
-    stream = (rows for order in shuffles for rows in order.split(size)[:sweeps])
+    saved = craft.resume("em_classwise")
+    begin = saved.get("round", 0)
+    if begin:
+        noise = saved["noise"]
+        surrogate.load_state(saved["surrogate"])
+    stream = _shuffled(len(part), size, begin * (batches + sweeps), lambda k: craft.generator("order", seed, k), craft.device)
     with craft.progress(rounds) as progress:
-        for done in range(1, rounds + 1):
+        for done in range(begin + 1, rounds + 1):
             for rows in itertools.islice(stream, batches):
                 surrogate.learn(images[rows] + noise[labels[rows]], labels[rows])
             for rows in itertools.islice(stream, sweeps):
@@ -123,6 +127,7 @@ def em_classwise(
             progress.to(done)
             if stop_error is not None and wrong / len(part) <= stop_error:
                 break
+            craft.keep("em_classwise", lambda done=done: {"round": done, "noise": noise, "surrogate": surrogate.state()})
     return Perturbation(noise.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), train.labels, rounding)
 
 
@@ -167,6 +172,14 @@ class _Surrogate:
         """How many of the images, clipped, the model gets wrong."""
         self.model.eval()
         return (self.model(images.clamp(0, 255) / 255).argmax(1) != labels).sum()
+
+
+def _shuffled(count: int, size: int, begin: int, generator, device: str):
+    """Endless batches of `size` of `count` rows, each pass in an order of its own without the rest, from the `begin`-th batch on."""
+    per_pass = count // size
+    for k in itertools.count(begin // per_pass):
+        order = torch.randperm(count, generator=generator(k)).to(device).split(size)[:per_pass]
+        yield from order[begin % per_pass if k == begin // per_pass else 0 :]
 
 
 def _class_means(proposals: torch.Tensor, labels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

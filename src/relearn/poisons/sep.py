@@ -28,11 +28,11 @@ def sep(
 ) -> Perturbation:
     """Sample-wise noise, L-inf `epsilon` (1/255), that makes all checkpoints of one training see the class `shift` further.
 
-    Signed steps of `step_size` (1/255) along the gradient summed over the last `models` checkpoints that the surrogate kept
+    Signed steps of `step_size` (1/255) along the gradient summed over `models` of the checkpoints that the surrogate kept
     (its setting `checkpoints`); `shift` is half of the classes unless given, 5 of 10 with the authors. No random start, no
     augmentation. Raises Fault when the surrogate has fewer checkpoints, or `shift` aims at the true label.
     """
-    ensemble = craft.ensemble(models)[-models:]
+    ensemble = craft.ensemble(models)
     aims = shifted(train.labels, craft.classes, craft.classes // 2 if shift is None else shift)
 
     def attack(images: torch.Tensor, _, rows: torch.Tensor) -> torch.Tensor:
