@@ -38,7 +38,7 @@ def tap(
     """
     model, aims = craft.trained_surrogate(), shifted(train.labels, craft.classes, shift)
     how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
-    return _best(train.images, aims, 1.0, train, craft, model, how, restarts, crop_pad, flip, batch, seed)
+    return _best(train, craft, model, aims, 1.0, how, restarts=restarts, crop_pad=crop_pad, flip=flip, batch=batch, seed=seed)
 
 
 @register
@@ -59,10 +59,13 @@ def tap_untargeted(
     """As `tap`, away from the true class: the surrogate's loss of the true label is made large. The authors call it brittle."""
     model = craft.trained_surrogate()
     how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
-    return _best(train.images, train.labels, -1.0, train, craft, model, how, restarts, crop_pad, flip, batch, seed)
+    return _best(train, craft, model, train.labels, -1.0, how, restarts=restarts, crop_pad=crop_pad, flip=flip, batch=batch, seed=seed)
 
 
-def _best(images, aims, sign: float, train: Split, craft: Craft, model, how: dict, restarts: int, pad: int, flip: bool, batch: int, seed: int) -> Perturbation:
+def _best(
+    train: Split, craft: Craft, model, aims: torch.Tensor, sign: float, how: dict,
+    *, restarts: int, crop_pad: int, flip: bool, batch: int, seed: int,
+) -> Perturbation:  # fmt: skip
     """The perturbation of the restart whose `sign` times mean loss of the labels `aims` is lowest, seen without augmentation."""
     best = craft.resume("best") or {"restart": -1, "loss": float("inf")}
     for restart in range(best["restart"] + 1, restarts):
@@ -72,12 +75,12 @@ def _best(images, aims, sign: float, train: Split, craft: Craft, model, how: dic
             start = (how["epsilon"] * torch.randn(x.shape, generator=generator)).clamp(-how["epsilon"], how["epsilon"])
 
             def loss(seen: torch.Tensor) -> torch.Tensor:
-                return sign * F.cross_entropy(model(shift_and_flip(seen, pad, flip, generator)), target, reduction="sum")
+                return sign * F.cross_entropy(model(shift_and_flip(seen, crop_pad, flip, generator)), target, reduction="sum")
 
             return descend([loss], x, start.to(craft.device), **how)
 
         delta = craft.each(train, batch, attack, part=f"restart{restart}")
-        found = _loss(model, images, delta, aims, craft.device) * sign
+        found = _loss(model, train.images, delta, aims, craft.device) * sign
         if found < best["loss"]:
             best = {"restart": restart, "loss": found, "delta": delta}
         best["restart"] = restart
