@@ -62,7 +62,7 @@ class _Remembering(ERM):
 
     def on_tick(self, run) -> None:
         epoch = run.step // run.steps_per_epoch
-        self.kept |= {f"{epoch:05}:{name}": tensor for name, tensor in models.weights(run.model).items()}
+        self.kept |= {f"{epoch:05}:{name}": tensor.clone() for name, tensor in models.weights(run.model).items()}  # training goes on in these
 
     def state(self) -> dict:
         return dict(self.kept)
