@@ -39,7 +39,7 @@ def speed(params: Params, arch: str, height: int, width: int) -> tuple[float, in
             begin = time.perf_counter()
         model(x).sum().backward()
     if device != "cpu":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return TIMED * batch / (time.perf_counter() - begin), sum(t.numel() * 4 for t in model.state_dict().values())
 
 

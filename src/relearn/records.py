@@ -88,7 +88,7 @@ def settings_hash(settings) -> str:
 
 
 def fingerprint(device: str) -> dict:
-    """Where and with what a step ran: versions, processor, device, commit. Never part of a tracked output."""
+    """Where and with what a step ran: versions, processor, device, commit, job of Slurm. Never part of a tracked output."""
     import numpy
     import torch
 
@@ -100,9 +100,18 @@ def fingerprint(device: str) -> dict:
         "numpy": numpy.__version__,
         "processor": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "commit": commit,
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far, in megabytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
 
 
 @contextlib.contextmanager
@@ -111,13 +120,11 @@ def provenance(path: Path, device: str):
 
     The block may add entries to the dict it is given; `images`, how many were trained on, becomes a speed as well.
     """
-    import resource
-
     notes: dict = {}
     begin = time.perf_counter()
     yield notes
     notes["seconds"] = time.perf_counter() - begin
     if "images" in notes:
         notes["images_per_second"] = notes["images"] / notes["seconds"]
-    notes["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
+    notes["peak_memory_mb"] = peak_memory_mb()
     write_json(path, {**notes, **fingerprint(device)})
