@@ -3,13 +3,14 @@
 
 import sys
 
-from relearn import grid, params
+from relearn import estimates, grid, params
 from relearn.errors import Fault
 
 try:
     PARAMS = params.load()
     NODES = grid.nodes(PARAMS)
     grid.check_inputs(NODES)
+    ESTIMATES = estimates.read(PARAMS)
 except Fault as fault:
     print(f"relearn: {fault}", file=sys.stderr)
     sys.exit(2)

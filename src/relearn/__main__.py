@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from relearn import grid, params, presets, stages
+from relearn import estimates, grid, params, presets, stages
 from relearn.errors import Fault
 
 HELP = {
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     preset.add_argument("name", metavar="NAME", nargs="?")
     preset.set_defaults(run=_preset)
     plan = commands.add_parser("plan", help="cells, passes per image, estimated time and disk, before anything runs")
+    plan.add_argument("--write", action="store_true", help=f"write {estimates.FILE} too, by which Snakemake asks a cluster for time and memory")
     plan.set_defaults(run=_plan)
     return parser
 
@@ -93,7 +94,7 @@ def _preset(options) -> None:
 def _plan(options) -> None:
     from relearn import plan
 
-    print(plan.plan(params.load()))
+    print(plan.plan(params.load(), options.write))
 
 
 def entry() -> None:

@@ -1,31 +1,38 @@
 """What a grid will cost before anything runs: cells, passes per image, time on this machine, disk."""
 
-from relearn import cost, grid
+import math
+
+from relearn import cost, estimates, grid
 from relearn import device as devices
 from relearn.params import Params
+from relearn.records import peak_memory_mb
 from relearn.seeding import deterministic
 
 STARTUP_SECONDS = 4.0  # of a job: Python, torch and the engine's own part
 UNKNOWN_SIZE = (60_000, 32, 32)  # images, height, width assumed of a data set that is not prepared yet
+HELD = {"surrogate": 3, "poison": 12, "train": 3}  # steps that are estimated, and how many copies of the data set's bytes a job holds at once
+MARGIN = 2.0  # what is asked for, over what is expected
+LEAST_MINUTES = 10  # and these on top: queues, start, a slower node
 
 
-def plan(params: Params) -> str:
+def plan(params: Params, write: bool = False) -> str:
     """A table of jobs per step, with passes per image (forward and backward, all of them), hours and megabytes.
 
-    Times come from a few batches of each architecture run here and now, on one job at a time.
+    Times come from a few batches of each architecture run here and now, on one job at a time. With `write`, what each
+    job is to ask a cluster for is written for Snakemake as well (estimates.py).
     """
     deterministic(params.compute["threads"])
     nodes, cells = grid.nodes(params), grid.cells(params)
     sizes = {dataset: _size(dataset) for dataset in dict.fromkeys(cell.dataset for cell in cells)}
     speeds: dict = {}
+    costs = {node: _cost(params, node, sizes, speeds) for node in nodes}
+    if write:
+        estimates.write(params, {node.command: _request(node, seconds, sizes) for node, (_, seconds, _) in costs.items() if node.step in HELD})
     rows = []
     for step in grid.STEPS:
-        items = [node for node in nodes if node.step == step]
-        passes, seconds, disk = 0.0, STARTUP_SECONDS * len(items), 0.0
-        for item in items:
-            own_passes, own_seconds, own_disk = _cost(params, item, sizes, speeds)
-            passes, seconds, disk = passes + own_passes, seconds + own_seconds, disk + own_disk
+        items = [cost for node, cost in costs.items() if node.step == step]
         if items:
+            passes, seconds, disk = (sum(column) for column in zip(*items))
             rows.append((step, len(items), passes / len(items), seconds / 3600, disk / 2**20))
     lines = [f"{len(cells)} cells, {len(nodes)} jobs on {devices.choose()}"]
     lines.append(f"{'step':<10} {'jobs':>6} {'passes per image':>17} {'hours':>8} {'MB':>9}")
@@ -36,11 +43,25 @@ def plan(params: Params) -> str:
     unknown = [dataset for dataset in sizes if not grid.path("prepare", "train", dataset=dataset).exists()]
     if unknown:
         lines.append(f"not prepared yet, taken as {UNKNOWN_SIZE[0]} images of 32x32: {', '.join(unknown)}")
+    if write:
+        lines.append(f"wrote {estimates.FILE}: the time and memory Snakemake asks for, {MARGIN:g} times what jobs are expected to need here")
     return "\n".join(lines)
+
+
+def _request(node: grid.Node, seconds: float, sizes: dict) -> dict[str, int]:
+    """Minutes and megabytes to ask a cluster for. The peak of this process, which has just trained each architecture, is what a job needs beside its data."""
+    images, height, width = sizes[grid.coordinates(node.step, node.argument)["dataset"]]
+    data = HELD[node.step] * images * height * width * 3 / 2**20
+    return {"runtime": math.ceil(LEAST_MINUTES + MARGIN * seconds / 60), "mem_mb": math.ceil(MARGIN * (peak_memory_mb() + data) / 100) * 100}
 
 
 def _cost(params: Params, node: grid.Node, sizes: dict, speeds: dict) -> tuple[float, float, float]:
     """Passes per image, seconds and bytes of a node."""
+    passes, seconds, disk = _work(params, node, sizes, speeds)
+    return passes, STARTUP_SECONDS + seconds, disk
+
+
+def _work(params: Params, node: grid.Node, sizes: dict, speeds: dict) -> tuple[float, float, float]:
     coords = grid.coordinates(node.step, node.argument)
     images, height, width = sizes.get(coords.get("dataset"), (0, 0, 0))
     pixels = images * height * width * 3

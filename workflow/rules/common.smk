@@ -33,4 +33,14 @@ def command(step):
     return " ".join(filter(None, words))
 
 
+def estimate(step, resource, default):
+    """What a job asks a cluster for: what `relearn plan --write` found, else `default`; twice that in a second attempt."""
+
+    def asked(wildcards, attempt):
+        command = grid.node(PARAMS, step, **wildcards).command
+        return attempt * ESTIMATES.get(command, {}).get(resource, default)
+
+    return asked
+
+
 THREADS = PARAMS.compute["threads"]

@@ -32,8 +32,8 @@ rule surrogate:
         "../../envs/relearn.yaml"
     threads: THREADS
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=estimate("surrogate", "mem_mb", 4000),
+        runtime=estimate("surrogate", "runtime", 240),
     shell:
         command("surrogate")
 
@@ -51,7 +51,7 @@ rule poison:
         "../../envs/relearn.yaml"
     threads: THREADS
     resources:
-        mem_mb=lambda wildcards, attempt: 6000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        mem_mb=estimate("poison", "mem_mb", 6000),
+        runtime=estimate("poison", "runtime", 480),
     shell:
         command("poison")

@@ -14,8 +14,8 @@ rule train:
         "../../envs/relearn.yaml"
     threads: THREADS
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=estimate("train", "mem_mb", 4000),
+        runtime=estimate("train", "runtime", 240),
     shell:
         command("train")
 
