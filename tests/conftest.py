@@ -101,7 +101,7 @@ def copy_project(folder: Path) -> None:
     for name in FILES:
         shutil.copy(ROOT / name, folder / name)
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "estimates.json"))
 
 
 @pytest.fixture

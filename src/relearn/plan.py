@@ -49,7 +49,7 @@ def plan(params: Params, write: bool = False) -> str:
 
 
 def _request(node: grid.Node, seconds: float, sizes: dict) -> dict[str, int]:
-    """Minutes and megabytes to ask a cluster for. The peak of this process, which has just trained each architecture, is what a job needs beside its data."""
+    """Minutes and megabytes to ask a cluster for: beside its data a job needs what this process did to train each architecture."""
     images, height, width = sizes[grid.coordinates(node.step, node.argument)["dataset"]]
     data = HELD[node.step] * images * height * width * 3 / 2**20
     return {"runtime": math.ceil(LEAST_MINUTES + MARGIN * seconds / 60), "mem_mb": math.ceil(MARGIN * (peak_memory_mb() + data) / 100) * 100}
