@@ -23,8 +23,8 @@ def folder(tmp_path):
 def asked(folder) -> tuple[dict[str, tuple[int, int]], str]:
     """Megabytes and minutes of each job by command, as Snakemake would ask for them, and all it says."""
     text = run(folder, "snakemake", "-n", "--printshellcmds", "--cores", "2")
-    found = re.findall(r"mem_mb=(\d+).*?runtime=(\d+).*\nShell command: (.*?) > ", text)
-    return {command: (int(mem_mb), int(runtime)) for mem_mb, runtime, command in found}, text
+    jobs = {command: dict(re.findall(r"(\w+)=(\d+)\b", resources)) for resources, command in re.findall(r"resources: (.*)\nShell command: (.*?) > ", text)}
+    return {command: (int(job["mem_mb"]), int(job["runtime"])) for command, job in jobs.items() if "runtime" in job}, text
 
 
 def test_plan_writes_what_snakemake_asks_for(folder):
