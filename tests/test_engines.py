@@ -99,6 +99,15 @@ def test_slurm_profile_resolves(tmp_path):
     assert "train" in text and "total" in text
 
 
+def test_local_profiles_resolve(tmp_path):
+    folder = copy(tmp_path / "copy", ROOT / "tests/mini.yaml")
+    local = run(folder, "snakemake", "--profile", "profiles/local", "-n")
+    several = run(folder, "snakemake", "--profile", "profiles/multi-gpu", "--resources", "gpu=2", "-n")
+    jobs = [sum(node.step == step for node in grid.nodes(params.load(folder / "params.yaml"))) for step in ("surrogate", "poison", "train", "evaluate")]
+    assert "gpu=" not in local
+    assert several.count("gpu=1") == sum(jobs) == 16  # each job that computes on a GPU asks for one
+
+
 def test_a_fault_stops_both_engines_before_the_first_job(tmp_path):
     folder = copy(tmp_path / "copy", ROOT / "tests/mini.yaml")
     text = (folder / "params.yaml").read_text()
