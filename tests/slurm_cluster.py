@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -65,7 +66,14 @@ def missing() -> str:
     absent = [name for name in BINARIES if shutil.which(name, path=_path()) is None]
     if absent:
         return f"not installed: {', '.join(absent)} (Debian: slurm-wlm slurm-client munge)"
-    return "" if os.geteuid() == 0 else "a private Slurm needs root"
+    if os.geteuid() != 0:
+        return "a private Slurm needs root"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _make_gpu(Path(folder) / "nvidia0")
+        except PermissionError:
+            return "a private Slurm needs device nodes, which root cannot make in this container"
+    return ""
 
 
 class SlurmCluster:
@@ -116,8 +124,8 @@ class SlurmCluster:
         text = CONFIG.format(host=host, folder=self.folder, controller_port=controller_port, node_port=node_port, gpus=GPUS)
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File={self.folder}/nvidia[0-{GPUS - 1}]\n")
-        for number in range(GPUS):  # Slurm takes only device nodes for GPUs; these are further names of /dev/null
-            os.mknod(self.folder / f"nvidia{number}", 0o666 | 0o020000, os.makedev(1, 3))
+        for number in range(GPUS):
+            _make_gpu(self.folder / f"nvidia{number}")
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
@@ -135,6 +143,11 @@ class SlurmCluster:
 
 def _path() -> str:
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+def _make_gpu(path: Path) -> None:
+    """A device node, which Slurm wants for a GPU: another name of /dev/null."""
+    os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
 
 
 def _free_ports(count: int) -> list[int]:
