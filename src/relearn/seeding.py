@@ -28,6 +28,6 @@ def deterministic(threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # decaying momentum and dead channels leave denormal numbers, which halve the speed of a CPU
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would load torch's compiler as well, seconds at every start
     torch.utils.deterministic.fill_uninitialized_memory = False  # a fifth of the time, for bytes nothing reads
     torch.backends.cudnn.benchmark = False
