@@ -1,6 +1,8 @@
 """Splits of images: in memory, on disk, and stratified subsets of them."""
 
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,9 +101,13 @@ def load_split(path: Path) -> tuple[Split, dict]:
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
-    """Write tensors as safetensors with `facts` as JSON in the header, under a temporary name first."""
+    """Write tensors as safetensors with `facts` as JSON in the header, under a temporary name first. Raises OSError for trouble with the disk."""
     with atomic(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"facts": json.dumps(facts, sort_keys=True)})
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"facts": json.dumps(facts, sort_keys=True)})
+        except SafetensorError as error:
+            number = re.search(r"\(os error (\d+)\)", str(error))  # the only place where it says which
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else error from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

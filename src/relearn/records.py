@@ -18,15 +18,25 @@ from relearn.errors import Fault
 
 @contextlib.contextmanager
 def atomic(path: Path):
-    """Give a temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
+    """Give a temporary path for `path`, renamed to it when the block ends well and removed when it does not.
+
+    It lies in a folder of its own beside `path`, `.NAME.PID.tmp`, with whatever a library leaves there while it writes
+    (safetensors does). An OSError of writing names `path`.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / path.name
         yield temporary
+        temporary.chmod(folder.stat().st_mode & 0o666)  # what the umask gives; safetensors lets no one but the owner read
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or Path(error.filename).is_relative_to(folder):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def rounded(value):
