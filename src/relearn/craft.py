@@ -1,6 +1,7 @@
 """What a poison may use while it is crafted: generators, the device, models, progress, and a memory that outlives a kill."""
 
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,9 +62,9 @@ class Craft:
         chosen = [found[math.ceil(len(found) * k / count) - 1] for k in range(1, count + 1)]
         return [model.eval().requires_grad_(False) for model in chosen]
 
-    def progress(self, total: int) -> Progress:
-        """A bar (or log lines) over `total` passes."""
-        return Progress(total, self.label)
+    def progress(self, total: int, begin: int = 0) -> Progress:
+        """A bar (or log lines) over `total` passes, of which a run that was killed did `begin`."""
+        return Progress(total, self.label, begin)
 
     def each(self, train: Split, batch: int, attack: Callable, part: str = "delta") -> torch.Tensor:
         """The perturbation (N, H, W, 3) float32 of all images, found batch by batch; a killed run goes on at its last kept batch.
@@ -77,7 +78,7 @@ class Craft:
         begin = saved.get("done", 0)
         if begin:
             delta[:begin] = saved["delta"].cpu()
-        with self.progress(len(train)) as progress:
+        with self.progress(len(train), begin) as progress:
             for rows in torch.arange(begin, len(train)).split(batch):
                 found = attack(levels(train.images[rows].to(self.device)), train.labels[rows].to(self.device), rows)
                 delta[rows] = found.permute(0, 2, 3, 1).cpu()
@@ -87,10 +88,13 @@ class Craft:
         return delta
 
     def resume(self, part: str) -> dict:
-        """The state kept under `part` by a run that was killed; empty if there is none, or one of other settings."""
+        """The state kept under `part` by a run that was killed, and a line that says so; empty if there is none, or one of other settings."""
         path = self._path(part)
         saved = checkpoint.load(path, self.device) if path is not None and path.exists() else {}
-        return saved.get("state", {}) if saved.get("identity") == self.identity else {}
+        if saved.get("identity") != self.identity:
+            return {}
+        print(f"{self.label}: goes on from {path}", file=sys.stderr, flush=True)
+        return saved["state"]
 
     def keep(self, part: str, state: Callable[[], dict], always: bool = False) -> None:
         """Write `state()`, nested dicts and lists of tensors, numbers and texts, if the last time was long enough ago, or `always`."""

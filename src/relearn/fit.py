@@ -1,5 +1,6 @@
 """The training loop, once: epochs, batches, optimiser, precision, history, checkpoints. It looks nothing up by name."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -194,9 +195,10 @@ def fit(
     saved = checkpoint.load(resume, str(run.device)) if resume is not None and resume.exists() else {}
     if saved.get("identity") == identity:
         run.load_state(saved)
+        print(f"{label}: goes on from step {run.step} of {run.steps}, {resume}", file=sys.stderr, flush=True)
     elif method.ticks(0, run.steps_per_epoch):
         run.look()
-    with Progress(run.steps, label) as progress:
+    with Progress(run.steps, label, run.step) as progress:
         while run.step < run.steps:
             run.advance()
             ended = run.step % run.steps_per_epoch == 0

@@ -9,12 +9,12 @@ QUIET_SECONDS = 15  # in a log: at most one line in this time
 
 
 class Progress:
-    """Counts up to `total`; `notes` are shown beside the count. Use as a context manager."""
+    """Counts up to `total`, from `begin` if an earlier run did the rest; `notes` are shown beside the count. Use as a context manager."""
 
-    def __init__(self, total: int, label: str):
-        self.total, self.label, self.done = total, label, 0
+    def __init__(self, total: int, label: str, begin: int = 0):
+        self.total, self.label, self.first, self.done = total, label, begin, begin
         self.begin = self.said = time.monotonic()
-        self.bar = tqdm(total=total, desc=label, dynamic_ncols=True) if sys.stderr.isatty() else None
+        self.bar = tqdm(total=total, initial=begin, desc=label, dynamic_ncols=True) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "Progress":
         return self
@@ -34,6 +34,6 @@ class Progress:
         now = time.monotonic()
         if now - self.said >= QUIET_SECONDS or done == self.total:
             self.said = now
-            left = (now - self.begin) / max(done, 1) * (self.total - done)
+            left = (now - self.begin) / max(done - self.first, 1) * (self.total - done)
             words = "".join(f", {key} {value}" for key, value in notes.items())
             print(f"{self.label}: {done}/{self.total}{words}, {left:.0f} s left", file=sys.stderr, flush=True)

@@ -45,8 +45,9 @@ def deepconfuse(
     saved = craft.resume("generator")
     if saved:
         duel.load_state(saved)
-    with craft.progress(rounds * epochs) as progress:
-        for number in range(saved.get("round", 0), rounds):
+    begin = saved.get("round", 0)
+    with craft.progress(rounds * epochs, begin * epochs) as progress:
+        for number in range(begin, rounds):
             duel.begin(number)
             for epoch in range(epochs):
                 order = torch.randperm(len(train), generator=craft.generator("order", seed, number, epoch))

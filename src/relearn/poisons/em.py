@@ -62,7 +62,7 @@ def em(
     if begin:
         delta = saved["delta"].contiguous(memory_format=torch.channels_last)
         surrogate.load_state(saved["surrogate"])
-    with craft.progress(rounds * len(order)) as progress:
+    with craft.progress(rounds * len(order), begin * len(order)) as progress:
         for number in range(begin, rounds):
             for k in range(number * batches, (number + 1) * batches):
                 rows = order[k % len(order)]
@@ -115,7 +115,7 @@ def em_classwise(
         noise = saved["noise"]
         surrogate.load_state(saved["surrogate"])
     stream = _shuffled(len(part), size, begin * (batches + sweeps), lambda k: craft.generator("order", seed, k), craft.device)
-    with craft.progress(rounds) as progress:
+    with craft.progress(rounds, begin) as progress:
         for done in range(begin + 1, rounds + 1):
             for rows in itertools.islice(stream, batches):
                 surrogate.learn(images[rows] + noise[labels[rows]], labels[rows])

@@ -110,7 +110,7 @@ class _Robust:
         images, labels = train.images.to(self.craft.device), train.labels.to(self.craft.device)
         batch = min(batch, len(train))
         per_epoch = len(train) // batch
-        with self.craft.progress(iterations) as progress:
+        with self.craft.progress(iterations, begin) as progress:
             for iteration in range(begin, iterations):
                 epoch, within = divmod(iteration, per_epoch)
                 if within == 0 or iteration == begin:
