@@ -1,10 +1,12 @@
 """The command line: arguments only."""
 
 import argparse
+import errno
 import importlib
+import signal
 import sys
 
-from relearn import estimates, grid, params, presets, stages
+from relearn import estimates, grid, locks, params, presets, stages
 from relearn.errors import Fault
 
 HELP = {
@@ -18,11 +20,13 @@ HELP = {
     "plot": "draw a figure",
 }
 
+REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; make room, then run the same again")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 2 for a user's mistake, told in one line."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         return options.run(options) or 0
     except Fault as fault:
         print(f"relearn: {fault}", file=sys.stderr)
@@ -30,9 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        print(f"relearn: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        print(f"relearn: {error.strerror or error}: {error.filename or ''}{REMEDIES.get(error.errno, '')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the impatient press twice
         print("relearn: interrupted", file=sys.stderr)
         return 130
 
@@ -64,8 +69,10 @@ def _step(options) -> None:
     checked = params.load()
     if "seed" in coords:
         grid.cell(options.argument)
-    grid.check_inputs([grid.node(checked, options.step, **coords)])
-    importlib.import_module(f"relearn.steps.{options.step}").run(checked, **coords)
+    node = grid.node(checked, options.step, **coords)
+    grid.check_inputs([node])
+    with locks.alone(node):
+        importlib.import_module(f"relearn.steps.{options.step}").run(checked, **coords)
 
 
 def _check(options) -> None:
