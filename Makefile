@@ -1,11 +1,11 @@
-# `make demo` and `make test` on a bare machine with Python 3.11 or newer; nothing outside this folder is touched.
+# `make demo`, `make test` and `make test-system` on a bare machine with Python 3.11 or newer; nothing outside this folder is touched.
 
 PYTHON ?= python3
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test install clean
+.PHONY: demo test test-system install clean
 
 demo: install
 	snakemake --cores $(CORES) --quiet rules
@@ -16,7 +16,10 @@ demo: install
 	@ls results/figures/*.png
 
 test: install
-	python -m pytest -q -n $(CORES) --dist loadfile
+	python -m pytest -q -n $(CORES) --dist loadfile -m "not system"
+
+test-system: install
+	python -m pytest -q -n $(CORES) --dist loadfile -m system
 
 install: $(BIN)/.installed
 

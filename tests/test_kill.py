@@ -269,12 +269,12 @@ def torture(folder: Path, step: tuple[str, str], count: int, expected: dict[str,
     assert any(ended)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_killed_cell_goes_on_and_ends_with_the_same_bytes(base, undisturbed, log):
     torture(base, TRAIN, kills(20), *undisturbed, log)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("poison", ["em", "tap"])
 def test_a_killed_poison_goes_on_and_ends_with_the_same_bytes(poison, base, log):
     step = ("poison", f"digits/{poison}")
@@ -330,7 +330,7 @@ def whole_grid(whole, stop, count: int):
     finish(snakemake(folder))
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_killed_snakemake_goes_on_and_ends_with_the_same_bytes(whole, log):
     folder, expected, seconds = whole
     for number, moment, _ in whole_grid(whole, Process.kill, kills(3)):
@@ -367,7 +367,7 @@ def test_an_interrupted_start_says_so_too(base, log):
     assert not (base / "results/runs").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_an_interrupted_snakemake_goes_on(whole, log):
     folder = whole[0]
 
@@ -449,6 +449,7 @@ digits,lsp,cnn,pst,0,pst,60.000000,60.000000,1,1.000000,0.400000,0.800000,False
 """
 
 
+@pytest.mark.system
 def test_a_full_disk_stops_snakemake_and_room_lets_it_go_on(disk, whole):
     shutil.rmtree(disk / "results/data")
     filler = fill(disk, 5 << 20)
@@ -481,7 +482,7 @@ def test_of_runs_of_one_job_at_once_all_but_one_are_refused(base, undisturbed):
     shutil.rmtree(base / "results/runs")
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_of_two_snakemakes_at_once_one_is_refused(whole):
     folder, expected, _ = whole
     first = Process(folder, *SNAKEMAKE)

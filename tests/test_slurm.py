@@ -24,7 +24,7 @@ from slurm_cluster import GPUS, SlurmCluster, missing
 
 from relearn import estimates, grid, records
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
+pytestmark = [pytest.mark.slurm, pytest.mark.system, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 COMMAND = ("snakemake", "--cores", "8", "--profile", "slurm", "--profile", "polling")  # the last one only looks after jobs more often
 POLLING = {"slurm-init-seconds-before-status-checks": 2, "seconds-between-status-checks": 2}
