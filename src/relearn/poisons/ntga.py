@@ -17,7 +17,7 @@ WEIGHT_VARIANCE, BIAS_VARIANCE = 1.76, 0.18  # of the infinitely wide network
 DIAGONAL = 1e-4  # added to the kernel's diagonal, as a share of its mean
 LAYERS = 5  # of the fully connected network
 LARGEST_SIDE = 64  # the convolutional kernel holds a covariance per pair of images and pixel
-CHUNK = 1 << 22  # of which so many at once
+CHUNK = 1 << 22  # so many covariances at once
 
 
 @register
@@ -80,7 +80,7 @@ def generalisation_gradient(images, known, held_out, goal, kernel, time: float) 
     images = images.detach().requires_grad_(True)
     gradient = torch.zeros_like(images)
     for left, weight in zip((images, held_out), weights):
-        for part in _parts(len(left), images):
+        for part in _parts(kernel, len(left), images):
             gradient += torch.autograd.grad((kernel(left[part], images) * weight[part]).sum(), images)[0]
     return gradient
 
@@ -132,6 +132,7 @@ def cnn(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 KERNELS = {"cnn": cnn, "fnn": fnn}
+PER_PIXEL = (cnn,)  # kernels that hold a covariance per pixel of a pair of images, not one
 
 
 def _windows(x: torch.Tensor) -> torch.Tensor:
@@ -153,9 +154,10 @@ def _erf(covariance: torch.Tensor, first: torch.Tensor, second: torch.Tensor) ->
 
 @torch.no_grad()
 def _gram(kernel, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    return torch.cat([kernel(left[part], right) for part in _parts(len(left), right)])
+    return torch.cat([kernel(left[part], right) for part in _parts(kernel, len(left), right)])
 
 
-def _parts(count: int, right: torch.Tensor) -> list[torch.Tensor]:
+def _parts(kernel, count: int, right: torch.Tensor) -> list[torch.Tensor]:
     """Rows in parts so small that their covariances with `right` fit."""
-    return list(torch.arange(count).split(max(1, CHUNK // (right.numel() // 3))))
+    each = len(right) * (right[0, 0].numel() if kernel in PER_PIXEL else 1)
+    return list(torch.arange(count).split(max(1, CHUNK // each)))
