@@ -21,6 +21,7 @@ from relearn.poisons.noise import classwise_random, random
 from relearn.poisons.ntga import ntga
 from relearn.poisons.ops import COLOURS, ops, scores
 from relearn.poisons.pil import _surrogate, objective, pil
+from relearn.seeding import Seeds
 
 
 def test_convolve_is_the_convolution_of_each_image_with_its_own_kernel():
@@ -142,6 +143,12 @@ def test_processes_are_stable_follow_themselves_and_not_each_other():
     own = found.diagonal()
     assert (own < 1e-3).all()
     assert (found + 1e9 * torch.eye(10)).min() > 5.0  # 10 on the fields they were judged by
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar10_folder", "digits"])
+def test_ar_finds_its_processes_for_the_data_sets_of_the_presets(dataset):
+    """With `cifar10_folder` the first process drawn is one that no other is far from."""
+    assert len(processes(10, 10.0, Seeds("poison", dataset, "ar").generator("processes", 0))) == 10
 
 
 @pytest.mark.parametrize("data, size", [("tiny", (32, 32)), ("odd", (40, 32))])

@@ -15,7 +15,8 @@ NEIGHBOURS = [(row, column) for row in range(3) for column in range(3)][:-1]  # 
 TRIALS = 3  # fields by which a process is judged
 LARGEST = 50.0  # the L2 norm up to which a trial field counts as stable
 CANDIDATES = 64  # processes tried at once
-ATTEMPTS = 200  # of so many, before there is no further process to be found
+ATTEMPTS = 400  # of so many, before there is no further process to be found
+PATIENCE = 8  # of so many in vain, before the oldest process is dropped: all others may be near to it
 
 
 @register
@@ -64,8 +65,11 @@ def response(field: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 def processes(classes: int, gap: float, generator: torch.Generator) -> torch.Tensor:
     """Weights (K, 3, 8) float32 of `classes` processes, each stable, each far from all before it in both directions."""
-    found, trials = torch.zeros(0, 3, 8), torch.zeros(0, 32, 32, 3)
+    found, trials, vain = torch.zeros(0, 3, 8), torch.zeros(0, 32, 32, 3), 0
     for _ in range(ATTEMPTS):
+        if vain == PATIENCE:
+            found, trials, vain = found[1:], trials[TRIALS:], 0
+        vain += 1
         drawn = torch.randn(CANDIDATES, 1, 8, generator=generator)  # a colour each: stable ones are too rare for three at a time
         drawn /= drawn.sum(2, keepdim=True)
         tried = fields(drawn.repeat_interleave(TRIALS, 0), 32, 32, generator).view(CANDIDATES, TRIALS, 32, 32)
@@ -73,7 +77,7 @@ def processes(classes: int, gap: float, generator: torch.Generator) -> torch.Ten
         for colours in stable[: len(stable) // 3 * 3].view(-1, 3):
             weight, own = drawn[colours, 0][None], tried[colours].permute(1, 2, 3, 0)
             if (response(own, found) >= gap).all() and (response(trials, weight) >= gap).all():
-                found, trials = torch.cat([found, weight]), torch.cat([trials, own])
+                found, trials, vain = torch.cat([found, weight]), torch.cat([trials, own]), 0
             if len(found) == classes:
                 return found
     raise Fault(f"ar: found {len(found)} processes for {classes} classes that are {gap:g} apart; give a smaller gap")
