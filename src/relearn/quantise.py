@@ -8,7 +8,7 @@ import torch
 
 from relearn.errors import Fault
 
-CHUNK = 4096  # images handled at once, to bound memory
+CHUNK = 512  # images handled at once: their temporary values stay in the caches (4096: four times slower)
 SLACK = 1e-3  # of a norm in floating point
 
 

@@ -5,7 +5,7 @@ import torch
 from relearn.craft import Craft
 from relearn.data import Split
 from relearn.errors import Fault
-from relearn.quantise import Budget, Perturbation
+from relearn.quantise import CHUNK, Budget, Perturbation
 from relearn.registry import Count, register
 
 COLOURS = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3)  # (8, 3), the corners of the colour cube
@@ -37,8 +37,12 @@ def ops(train: Split, craft: Craft, *, pixels: Count = 1) -> Perturbation:
 
 def scores(images: torch.Tensor) -> torch.Tensor:
     """The score (P, 8) float64 of each position and each of `COLOURS` for one class's images (N, P, 3) uint8."""
-    values = images.to(torch.float64) / 255
-    mean, square = values.mean(0)[:, None], values.square().mean(0)[:, None]  # (P, 1, 3)
+    total, squares = torch.zeros(2, *images.shape[1:], dtype=torch.float64)
+    for part in images.split(CHUNK):  # sums of whole numbers, so that their order does not matter
+        values = part.to(torch.float64)
+        total += values.sum(0)
+        squares += values.square_().sum(0)
+    mean, square = total[:, None] / (255 * len(images)), squares[:, None] / (255**2 * len(images))  # (P, 1, 3)
     high = COLOURS[None] == 1
     mean, square = torch.where(high, 1 - mean, mean), torch.where(high, 1 - 2 * mean + square, square)
     mean, square = mean.mean(2), square.mean(2)
