@@ -6,18 +6,17 @@ import numpy as np
 import torch
 
 from relearn.data import Dataset, split
+from relearn.errors import Fault
 from relearn.registry import Count, Index, Positive, register
 
-SIZE = 32  # pixels of the composed images
-GLYPH = 28  # pixels of the enlarged digit
 TEST_PER_CLASS = 50  # handwritten originals kept for testing; no original is in both splits
 
 
 @register
-def digits(root: Path, *, copies: Count = 3, contrast: Positive = 32.0, noise: Positive = 4.0, seed: Index = 0) -> Dataset:
-    """The 1,797 handwritten digits that scikit-learn ships, each composed `copies` times into a 32x32 RGB image.
+def digits(root: Path, *, copies: Count = 3, size: Count = 32, contrast: Positive = 32.0, noise: Positive = 4.0, seed: Index = 0) -> Dataset:
+    """The 1,797 handwritten digits that scikit-learn ships, each composed `copies` times into an RGB image of `size` x `size`.
 
-    A digit is enlarged three times, put at a random place, and painted in a random colour on a random smooth
+    A digit is enlarged to seven eighths of the side, put at a random place, and painted in a random colour on a random smooth
     background; the two differ by at least `contrast` levels of brightness, either way, and `noise` is the spread of
     the pixel noise (both in 1/255). Colour, brightness and place therefore say nothing about the class. Of each class
     the last 50 originals are the test split (one composition each copy too). Only sums, products and table look-ups
@@ -25,6 +24,8 @@ def digits(root: Path, *, copies: Count = 3, contrast: Positive = 32.0, noise: P
     """
     from sklearn.datasets import load_digits
 
+    if size < 10:
+        raise Fault(f"digits: size is {size}; a handwritten digit of 8x8 pixels needs at least 10")
     bundle = load_digits()
     labels = bundle.target.astype(np.int64)
     rank = np.array([np.sum(labels[:k] == label) for k, label in enumerate(labels)])
@@ -33,18 +34,18 @@ def digits(root: Path, *, copies: Count = 3, contrast: Positive = 32.0, noise: P
     for part, chosen in enumerate((~is_test, is_test)):
         random = np.random.Generator(np.random.PCG64([seed, part]))
         glyphs = np.repeat(bundle.images[chosen] / 16.0, copies, axis=0)
-        images = _compose(glyphs, random, contrast, noise)
+        images = _compose(glyphs, size, random, contrast, noise)
         parts.append(split(torch.from_numpy(images), torch.from_numpy(np.repeat(labels[chosen], copies))))
     return Dataset(*parts, classes=[str(k) for k in range(10)])
 
 
-def _compose(glyphs: np.ndarray, random: np.random.Generator, contrast: float, noise: float) -> np.ndarray:
-    """Images (N, 32, 32, 3) uint8 of glyphs (N, 8, 8) in 0..1."""
-    count = len(glyphs)
-    ink = _placed(_enlarged(glyphs, GLYPH), random.integers(0, SIZE - GLYPH + 1, (2, count)))[..., None]
-    ground = random.uniform(104, 152, (count, 1, 1, 3)) + _enlarged(random.uniform(-10, 10, (count, 4, 4, 3)), SIZE)
+def _compose(glyphs: np.ndarray, size: int, random: np.random.Generator, contrast: float, noise: float) -> np.ndarray:
+    """Images (N, size, size, 3) uint8 of glyphs (N, 8, 8) in 0..1."""
+    count, side = len(glyphs), 7 * size // 8
+    ink = _placed(_enlarged(glyphs, side), size, random.integers(0, size - side + 1, (2, count)))[..., None]
+    ground = random.uniform(104, 152, (count, 1, 1, 3)) + _enlarged(random.uniform(-10, 10, (count, 4, 4, 3)), size)
     ink_colour = _contrasting(ground.mean((1, 2)), random, contrast)[:, None, None, :]
-    pixels = ground + ink * (ink_colour - ground) + noise * random.standard_normal((count, SIZE, SIZE, 3))
+    pixels = ground + ink * (ink_colour - ground) + noise * random.standard_normal((count, size, size, 3))
     return np.clip(np.floor(pixels + 0.5), 0, 255).astype(np.uint8)
 
 
@@ -70,10 +71,9 @@ def _enlarged(images: np.ndarray, size: int) -> np.ndarray:
     return images
 
 
-
-def _placed(glyphs: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Glyphs (N, g, g) at `offset` (2, N) in empty images (N, 32, 32)."""
-    bordered = np.pad(glyphs, ((0, 0), (SIZE, SIZE), (SIZE, SIZE)))
-    rows = SIZE + np.arange(SIZE) - offset[0][:, None]
-    columns = SIZE + np.arange(SIZE) - offset[1][:, None]
+def _placed(glyphs: np.ndarray, size: int, offset: np.ndarray) -> np.ndarray:
+    """Glyphs (N, g, g) at `offset` (2, N) in empty images (N, size, size)."""
+    bordered = np.pad(glyphs, ((0, 0), (size, size), (size, size)))
+    rows = size + np.arange(size) - offset[0][:, None]
+    columns = size + np.arange(size) - offset[1][:, None]
     return bordered[np.arange(len(glyphs))[:, None, None], rows[:, :, None], columns[:, None, :]]
