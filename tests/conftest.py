@@ -89,9 +89,12 @@ class Project:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, standard output and standard error of a command of the copy's own sources."""
+        return self.python("-m", "relearn", *arguments)
+
+    def python(self, *arguments: str) -> tuple[int, str, str]:
+        """The same of Python with any arguments."""
         env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "RELEARN_DEVICE": "cpu"}
-        command = [sys.executable, "-m", "relearn", *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run([sys.executable, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, timeout=300)
         return done.returncode, done.stdout, done.stderr
 
 

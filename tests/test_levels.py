@@ -13,7 +13,7 @@ LEVELS = (
     ("errors",),
     ("registry", "records"),
     ("params",),
-    ("estimates", "grid", "locks", "presets", "stages"),
+    ("estimates", "grid", "isa", "locks", "presets", "stages"),
     (
         *("seeding", "data", "device", "progress", "augment", "vision", "downloads", "rendering", "statistics", "schedule"),
         *("quantise", "pgd", "metrics", "probe", "staging", "groups", "models", "checkpoint"),

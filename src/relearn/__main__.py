@@ -6,7 +6,7 @@ import importlib
 import signal
 import sys
 
-from relearn import estimates, grid, locks, params, presets, stages
+from relearn import estimates, grid, isa, locks, params, presets, stages
 from relearn.errors import Fault
 
 HELP = {
@@ -71,6 +71,7 @@ def _step(options) -> None:
         grid.cell(options.argument)
     node = grid.node(checked, options.step, **coords)
     grid.check_inputs([node])
+    isa.pin(checked.compute["isa"])
     with locks.alone(node):
         importlib.import_module(f"relearn.steps.{options.step}").run(checked, **coords)
 

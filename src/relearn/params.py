@@ -18,10 +18,11 @@ AXES = ("datasets", "poisons", "architectures", "methods")
 
 @dataclass(frozen=True)
 class Compute:
-    """`compute:`, what bytes depend on beside the settings: CPU threads of a step, and the precision of training."""
+    """`compute:`, what bytes depend on beside the settings: CPU threads of a step, the precision of training, and CPU instructions."""
 
     threads: "Count" = 1
     precision: "Literal['float32', 'bfloat16']" = "float32"  # noqa: F821
+    isa: "Literal['native', 'avx2', 'sse4']" = "native"  # noqa: F821
 
 
 @dataclass(frozen=True)

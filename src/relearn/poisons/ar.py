@@ -46,14 +46,19 @@ def fields(weights: torch.Tensor, height: int, width: int, generator: torch.Gene
     """Fields (B, H, W, C) float32 of the processes (B, C, 8), all images at once: a step per position, not per image."""
     count, channels, _ = weights.shape
     rows, columns = height + MARGIN, width + MARGIN
-    field = torch.randn(rows, columns, count * channels, generator=generator)
+    field = _normal(rows, columns, count * channels, generator=generator)
     weights = weights.permute(2, 0, 1).reshape(8, count * channels).contiguous()
     for row in range(rows - 2):
         for column in range(columns - 2):
             value = field[row + 2, column + 2].zero_()
             for (down, right), weight in zip(NEIGHBOURS, weights):
-                value.addcmul_(field[row + down, column + right], weight)
+                value += field[row + down, column + right] * weight  # not fused: the same bytes with any instructions
     return field[MARGIN:, MARGIN:].reshape(height, width, count, channels).permute(2, 0, 1, 3)
+
+
+def _normal(*shape: int, generator: torch.Generator) -> torch.Tensor:
+    """Normal numbers in float32, drawn in float64: what torch draws in float32 depends on the processor's instructions."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64).float()
 
 
 def response(field: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -70,7 +75,7 @@ def processes(classes: int, gap: float, generator: torch.Generator) -> torch.Ten
         if vain == PATIENCE:
             found, trials, vain = found[1:], trials[TRIALS:], 0
         vain += 1
-        drawn = torch.randn(CANDIDATES, 1, 8, generator=generator)  # a colour each: stable ones are too rare for three at a time
+        drawn = _normal(CANDIDATES, 1, 8, generator=generator)  # a colour each: stable ones are too rare for three at a time
         drawn /= drawn.sum(2, keepdim=True)
         tried = fields(drawn.repeat_interleave(TRIALS, 0), 32, 32, generator).view(CANDIDATES, TRIALS, 32, 32)
         stable = torch.nonzero((tried.flatten(2).norm(dim=2) <= LARGEST).all(1)).flatten()  # a field that is not finite fails too

@@ -31,9 +31,12 @@ def cuda(train: Split, craft: Craft, *, blur: Fraction = 0.3, kernel: Count = 3,
 
 def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     """Images (B, C, H, W), each correlated with its own kernel (B, k, k) in every channel, zero-padded to the same size."""
-    count, channels, height, width = images.shape
+    height, width = images.shape[2:]
     size = kernels.shape[-1]
     low, high = (size - 1) // 2, size // 2
-    padded = F.pad(images, (low, high, low, high)).reshape(1, count * channels, height + size - 1, width + size - 1)
-    weights = kernels.repeat_interleave(channels, 0)[:, None]
-    return F.conv2d(padded, weights, groups=count * channels).view(count, channels, height, width)
+    padded = F.pad(images, (low, high, low, high))
+    total = torch.zeros_like(images)
+    for row in range(size):  # one product and one sum at a time: the same bytes with any instructions, which a convolution is not
+        for column in range(size):
+            total += padded[:, :, row : row + height, column : column + width] * kernels[:, row, column].view(-1, 1, 1, 1)
+    return total
