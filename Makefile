@@ -5,7 +5,7 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-system install clean
+.PHONY: demo test test-system install store clean
 
 demo: install
 	snakemake --cores $(CORES) --quiet rules
@@ -31,6 +31,14 @@ $(BIN)/.installed: envs/requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet -r envs/requirements.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# after a change of a source that the quickstart's results depend on: makes them again, and the DVC remote in this repository
+store: install
+	snakemake --cores $(CORES) --quiet rules
+	relearn grid --write
+	relearn adopt --dvc
+	rm -rf .dvc/store
+	dvc push --quiet
 
 clean:
 	rm -rf results .snakemake
