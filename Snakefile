@@ -3,7 +3,7 @@
 
 import sys
 
-from relearn import estimates, grid, params
+from relearn import adopt, estimates, grid, params
 from relearn.errors import Fault
 
 try:
@@ -11,6 +11,8 @@ try:
     NODES = grid.nodes(PARAMS)
     grid.check_inputs(NODES)
     ESTIMATES = estimates.read(PARAMS)
+    if workflow.is_main_process and "--unlock" not in sys.argv:
+        adopt.check(NODES)
 except Fault as fault:
     print(f"relearn: {fault}", file=sys.stderr)
     sys.exit(2)

@@ -13,7 +13,7 @@ LEVELS = (
     ("errors",),
     ("registry", "records"),
     ("params",),
-    ("estimates", "grid", "isa", "locks", "presets", "stages"),
+    ("adopt", "estimates", "grid", "isa", "locks", "presets", "stages", "verify"),
     (
         *("seeding", "data", "device", "progress", "augment", "vision", "downloads", "rendering", "statistics", "schedule"),
         *("quantise", "pgd", "metrics", "probe", "staging", "groups", "models", "checkpoint"),

@@ -6,7 +6,7 @@ import importlib
 import signal
 import sys
 
-from relearn import estimates, grid, isa, locks, params, presets, stages
+from relearn import adopt, estimates, grid, isa, locks, params, presets, stages, verify
 from relearn.errors import Fault
 
 HELP = {
@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="cells, passes per image, estimated time and disk, before anything runs")
     plan.add_argument("--write", action="store_true", help=f"write {estimates.FILE} too, by which Snakemake asks a cluster for time and memory")
     plan.set_defaults(run=_plan)
+    bridge = commands.add_parser("adopt", help="let Snakemake take over what DVC calls clean, and make the rest again")
+    bridge.add_argument("--dvc", action="store_true", help="the other direction: let DVC record a complete run of Snakemake")
+    bridge.set_defaults(run=_adopt)
+    check = commands.add_parser("verify", help="compare the bytes of every artifact with dvc.lock, or with another clone")
+    check.add_argument("other", metavar="OTHER", nargs="?", help="the root of another clone of the project")
+    check.set_defaults(run=_verify)
     return parser
 
 
@@ -97,6 +103,16 @@ def _preset(options) -> None:
         print("\n".join(presets.names()))
     else:
         presets.install(options.name)
+
+
+def _adopt(options) -> None:
+    print(adopt.give(params.load()) if options.dvc else adopt.take(params.load()))
+
+
+def _verify(options) -> int:
+    lines, equal = verify.compare(params.load(), options.other)
+    print("\n".join(lines))
+    return 0 if equal else 1
 
 
 def _plan(options) -> None:

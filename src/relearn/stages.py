@@ -10,6 +10,7 @@ from relearn.params import Params
 from relearn.records import write_text
 
 FILE = Path("workflow/grid.yaml")
+LOCK = Path("dvc.lock")
 
 PLACES = {  # for dependencies and for keys of params.yaml in the stages of dvc.yaml, whose templates have a fixed number
     "prepare": (4, 1),
@@ -33,7 +34,7 @@ def render(params: Params) -> str:
         places, keys = PLACES[item.step]
         if len(inputs) + len(extra) > places:  # too many to list: DVC watches the folders they lie in
             inputs = list(dict.fromkeys("/".join(name.split("/")[:2]) if name.startswith(f"{grid.RESULTS}/") else name for name in inputs))
-        steps[item.step][item.argument.replace("/", "-") or "all"] = {
+        steps[item.step][_key(item)] = {
             "command": item.command,
             "deps": _padded(inputs + extra, places, item),
             "reads": _padded(list(item.reads), keys, item),
@@ -52,6 +53,26 @@ def check_written(params: Params) -> None:
     """Raises Fault when workflow/grid.yaml, which DVC reads, is not the grid of params.yaml."""
     if not FILE.exists() or FILE.read_text(encoding="utf-8") != render(params):
         raise Fault(f"{FILE} is not the grid of params.yaml; write it with: relearn grid --write")
+
+
+def name(item: grid.Node) -> str:
+    """What DVC calls the node, as in `dvc repro NAME`."""
+    return f"{item.step}@{_key(item)}"
+
+
+def locked() -> dict[str, dict[str, str]]:
+    """The MD5 of every output that dvc.lock has, by stage and path. Raises Fault when there is no such file, or it is broken."""
+    if not LOCK.exists():
+        raise Fault(f"there is no {LOCK} here, so DVC vouches for nothing; it comes with git, from dvc repro, or from: relearn adopt --dvc")
+    try:
+        recorded = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"]
+        return {stage: {out["path"]: out["md5"] for out in content.get("outs", [])} for stage, content in recorded.items()}
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+        raise Fault(f"{LOCK} is not what DVC writes; bring it back with: git checkout {LOCK}") from None
+
+
+def _key(item: grid.Node) -> str:
+    return item.argument.replace("/", "-") or "all"
 
 
 def _padded(items: list[str], count: int, item: grid.Node) -> list[str]:
