@@ -113,9 +113,12 @@ def _foreign(nodes: list[grid.Node]) -> list[str]:
     """Files that are there, but not as Snakemake left them: it has no record of them, or one of another time."""
     found = []
     for name in (name for item in nodes for name in item.outputs if Path(name).exists()):
+        if _memory("incomplete", name).exists():  # of a job that runs or was killed: Snakemake knows that itself
+            continue
         record = _memory("metadata", name)
-        known = record.exists() and records.read_json(record).get("endtime") == os.stat(name).st_mtime
-        if not known and not _memory("incomplete", name).exists():  # of a job that runs or was killed: Snakemake knows that itself
+        if not record.exists() and os.stat(name).st_mtime == OLD:  # marked by `_forget`: it will run again
+            continue
+        if not record.exists() or records.read_json(record).get("endtime") != os.stat(name).st_mtime:
             found.append(name)
     return found
 
