@@ -50,7 +50,10 @@ def give(params: Params) -> str:
     other = [name for item in nodes for name in item.outputs if not _carries(params, item, name)]
     if other:
         raise Fault(f"{_some(other)} made with other settings than params.yaml now has; delete and run: snakemake --cores 8")
+    times = {name: os.stat(name) for item in nodes for name in item.outputs}
     _run("dvc", "commit", "--force", "--quiet")
+    for name, was in times.items():  # DVC puts copies from its cache in their place, newer than Snakemake left them
+        os.utime(name, ns=(was.st_atime_ns, was.st_mtime_ns))
     return f"{_outputs(nodes)} recorded by DVC"
 
 
