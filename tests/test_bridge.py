@@ -13,7 +13,7 @@ and is made of these words:
     refused     snakemake -n must refuse and name relearn adopt
     repro       dvc repro, with the cache of the reference, so that it restores what it has run before
     pull        dvc pull; `part` pulls a single stage
-    checkout    dvc checkout
+    checkout    dvc checkout --force
     adopt       relearn adopt; `give` is relearn adopt --dvc
     one, two    lr 0.1, lr 0.2 in params.yaml; `branch` is git checkout two, params.yaml and dvc.lock
     delete      a record is deleted;  `hand` changes a poisoned training set by hand, keeping its header
@@ -131,7 +131,7 @@ class Order:
         run(self.folder, "dvc", "pull", "-q", "train@digits-lsp-cnn-erm-0")
 
     def checkout(self):
-        run(self.folder, "dvc", "checkout", "-q")
+        run(self.folder, "dvc", "checkout", "-q", "--force")  # without it DVC does not overwrite what it has no copy of
 
     def adopt(self):
         run(self.folder, "relearn", "adopt")
