@@ -7,6 +7,7 @@ for them by wildcard, DVC reads them from workflow/grid.yaml (stages.py). Needs 
 import itertools
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from relearn import registry
@@ -122,22 +123,20 @@ def node(params: Params, step: str, **coords) -> Node:
         if coordinate in SECTIONS:
             params.settings(SECTIONS[coordinate], name)  # raises for a name that is not there
     inputs, sources, reads = _NEEDS[step](params, **coords)
-    reads = [key for key in reads if _has(params, key)]
     return Node(
         step,
         STEPS[step].argument.format(**coords),
         tuple(map(str, inputs)),
         tuple(relative(file) for file in registry.sources(registry.PACKAGE / "steps" / f"{step}.py", *sources)),
-        tuple(reads),
+        tuple(key for key in reads if _has(params, key)),
         tuple(pattern.format(**coords) for pattern in STEPS[step].outputs.values()),
     )
 
 
 def nodes(params: Params) -> list[Node]:
     """Every node that the grid, tables and figures need, in an order in which they could run."""
-    wanted = cells(params)
     coords: dict[str, list[dict]] = {step: [] for step in STEPS}
-    for item in wanted:
+    for item in cells(params):
         named = (params.named(kind, name, "SurrogateName") for kind, name in (("poisons", item.poison), ("methods", item.method)))
         coords["prepare"].append({"dataset": item.dataset})
         coords["surrogate"] += [{"dataset": item.dataset, "surrogate": surrogate} for surrogate in named if surrogate]
@@ -230,6 +229,7 @@ def _has(params: Params, key: str) -> bool:
     return section in params.raw and (not name or name in (params.raw[section] or {}))
 
 
+@lru_cache
 def relative(file: Path) -> str:
     """A source file as the engines name it, from the root of the project."""
     return file.relative_to(registry.PACKAGE.parents[1]).as_posix()

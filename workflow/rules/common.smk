@@ -12,14 +12,23 @@ wildcard_constraints:
     figure="[a-z0-9_]+",
 
 
+JOBS = {(node.step, node.argument): node for node in NODES}  # Snakemake asks for a job's node again and again
+
+
+def job(step, wildcards):
+    """The node of a job, one of the grid or not."""
+    known = JOBS.get((step, grid.STEPS[step].argument.format(**wildcards)))
+    return known or grid.node(PARAMS, step, **wildcards)
+
+
 def needs(step):
     """Input files of a step's job: what it reads, and the sources it runs."""
-    return lambda wildcards: [*(node := grid.node(PARAMS, step, **wildcards)).inputs, *node.sources]
+    return lambda wildcards: [*(node := job(step, wildcards)).inputs, *node.sources]
 
 
 def reads(step):
     """The part of params.yaml a step's job depends on; a change of it runs the job again."""
-    return lambda wildcards: grid.values(PARAMS, grid.node(PARAMS, step, **wildcards).reads)
+    return lambda wildcards: grid.values(PARAMS, job(step, wildcards).reads)
 
 
 def outputs(step):
@@ -37,8 +46,7 @@ def estimate(step, resource, default):
     """What a job asks a cluster for: what `relearn plan --write` found, else `default`; twice that in a second attempt."""
 
     def asked(wildcards, attempt):
-        command = grid.node(PARAMS, step, **wildcards).command
-        return attempt * ESTIMATES.get(command, {}).get(resource, default)
+        return attempt * ESTIMATES.get(job(step, wildcards).command, {}).get(resource, default)
 
     return asked
 
