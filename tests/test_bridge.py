@@ -23,6 +23,7 @@ At the end of every order Snakemake runs what it wants (through `snakemake`), ev
 params.yaml as it stands, DVC takes over (`give`), and then neither engine has anything to do.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -266,6 +267,42 @@ def test_files_that_carry_other_settings_are_seen(folder):
     header = json.dumps({"__metadata__": {"facts": json.dumps({"settings": grid.settings(checked, "poison", dataset="digits", poison="lsp")})}})
     Path(POISON).write_bytes(len(header).to_bytes(8, "little") + header.encode())
     assert adopt._carries(checked, poison, POISON)
+
+
+def record(folder: Path) -> dict[str, str]:
+    """Write the dvc.lock of the files as they are; the MD5 of each."""
+    sums = {name: hashlib.md5(Path(name).read_bytes()).hexdigest() for item in grid.nodes(params.load()) for name in item.outputs}
+    locked = {
+        stages.name(item): {"outs": [{"path": name, "md5": sums[name]} for name in item.outputs]} for item in grid.nodes(params.load())
+    }
+    (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": locked}))
+    return sums
+
+
+def test_adopt_hashes_itself_what_dvc_calls_clean(folder, monkeypatch):
+    record(folder)
+    monkeypatch.setattr(adopt, "_run", lambda *arguments: "{}")  # dvc status
+    histories = "results/runs/digits/lsp/cnn/erm/0/history.csv"
+    checked = params.load()
+    item = next(item for item in grid.nodes(checked) if histories in item.outputs)
+    monkeypatch.setattr(adopt, "_carries", lambda *arguments: True)
+    assert not any(adopt._judged(checked, grid.nodes(checked)).values())
+    Path(histories).write_text("corrupt")
+    reasons = adopt._judged(checked, grid.nodes(checked))
+    assert reasons[item] == "not the files DVC recorded"
+    assert {found.step for found, reason in reasons.items() if reason == "made from these"} == {"evaluate", "aggregate", "tabulate"}
+
+
+def test_verify_names_what_is_corrupt_in_the_cache(folder):
+    sums = record(folder)
+    kept = stages.cached(sums[RECORD])
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(Path(RECORD).read_bytes())
+    lines, equal = verify.compare(params.load(), None)
+    assert equal and lines[-1] == "25 equal, 0 different, 0 missing here, 0 missing there, compared with dvc.lock"
+    kept.write_text("corrupt")
+    lines, equal = verify.compare(params.load(), None)
+    assert not equal and lines[-2:] == [f"corrupt       {kept}", "delete these and what is different above, then: dvc pull"]
 
 
 def clone(folder: Path) -> Path:

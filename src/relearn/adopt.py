@@ -12,6 +12,7 @@ from relearn.params import Params
 
 MEMORY = Path(".snakemake")  # where Snakemake keeps its record of every file it made
 ADOPTING = "RELEARN_ADOPTING"  # set for the Snakemake that runs below this command, so that `check` lets it pass
+CHANGED = "not the files DVC recorded"
 OLD = 1  # seconds; Snakemake takes a file of time 0 for a missing one
 
 
@@ -87,7 +88,9 @@ def _reason(params: Params, item: grid.Node, recorded: dict, status: dict) -> st
         return "not in dvc.lock"
     if name in status:
         outputs = any("changed outs" in entry for entry in status[name] if isinstance(entry, dict))
-        return "not the files DVC recorded" if outputs else "settings, sources or inputs have changed since DVC recorded them"
+        return CHANGED if outputs else "settings, sources or inputs have changed since DVC recorded them"
+    if any(stages.digest(Path(output), "md5") != md5 for output, md5 in recorded[name].items()):
+        return CHANGED  # by DVC clean: it does not hash what it put there itself, and trusts its cache and most remotes
     if not all(_carries(params, item, output) for output in item.outputs):
         return "made with other settings than params.yaml now has"
     return ""

@@ -1,5 +1,6 @@
 """workflow/grid.yaml: the nodes of the DAG as dvc.yaml loops over them, because DVC cannot expand the grid itself."""
 
+import hashlib
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,7 @@ from relearn.records import write_text
 
 FILE = Path("workflow/grid.yaml")
 LOCK = Path("dvc.lock")
+CACHE = Path(".dvc/cache/files/md5")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast: a dvc.lock of 1,000 cells has 150,000 lines
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -71,6 +73,19 @@ def locked() -> dict[str, dict[str, str]]:
         return {stage: {out["path"]: out["md5"] for out in content.get("outs", [])} for stage, content in recorded.items()}
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
         raise Fault(f"{LOCK} is not what DVC writes; bring it back with: git checkout {LOCK}") from None
+
+
+def digest(path: Path, algorithm: str) -> str | None:
+    """The checksum of a file's content; nothing where there is no file."""
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def cached(md5: str) -> Path:
+    """Where DVC's cache keeps the content of this MD5, unless `cache.dir` says otherwise."""
+    return CACHE / md5[:2] / md5[2:]
 
 
 def _key(item: grid.Node) -> str:

@@ -1,6 +1,5 @@
 """Compare the bytes of every artifact with dvc.lock, or with another clone of the project. Needs no torch."""
 
-import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -14,8 +13,8 @@ KINDS = ("equal", "different", "missing here", "missing there")
 def compare(checked: Params, other: str | None) -> tuple[list[str], bool]:
     """A line per artifact of the grid, a summary, and the environments where they differ; and whether all are equal.
 
-    Without `other` by the MD5 sums of dvc.lock, else by SHA-256 with the same files below `other`. Raises Fault when there
-    is nothing to compare with.
+    Without `other` by the MD5 sums of dvc.lock, and so is what DVC's cache has of them, from where a bad file would come back
+    or be pushed; else by SHA-256 with the same files below `other`. Raises Fault when there is nothing to compare with.
     """
     there = Path(other).expanduser() if other is not None else None
     if there is not None and (there / params.FILE).is_file() and there.samefile("."):
@@ -23,34 +22,32 @@ def compare(checked: Params, other: str | None) -> tuple[list[str], bool]:
     if there is not None and not (there / params.FILE).is_file():
         raise Fault(f"{other} is no clone of the project: it has no {params.FILE}")
     recorded = stages.locked() if there is None else {}
-    lines, count, environments = [], Counter(), Counter()
+    lines, corrupt, count, environments = [], [], Counter(), Counter()
     for item in grid.nodes(checked):
         known = recorded.get(stages.name(item), {})
         for name in item.outputs:
-            theirs = known.get(name) if there is None else _digest(there / name, "sha256")
-            kind = _kind(_digest(Path(name), "md5" if there is None else "sha256"), theirs)
+            theirs = known.get(name) if there is None else stages.digest(there / name, "sha256")
+            kind = _kind(stages.digest(Path(name), "md5" if there is None else "sha256"), theirs)
             lines.append(f"{kind:13} {name}")
             count[kind] += 1
-        if there is not None:
+        if there is None:
+            objects = {stages.cached(md5): md5 for md5 in known.values()}
+            corrupt += [path for path, md5 in objects.items() if stages.digest(path, "md5") not in (None, md5)]
+        else:
             environments[_environments(item, there)] += len(item.outputs)
     lines.append(", ".join(f"{count[kind]} {kind}" for kind in KINDS) + f", compared with {stages.LOCK if there is None else other}")
+    if corrupt:
+        lines += [*(f"{'corrupt':13} {path}" for path in dict.fromkeys(corrupt)), "delete these and what is different above, then: dvc pull"]
     for (ours, theirs), outputs in environments.items():
         if ours != theirs:
             lines += [f"{outputs} artifacts were made in two environments:", f"  here:  {ours}", f"  there: {theirs}"]
-    return lines, count["equal"] == count.total()
+    return lines, count["equal"] == count.total() and not corrupt
 
 
 def _kind(ours: str | None, theirs: str | None) -> str:
     if ours is None or theirs is None:
         return "missing here" if ours is None else "missing there"
     return "equal" if ours == theirs else "different"
-
-
-def _digest(path: Path, algorithm: str) -> str | None:
-    if not path.is_file():
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _environments(item: grid.Node, there: Path) -> tuple[str, str]:
