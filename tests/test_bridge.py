@@ -62,8 +62,6 @@ ORDERS = {
     "memory of Snakemake lost": "made give forget refused adopt none",
     "snakemake, other lr, give": "made two ungiven snakemake",
 }
-FAST = ("pull, other lr, snakemake", "snakemake, repro at other lr, first lr")
-CASES = [pytest.param(words.split(), id=name, marks=[] if name in FAST else pytest.mark.slow) for name, words in ORDERS.items()]
 
 
 def set_lr(folder: Path, lr: str) -> None:
@@ -168,9 +166,11 @@ class Order:
         shutil.rmtree(self.folder / ".snakemake")
 
 
-@pytest.mark.parametrize("words", CASES)
-def test_every_order_ends_with_the_results_of_params(reference, tmp_path, words):
+@pytest.mark.system
+@pytest.mark.parametrize("name", ORDERS)
+def test_every_order_ends_with_the_results_of_params(reference, tmp_path, name):
     base, sums = reference
+    words = ORDERS[name].split()
     order = Order(base, tmp_path / "copy", words)
     if words[-1] not in ("snakemake", "none"):
         order.snakemake()
