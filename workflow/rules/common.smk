@@ -37,8 +37,8 @@ def outputs(step):
 
 
 def command(step):
-    """The command both engines run."""
-    words = ("relearn", step, grid.STEPS[step].argument.replace("{", "{wildcards."), "> {log} 2>&1")
+    """The command both engines run, what it says in the log; its last words are shown however quiet Snakemake is."""
+    words = ("relearn", step, grid.STEPS[step].argument.replace("{", "{wildcards."), "> {log} 2>&1 || {{ tail -n 1 {log} >&2; exit 1; }}")
     return " ".join(filter(None, words))
 
 
