@@ -86,7 +86,8 @@ class Clock:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        own = {"PYTHONPATH": str(folder / "src"), "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "tmp" / "site"), "RELEARN_DEVICE": "cpu"}
+        sources = os.pathsep.join(filter(None, (str(folder / "src"), os.environ.get("PYTHONPATH"))))
+        own = {"PYTHONPATH": sources, "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "tmp" / "site"), "RELEARN_DEVICE": "cpu"}
         self.env = os.environ | own | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         print("| command | state | seconds | CPU seconds | peak memory | goal |\n|---|---|---|---|---|---|", flush=True)
 
