@@ -97,7 +97,7 @@ def origin(tmp_path_factory):
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("heading", ["Reproduce", "Compare runs", "Resume", "Both engines over one folder", "Scale out"])
+@pytest.mark.parametrize("heading", ["Reproduce", "Compare runs", "Share", "Resume", "Both engines over one folder", "Scale out"])
 def test_the_commands_of_the_page(origin, tmp_path, heading):
     run(tmp_path, *GIT, "clone", "-q", str(origin), "clone")
     if heading != "Reproduce":
