@@ -24,7 +24,7 @@ SAYS = {  # what the page promises of a command
     "snakemake -n": "Nothing to be done",
     "relearn verify": " 0 different, 0 missing here, 0 missing there",
     "dvc params diff": "train.lr",
-    "dvc metrics diff": "digits.lsp.cnn.erm.accuracy",
+    "dvc metrics diff": "results/summary/metrics.json",
     "dvc metrics show": "digits.lsp.cnn.erm.accuracy",
     "dvc plots show": "index.html",
     "relearn plan --write": "cells",
