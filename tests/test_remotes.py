@@ -204,7 +204,8 @@ def fails(folder: Path, *command: str) -> str:
 
 def named(output: str) -> list[str]:
     """The artifacts DVC says it could not bring."""
-    return [line for line in output.partition("Checkout failed for following targets:")[2].splitlines() if line.startswith(f"{grid.RESULTS}/")]
+    _, _, lines = output.partition("Checkout failed for following targets:")
+    return [line for line in lines.splitlines() if line.startswith(f"{grid.RESULTS}/")]
 
 
 def there(folder: Path) -> dict:
@@ -224,8 +225,8 @@ def is_complete(folder: Path, origin: Path) -> None:
 def replacements(way: str, settings: dict) -> dict:
     """The words of the docs, and what stands for them here."""
     if way == "ssh":
-        key = settings["keyfile"]
-        return {"ssh://server/srv/relearn": settings["url"], "alice": settings["user"], "port 22": f"port {settings['port']}", "~/.ssh/id_ed25519": key}
+        words = {"ssh://server/srv/relearn": "{url}", "alice": "{user}", "port 22": "port {port}", "~/.ssh/id_ed25519": "{keyfile}"}
+        return {ours: theirs.format(**settings) for ours, theirs in words.items()}
     return {{"folder": "/mnt/share/relearn", "http": "https://example.org/relearn"}[way]: settings["url"]}
 
 
@@ -368,8 +369,8 @@ def test_what_dvc_takes_from_a_corrupt_cache_is_seen_by_verify_and_adopt(origin,
 def is_seen(folder: Path, origin: Path) -> None:
     assert (folder / VICTIM).read_text() == "bad\n"
     lines = run(folder, "relearn", "verify", fails=True).splitlines()
-    inside = entry(Path(".dvc/cache"), origin)
-    assert [line.split() for line in lines if line.startswith(("different", "corrupt"))] == [["different", VICTIM], ["corrupt", str(inside)]]
+    bad = [f"different     {VICTIM}", f"corrupt       {entry(Path('.dvc/cache'), origin)}"]
+    assert [line for line in lines if line.startswith(("different", "corrupt"))] == bad
     assert "5 outputs to run again: not the files DVC recorded" in run(folder, "relearn", "adopt")  # all of that training's
 
 

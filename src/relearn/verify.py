@@ -37,7 +37,8 @@ def compare(checked: Params, other: str | None) -> tuple[list[str], bool]:
             environments[_environments(item, there)] += len(item.outputs)
     lines.append(", ".join(f"{count[kind]} {kind}" for kind in KINDS) + f", compared with {stages.LOCK if there is None else other}")
     if corrupt:
-        lines += [*(f"{'corrupt':13} {path}" for path in dict.fromkeys(corrupt)), "delete these and what is different above, then: dvc pull"]
+        lines += [f"{'corrupt':13} {path}" for path in dict.fromkeys(corrupt)]
+        lines.append("delete these and what is different above, then: dvc pull")
     for (ours, theirs), outputs in environments.items():
         if ours != theirs:
             lines += [f"{outputs} artifacts were made in two environments:", f"  here:  {ours}", f"  there: {theirs}"]
