@@ -128,7 +128,8 @@ def test_fields_follow_the_recursion_position_by_position():
     generator = torch.Generator().manual_seed(3)
     weights = torch.rand(2, 3, 8, generator=generator) / 4
     found = fields(weights, 5, 7, torch.Generator().manual_seed(4))
-    start = torch.randn(9, 11, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64).float().view(9, 11, 2, 3).permute(2, 3, 0, 1).clone()
+    drawn = torch.randn(9, 11, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64).float()
+    start = drawn.view(9, 11, 2, 3).permute(2, 3, 0, 1).clone()
     for image, channel, row, column in itertools.product(range(2), range(3), range(7), range(9)):
         before = [start[image, channel, row + down, column + right] for down, right in NEIGHBOURS]
         start[image, channel, row + 2, column + 2] = sum(weight * value for weight, value in zip(weights[image, channel], before))

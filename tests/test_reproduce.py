@@ -63,16 +63,16 @@ def test_the_lock_is_of_the_grid_and_the_sources_as_they_are(monkeypatch):
     assert {stage: {out["path"] for out in locked[stage]["outs"]} for stage in locked if stage != "check"} == {
         stages.name(node): set(node.outputs) for node in grid.nodes(params.load())
     }
-    watched = {dep["path"]: dep["md5"] for stage in locked.values() for dep in stage["deps"] if dep["path"].startswith(("src/", "params", "workflow/"))}
+    deps = (dep for stage in locked.values() for dep in stage["deps"])
+    watched = {dep["path"]: dep["md5"] for dep in deps if dep["path"].startswith(("src/", "params", "workflow/"))}
     assert [path for path, sum in watched.items() if md5(ROOT / path) != sum] == [], "run: make store"
 
 
 @pytest.mark.system
 def test_a_fresh_clone_pulls_the_quickstart_and_both_engines_are_content(tmp_path):
     copy_project(tmp_path / "clone")
-    for name in ("dvc.lock", ".dvc"):
-        source = ROOT / name
-        shutil.copytree(source, tmp_path / "clone" / name, ignore=shutil.ignore_patterns("cache", "tmp", "config.local")) if source.is_dir() else shutil.copy(source, tmp_path / "clone")
+    shutil.copy(ROOT / "dvc.lock", tmp_path / "clone")
+    shutil.copytree(ROOT / ".dvc", tmp_path / "clone/.dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     run(tmp_path / "clone", "git", "init", "-q")
     for command in blocks("Reproduce")[0]:
         say(tmp_path / "clone", command)
