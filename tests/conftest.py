@@ -53,6 +53,24 @@ def coloured(counts: list[int], size: tuple[int, int], seed: int) -> Split:
 
 
 @pytest.fixture
+def log(request):
+    """A function that notes what a test did and compared; the end of the run shows it, whatever process it came from."""
+
+    def write(*words) -> None:
+        request.node.user_properties.append(("log", " ".join(map(str, words))))
+
+    return write
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Show what tests noted by `log`."""
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for name, line in report.user_properties:
+            if name == "log":
+                terminalreporter.write_line(f"{report.nodeid.split('::')[-1]}: {line}")
+
+
+@pytest.fixture
 def tiny() -> Split:
     """Eight images of each of ten classes."""
     return coloured([8] * 10, (32, 32), seed=1)

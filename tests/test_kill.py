@@ -1,7 +1,7 @@
 """Killed, interrupted, out of disk, two at once: what a run leaves, and that the same command then ends in the same bytes.
 
 Kill moments are drawn from a seeded generator, one from each equal part of the length of an undisturbed run, and written
-to kills.log in pytest's folder of temporary files (`pytest -s` prints them). KILLS=200 asks for so many kills of each test.
+to the end of the run. KILLS=200 asks for so many kills of each test.
 """
 
 import contextlib
@@ -189,19 +189,6 @@ def undisturbed(base) -> tuple[dict[str, str], float]:
     assert ",stage 1," in (base / "results/runs" / CELL / "history.csv").read_text()  # so kills fall on both sides of a roll-back
     shutil.rmtree(base / "results/runs")
     return made, seconds
-
-
-@pytest.fixture
-def log(tmp_path_factory, request):
-    """A function that writes a line to kills.log, and prints it."""
-
-    def write(*words) -> None:
-        line = f"{request.node.name}: {' '.join(map(str, words))}"
-        print(line)
-        with open(tmp_path_factory.getbasetemp() / "kills.log", "a") as file:
-            print(line, file=file)
-
-    return write
 
 
 def disturbed(start, finish, stop, count: int, seconds: float):

@@ -200,14 +200,15 @@ def test_two_runs_by_one_command_complete_the_grid(day):
     assert (day.folder / "results/tables/summary.md").exists()
 
 
-def test_same_bytes_as_a_quiet_local_run(day):
+def test_same_bytes_as_a_quiet_local_run(day, log):
     names = [name for node in day.nodes for name in node["outputs"]]
     ours, theirs = ({name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names} for folder in (day.folder, day.local))
     assert len(ours) == 44
     assert ours == theirs
+    log(f"{len(ours)} artifacts equal by SHA-256, made under Slurm, with a failure, a cancelled job and a time limit, and by a local run")
 
 
-def test_every_job_ran_under_slurm(day):
+def test_every_job_ran_under_slurm(day, log):
     done = {job["Comment"] for job in day.jobs if job["JobState"] == "COMPLETED"}
     assert done == {f"rule_{node['step']}" + (f"_wildcards_{node['argument'].replace('/', '_')}" if node["argument"] else "") for node in day.nodes}
     for step, argument in ((node["step"], node["argument"]) for node in day.nodes):
@@ -219,6 +220,7 @@ def test_every_job_ran_under_slurm(day):
                 assert run["visible_gpus"] is None and "TresPerJob" not in job
             else:
                 assert run["visible_gpus"] in map(str, range(GPUS)) and job["TresPerJob"] == "gres:gpu:1"
+    log("ran under Slurm:", ", ".join(f"{job['JobId']} {job['JobState']}" for job in day.jobs))
 
 
 def test_a_failing_job_names_itself_and_its_log(day):
