@@ -19,7 +19,7 @@ test: install
 	python -m pytest -q -n $(CORES) --dist loadfile -m "not system"
 
 test-system: install
-	python -m pytest -q -n $(CORES) --dist loadfile -m system
+	python -m pytest -q -n $(CORES) --dist loadfile --no-loadscope-reorder -m system tests/test_kill.py tests/test_bridge.py tests  # long ones first
 
 install: $(BIN)/.installed
 
