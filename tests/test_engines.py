@@ -175,6 +175,21 @@ def test_another_epsilon_runs_exactly_its_cells(made):
     assert runs and all("/lsp/" in name for name in runs)
 
 
+def test_a_changed_source_runs_exactly_what_runs_it(made):
+    for folder in made.values():
+        run(folder, "sha256sum", "--check", "--quiet", *map(str, (folder / "results/sources").iterdir()))
+        with open(folder / "src/relearn/quantise.py", "a") as file:  # what every poison runs and nothing else
+            file.write("# changed\n")
+    poisons = {node.command for node in grid.nodes(params.load(ROOT / "tests/mini.yaml")) if node.step == "poison"}
+    jobs = set(snakemake_jobs(made["snakemake"]))
+    assert {"relearn sources poison", *poisons} <= jobs
+    assert not {command for command in jobs if command.split()[1] in ("prepare", "surrogate", "sources")} - {"relearn sources poison"}
+    text = run(made["dvc"], "dvc", "repro")
+    assert {line.split("> ", 1)[1] for line in text.splitlines() if line.startswith("> relearn")} == {"relearn sources poison", *poisons}
+    run(made["snakemake"], "snakemake", "--cores", "2", "--quiet", "rules")
+    assert artifacts(made["dvc"]) == artifacts(made["snakemake"])
+
+
 def test_stale_and_missing_records_are_refused(made):
     folder = made["snakemake"]
     record = folder / "results/metrics/digits/clean/cnn/erm/0/record.json"

@@ -1,13 +1,13 @@
 """Pinned CPU instructions: what a setting of `compute.isa` changes, and what it must not."""
 
 import hashlib
+import os
 import platform
 
 import pytest
 import yaml
 
 from relearn import isa, registry
-from relearn.errors import Fault
 
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names instructions of x86-64")
 GOOD_FOR = [name for name in isa.PINS if name != "avx2" or (isa.PROCESSOR.exists() and "avx2" in isa.PROCESSOR.read_text())]
@@ -52,8 +52,19 @@ def test_a_pin_reaches_the_kernels(project):
     assert '"cpu_capability": "DEFAULT"' in (project.folder / "results/poisons/digits/lsp/poison.run.json").read_text()
 
 
-def test_a_processor_without_the_instructions_is_a_fault(tmp_path, monkeypatch):
-    (tmp_path / "cpuinfo").write_text("flags\t\t: fpu sse4_2 avx\n")
+@pytest.mark.parametrize("machine, flags", [("x86_64", "fpu sse4_2 avx"), ("aarch64", "fp asimd")])
+def test_a_processor_without_the_instructions_computes_natively_and_says_so(tmp_path, monkeypatch, capsys, machine, flags):
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
     monkeypatch.setattr(isa, "PROCESSOR", tmp_path / "cpuinfo")
-    with pytest.raises(Fault, match="compute.isa is avx2, which this processor does not have; choose sse4 or native"):
-        isa.pin("avx2")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    before = dict(os.environ)
+    isa.pin("avx2")
+    assert dict(os.environ) == before
+    assert "compute.isa is avx2, which this processor does not have" in capsys.readouterr().err
+
+
+@x86
+@pytest.mark.skipif("avx2" not in GOOD_FOR, reason="this processor has no AVX2")
+def test_the_shipped_grid_is_pinned(project):
+    assert project.run("prepare", "digits")[0] == 0 == project.run("poison", "digits/clean")[0]
+    assert '"cpu_capability": "AVX2"' in (project.folder / "results/poisons/digits/clean/poison.run.json").read_text()

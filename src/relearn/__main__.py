@@ -10,6 +10,7 @@ from relearn import adopt, estimates, grid, isa, locks, params, presets, stages,
 from relearn.errors import Fault
 
 HELP = {
+    "sources": "list the source files a kind of job runs",
     "prepare": "make or fetch a data set",
     "surrogate": "train the model that poisons are crafted on",
     "poison": "craft a poisoned training set",

@@ -7,7 +7,6 @@ for them by wildcard, DVC reads them from workflow/grid.yaml (stages.py). Needs 
 import itertools
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from relearn import registry
@@ -32,6 +31,7 @@ def _in(folder: str, argument: str, **files: str) -> Step:
 
 
 STEPS = {
+    "sources": Step("{kind}", {"list": f"{RESULTS}/sources/{{kind}}.sha256"}),
     "prepare": _in("data", "{dataset}", train="train.safetensors", test="test.safetensors", info="data.json"),
     "surrogate": _in("surrogates", "{dataset}/{surrogate}", model="model.safetensors", earlier="earlier.safetensors", info="surrogate.json"),
     "poison": _in("poisons", "{dataset}/{poison}", train="train.safetensors", info="poison.json"),
@@ -59,7 +59,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Node:
-    """One job: what it runs, what it reads and writes. `reads` are dotted keys of params.yaml."""
+    """One job: what it runs, what it reads and writes. `reads` are dotted keys of params.yaml.
+
+    Among `inputs` is a list of the source files that every job of the step runs; `sources` are those that only some run.
+    """
 
     step: str
     argument: str
@@ -123,11 +126,13 @@ def node(params: Params, step: str, **coords) -> Node:
         if coordinate in SECTIONS:
             params.settings(SECTIONS[coordinate], name)  # raises for a name that is not there
     inputs, sources, reads = _NEEDS[step](params, **coords)
+    shared = registry.step_sources(step)
+    listed = [] if step == "sources" else [path("sources", "list", kind=step)]  # one file for the engines to watch, not twenty
     return Node(
         step,
         STEPS[step].argument.format(**coords),
-        tuple(map(str, inputs)),
-        tuple(relative(file) for file in registry.sources(registry.PACKAGE / "steps" / f"{step}.py", *sources)),
+        tuple(map(str, (*inputs, *listed))),
+        tuple(registry.relative(file) for file in registry.sources(*shared, *sources) if not listed or file not in shared),
         tuple(key for key in reads if _has(params, key)),
         tuple(pattern.format(**coords) for pattern in STEPS[step].outputs.values()),
     )
@@ -135,7 +140,7 @@ def node(params: Params, step: str, **coords) -> Node:
 
 def nodes(params: Params) -> list[Node]:
     """Every node that the grid, tables and figures need, in an order in which they could run."""
-    coords: dict[str, list[dict]] = {step: [] for step in STEPS}
+    coords: dict[str, list[dict]] = {step: [] for step in STEPS} | {"sources": [{"kind": step} for step in STEPS if step != "sources"]}
     for item in cells(params):
         named = (params.named(kind, name, "SurrogateName") for kind, name in (("poisons", item.poison), ("methods", item.method)))
         coords["prepare"].append({"dataset": item.dataset})
@@ -198,11 +203,6 @@ def check_inputs(wanted: list[Node]) -> None:
         raise Fault(f"params.yaml names {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not there")
 
 
-def core_sources(step: str) -> tuple[Path, ...]:
-    """The source files every node of a step depends on; dvc.yaml lists them."""
-    return registry.sources(registry.PACKAGE / "steps" / f"{step}.py")
-
-
 def _entry(params: Params, kind: str, name: str) -> dict:
     """An entry's settings and what it uses; of a user's path only the last part, so that records are the same everywhere."""
     found = params.settings(kind, name) | {"use": params.entry(kind, name).name}
@@ -229,16 +229,16 @@ def _has(params: Params, key: str) -> bool:
     return section in params.raw and (not name or name in (params.raw[section] or {}))
 
 
-@lru_cache
-def relative(file: Path) -> str:
-    """A source file as the engines name it, from the root of the project."""
-    return file.relative_to(registry.PACKAGE.parents[1]).as_posix()
-
-
 def _weights(params: Params, kind: str, name: str, dataset: str, *outputs: str) -> list[Path]:
     """The weights of the surrogate an entry names, if it names one: its last ("model"), those before ("earlier")."""
     surrogate = params.named(kind, name, "SurrogateName")
     return [path("surrogate", output, dataset=dataset, surrogate=surrogate) for output in outputs] if surrogate else []
+
+
+def _needs_sources(params: Params, kind: str):
+    if kind not in (known := [step for step in STEPS if step != "sources"]):
+        raise Fault(f"unknown kind of job '{kind}'; {registry.nearest(kind, known)}")
+    return [], registry.step_sources(kind), []
 
 
 def _needs_prepare(params: Params, dataset: str):

@@ -175,6 +175,18 @@ def sources(*paths: Path) -> tuple[Path, ...]:
     return tuple(sorted(seen))
 
 
+@lru_cache
+def step_sources(step: str) -> tuple[Path, ...]:
+    """The files every job of a step runs, sorted: its own and what that imports."""
+    return sources(PACKAGE / "steps" / f"{step}.py")
+
+
+@lru_cache
+def relative(file: Path) -> str:
+    """A source file as the engines name it, from the root of the project."""
+    return file.relative_to(PACKAGE.parents[1]).as_posix()
+
+
 def _entry(kind: str, path: Path, node) -> Entry:
     function = _constructor(path, node) if isinstance(node, ast.ClassDef) else node
     arguments = tuple(a.arg for a in function.args.args if a.arg != "self")

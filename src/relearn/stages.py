@@ -16,7 +16,7 @@ CACHE = Path(".dvc/cache/files/md5")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C; a dvc.lock of 1,000 cells has 7 MB
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-PLACES = {  # for dependencies and for keys of params.yaml in the stages of dvc.yaml, whose templates have a fixed number
+PLACES = {  # of the steps that dvc.yaml loops over: for dependencies and for keys of params.yaml in the stages of dvc.yaml, whose templates have a fixed number
     "prepare": (4, 1),
     "surrogate": (5, 4),
     "poison": (9, 3),
@@ -30,11 +30,10 @@ PLACES = {  # for dependencies and for keys of params.yaml in the stages of dvc.
 
 def render(params: Params) -> str:
     """The text of workflow/grid.yaml. Raises Fault when a node has more dependencies than dvc.yaml has places for."""
-    steps: dict[str, dict] = {step: {} for step in grid.STEPS}
-    cores = {step: {grid.relative(file) for file in grid.core_sources(step)} for step in grid.STEPS}
-    for item in grid.nodes(params):
-        extra = [file for file in item.sources if file not in cores[item.step]]
-        inputs = list(item.inputs)
+    steps: dict[str, dict] = {step: {} for step in PLACES}
+    for item in (item for item in grid.nodes(params) if item.step in PLACES):
+        shared = str(grid.path("sources", "list", kind=item.step))
+        inputs, extra = [name for name in item.inputs if name != shared], list(item.sources)
         places, keys = PLACES[item.step]
         if len(inputs) + len(extra) > places:  # too many to list: DVC watches the folders they lie in
             inputs = list(dict.fromkeys("/".join(name.split("/")[:2]) if name.startswith(f"{grid.RESULTS}/") else name for name in inputs))
@@ -61,7 +60,7 @@ def check_written(params: Params) -> None:
 
 def name(item: grid.Node) -> str:
     """What DVC calls the node, as in `dvc repro NAME`."""
-    return f"{item.step}@{_key(item)}"
+    return f"{item.step}{'@' if item.step in PLACES else '_'}{_key(item)}"
 
 
 def locked() -> dict[str, dict[str, str]]:

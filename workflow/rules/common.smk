@@ -2,6 +2,7 @@
 
 
 wildcard_constraints:
+    kind="[a-z]+",
     dataset="[a-z0-9_]+",
     surrogate="[a-z0-9_]+",
     poison="[a-z0-9_]+",

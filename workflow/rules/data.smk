@@ -1,4 +1,18 @@
-# Data sets, surrogates and poisoned training sets.
+# Lists of source files, data sets, surrogates and poisoned training sets.
+
+
+rule sources:
+    localrule: True
+    input:
+        needs("sources"),
+    output:
+        outputs("sources"),
+    log:
+        grid.log("sources"),
+    conda:
+        "../../envs/relearn.yaml"
+    shell:
+        command("sources")
 
 
 rule prepare:
