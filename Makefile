@@ -3,6 +3,7 @@
 PYTHON ?= python3
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN := .venv/bin
+PYTEST := python -m pytest -q --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test test-system install store clean
@@ -16,10 +17,10 @@ demo: install
 	@ls results/figures/*.png
 
 test: install
-	python -m pytest -q -n $(CORES) --dist loadfile -m "not system"
+	$(PYTEST) -n $(CORES) -m "not system"
 
 test-system: install
-	python -m pytest -q -n $$(($(CORES) + 1)) --dist loadfile -m system  # one more than cores: much of it is waiting
+	$(PYTEST) -n $$(($(CORES) + 1)) -m system  # one more than cores: much of it is waiting
 
 install: $(BIN)/.installed
 

@@ -52,6 +52,14 @@ def coloured(counts: list[int], size: tuple[int, int], seed: int) -> Split:
     return split((colour + noise).clamp(0, 255).to(torch.uint8), labels)
 
 
+LONGEST = ("test_engines", "test_bridge", "test_slurm", "test_kill", "test_reproduce")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: each is one worker's work, and the last to begin decides when all of them end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture
 def log(request):
     """A function that notes what a test did and compared; the end of the run shows it, whatever process it came from."""

@@ -16,6 +16,7 @@ and is made of these words:
     checkout    dvc checkout --force
     adopt       relearn adopt; `give` is relearn adopt --dvc
     one, two    lr 0.1, lr 0.2 in params.yaml; `branch` is git checkout two, params.yaml and dvc.lock
+    edit        the code changes, so that results do; `back` undoes it
     delete      a record is deleted;  `hand` changes a poisoned training set by hand, keeping its header
     forget      .snakemake is deleted
 
@@ -40,6 +41,7 @@ from relearn.errors import Fault
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESET = ROOT / "tests/bridge.yaml"
+CODE = ROOT / "src/relearn/schedule.py"
 RECORD = "results/metrics/digits/lsp/cnn/erm/0/record.json"
 POISON = "results/poisons/digits/lsp/train.safetensors"
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
@@ -56,6 +58,8 @@ ORDERS = {
     "snakemake, give, other lr, snakemake, checkout": "made give two snakemake checkout refused snakemake",
     "snakemake, give, branch, pull": "clone pull adopt branch pull refused adopt none",
     "branch without a pull": "clone pull adopt branch adopt snakemake",
+    "code changed, repro, code as it was": "made edit repro back refused snakemake",  # no setting tells the results apart
+    "pull, adopt, code changed and as it was": "clone pull adopt edit snakemake back snakemake",
     "a record deleted": "clone pull delete adopt snakemake",
     "a poison changed by hand": "clone pull adopt hand refused adopt snakemake",
     "snakemake, give, hand, give": "made hand ungiven",
@@ -153,6 +157,14 @@ class Order:
 
     def branch(self):
         run(self.folder, *GIT, "checkout", "-q", "two")
+
+    def edit(self):
+        other = CODE.read_text().replace("warm * 0.5", "warm * 0.6")
+        assert other != CODE.read_text()
+        (self.folder / CODE.relative_to(ROOT)).write_text(other)
+
+    def back(self):
+        (self.folder / CODE.relative_to(ROOT)).write_text(CODE.read_text())
 
     def delete(self):
         (self.folder / RECORD).unlink()
@@ -300,7 +312,7 @@ def test_verify_names_what_is_corrupt_in_the_cache(folder):
     kept.parent.mkdir(parents=True)
     kept.write_bytes(Path(RECORD).read_bytes())
     lines, equal = verify.compare(params.load(), None)
-    assert equal and lines[-1] == "25 equal, 0 different, 0 missing here, 0 missing there, compared with dvc.lock"
+    assert equal and lines[-1] == "33 equal, 0 different, 0 missing here, 0 missing there, compared with dvc.lock"
     kept.write_text("corrupt")
     lines, equal = verify.compare(params.load(), None)
     assert not equal and lines[-2:] == [f"corrupt       {kept}", "delete these and what is different above, then: dvc pull"]
@@ -314,8 +326,8 @@ def clone(folder: Path) -> Path:
 def test_verify_compares_with_another_clone(folder):
     other = clone(folder)
     lines, equal = verify.compare(params.load(), str(other))
-    assert equal and lines[-1] == f"25 equal, 0 different, 0 missing here, 0 missing there, compared with {other}"
-    assert lines[0] == "equal         results/data/digits/train.safetensors"
+    assert equal and lines[-1] == f"33 equal, 0 different, 0 missing here, 0 missing there, compared with {other}"
+    assert lines[0] == "equal         results/sources/prepare.sha256"
     (other / RECORD).write_text("else")
     (other / POISON).unlink()
     Path("results/tables/accuracy.csv").unlink()
@@ -326,7 +338,7 @@ def test_verify_compares_with_another_clone(folder):
     assert not equal
     assert {f"different     {RECORD}", f"missing there {POISON}", "missing here  results/tables/accuracy.csv"} <= set(lines)
     assert lines[-4:] == [
-        f"22 equal, 1 different, 1 missing here, 1 missing there, compared with {other}",
+        f"30 equal, 1 different, 1 missing here, 1 missing there, compared with {other}",
         "5 artifacts were made in two environments:", "  here:  torch 2.12", "  there: torch 2.13",
     ]  # fmt: skip
 

@@ -184,10 +184,8 @@ def test_a_changed_source_runs_exactly_what_runs_it(made):
     jobs = set(snakemake_jobs(made["snakemake"]))
     assert {"relearn sources poison", *poisons} <= jobs
     assert not {command for command in jobs if command.split()[1] in ("prepare", "surrogate", "sources")} - {"relearn sources poison"}
-    text = run(made["dvc"], "dvc", "repro")
+    text = run(made["dvc"], "dvc", "repro")  # runs nothing after them, since not a byte of theirs has changed
     assert {line.split("> ", 1)[1] for line in text.splitlines() if line.startswith("> relearn")} == {"relearn sources poison", *poisons}
-    run(made["snakemake"], "snakemake", "--cores", "2", "--quiet", "rules")
-    assert artifacts(made["dvc"]) == artifacts(made["snakemake"])
 
 
 def test_stale_and_missing_records_are_refused(made):

@@ -230,7 +230,8 @@ def test_a_figure_of_cells_that_are_not_there(cells, words, figure):
 def test_a_figure_reads_the_runs_of_its_cells_only(figure):
     figure("[digits/lsp/cnn/pst/0]", "check-params")
     node = grid.node(params.load(), "plot", figure="embedding")
-    assert set(node.inputs) == {"results/summary/histories.csv", *(f"results/runs/digits/lsp/cnn/pst/0/{name}" for name in ("train.json", "embeddings.csv"))}
+    runs = {f"results/runs/digits/lsp/cnn/pst/0/{name}" for name in ("train.json", "embeddings.csv")}
+    assert set(node.inputs) == {"results/summary/histories.csv", "results/sources/plot.sha256"} | runs
 
 
 def test_a_figure_refuses_a_run_of_other_settings(figure, project):

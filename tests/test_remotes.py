@@ -301,7 +301,7 @@ def test_a_key_the_server_does_not_know_is_named(origin, store, tmp_path, way):
     is_complete(folder, origin)
 
 
-@pytest.mark.parametrize("way", ["folder", "http", SSH])
+@pytest.mark.parametrize("way", ["http", SSH])
 def test_a_missing_object_is_named_and_the_rest_is_there(origin, store, tmp_path, way):
     entry(store, origin).unlink()
     with served(way, store) as settings:
@@ -340,7 +340,7 @@ def mend(origin: Path, store: Path) -> None:
     run(origin, "dvc", "push", "-q")
 
 
-@pytest.mark.parametrize("way", ["folder", "http", SSH])
+@pytest.mark.parametrize("way", ["folder", SSH])
 def test_what_dvc_takes_from_a_remote_unseen_is_seen_by_verify_and_adopt(origin, store, tmp_path, way):
     corrupt(entry(store, origin))
     with served(way, store) as settings:

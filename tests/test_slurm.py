@@ -203,14 +203,15 @@ def test_two_runs_by_one_command_complete_the_grid(day):
 def test_same_bytes_as_a_quiet_local_run(day, log):
     names = [name for node in day.nodes for name in node["outputs"]]
     ours, theirs = ({name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names} for folder in (day.folder, day.local))
-    assert len(ours) == 44
+    assert len(ours) == 52
     assert ours == theirs
     log(f"{len(ours)} artifacts equal by SHA-256, made under Slurm, with a failure, a cancelled job and a time limit, and by a local run")
 
 
 def test_every_job_ran_under_slurm(day, log):
     done = {job["Comment"] for job in day.jobs if job["JobState"] == "COMPLETED"}
-    assert done == {f"rule_{node['step']}" + (f"_wildcards_{node['argument'].replace('/', '_')}" if node["argument"] else "") for node in day.nodes}
+    sent = [node for node in day.nodes if node["step"] != "sources"]  # those take no time and run where Snakemake does
+    assert done == {f"rule_{node['step']}" + (f"_wildcards_{node['argument'].replace('/', '_')}" if node["argument"] else "") for node in sent}
     for step, argument in ((node["step"], node["argument"]) for node in day.nodes):
         if step in ("surrogate", "poison", "train", "evaluate"):
             (job,) = [job for job in attempts(day.jobs, step, argument) if job["JobState"] == "COMPLETED"]
