@@ -49,9 +49,7 @@ GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
 ORDERS = {
     "pull, other lr, snakemake": "clone pull two refused snakemake",  # silent in engines without the bridge
     "snakemake, repro at other lr, first lr": "made two repro one refused snakemake",  # so was this
-    "pull, adopt": "clone pull adopt none",
     "pull, adopt, other lr": "clone pull adopt two snakemake",
-    "pull, other lr, adopt": "clone pull two adopt snakemake",
     "part of a pull, adopt": "clone part adopt snakemake",
     "part, adopt, the rest": "clone part adopt pull refused adopt none",
     "repro, adopt, other lr and back": "clone repro adopt two snakemake one snakemake",
