@@ -104,7 +104,18 @@ class SlurmCluster:
             self.run("scontrol", "shutdown")
         for pid in pids:
             _end(pid)
+        for pid in self._lost():
+            _end(pid)
         shutil.rmtree(self.folder)
+
+    def _lost(self) -> list[int]:
+        """What is left of jobs: without cgroups Slurm does not find a process of a cancelled one whose parent has gone."""
+        mark, found = f"SLURM_CONF={self.folder}/slurm.conf\0".encode(), []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes():
+                    found.append(int(path.parent.name))
+        return found
 
     def run(self, *command: str) -> str:
         """What a command of Slurm prints."""
