@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -352,6 +353,22 @@ def test_an_interrupted_start_says_so_too(base, log):
     process.send(signal.SIGINT)
     assert ran(process, code=130) == "relearn: interrupted\n"
     assert not (base / "results/runs").exists()
+
+
+def test_an_interrupt_while_the_job_is_being_locked_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hold = locks._hold
+
+    def interrupted(path: Path):
+        held = hold(path)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # a job has one thread as yet; the process of the tests has more
+        return held
+
+    monkeypatch.setattr(locks, "_hold", interrupted)
+    with pytest.raises(KeyboardInterrupt), locks.alone(grid.Node("tabulate", "t", (), (), (), ("results/tables/t.csv",))):
+        pytest.fail("the job began")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 
 @pytest.mark.system

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 from pathlib import Path
 
 from relearn.errors import Fault
@@ -21,18 +22,31 @@ def alone(node: Node):
     """
     first = Path(node.outputs[0])
     path = first.with_name(f".{first.name}.lock.tmp")
+    # Ctrl-C waits until it is sure that the lock file will go; this holds while the process has one thread, before it loads torch
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with _held(path, node) as locked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if locked:
+                _clear(node)
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _held(path: Path, node: Node):
+    """Whether the lock file is locked, which is there while the block runs."""
     try:
         file, locked = _hold(path)
     except BlockingIOError:
         raise Fault(f"another run of `{node.command}` is at work; wait for it, or end it and run this again") from None
     except OSError as error:
-        error.filename = str(first)
+        error.filename = node.outputs[0]
         raise
     with file:
         try:
-            if locked:
-                _clear(node)
-            yield
+            yield locked
         finally:
             path.unlink(missing_ok=True)  # still locked: who has opened it meanwhile will see that it is gone
             with contextlib.suppress(OSError):
