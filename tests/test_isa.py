@@ -10,7 +10,7 @@ import yaml
 from relearn import isa, registry
 
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names instructions of x86-64")
-GOOD_FOR = [name for name in isa.PINS if name != "avx2" or (isa.PROCESSOR.exists() and "avx2" in isa.PROCESSOR.read_text())]
+GOOD_FOR = [name for name in isa.PINS if name != "avx2" or isa._has_avx2()]
 
 
 def training_free() -> list[str]:

@@ -355,7 +355,8 @@ def test_cli_stale_grid(main, here):
     """DVC reads workflow/grid.yaml: one that does not follow from params.yaml would run another experiment."""
     one_line(main("check-params"), "workflow/grid.yaml is not the grid of params.yaml; write it with: relearn grid --write")
     assert main("grid", "--write") == (0, "", "")
-    jobs = 8 + 1 + 1 + 2 + 8 + 8 + 1 + 1 + 1  # a list of sources per step, prepare, surrogate, two poisons, train and evaluate eight cells, aggregate, a table, a figure
+    # a list of sources per step, prepare, surrogate, two poisons, train and evaluate eight cells, aggregate, a table, a figure
+    jobs = 8 + 1 + 1 + 2 + 8 + 8 + 1 + 1 + 1
     assert main("check-params") == (0, f"params.yaml is good: 8 cells, {jobs} jobs\n", "")
     (here.folder / "workflow/grid.yaml").unlink()
     one_line(main("check-params"), "relearn grid --write")
