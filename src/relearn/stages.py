@@ -16,7 +16,8 @@ CACHE = Path(".dvc/cache/files/md5")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C; a dvc.lock of 1,000 cells has 7 MB
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-PLACES = {  # of the steps that dvc.yaml loops over: for dependencies and for keys of params.yaml in the stages of dvc.yaml, whose templates have a fixed number
+# Of the steps that dvc.yaml loops over: how many dependencies and keys of params.yaml its templates have places for.
+PLACES = {
     "prepare": (4, 1),
     "surrogate": (5, 4),
     "poison": (9, 3),
