@@ -77,14 +77,18 @@ class Watched(ERM):
 
     def on_tick(self, run) -> None:
         features = run.probe.activations(run.model, self.view)[0][self.group]
-        self.found[run.step] = {name: measure(features, run.probe.labels, run.probe.reference) for name, measure in MEASURES.items()}
+        self.found[run.step] = {
+            name: measure(features, run.probe.labels, run.probe.reference) for name, measure in MEASURES.items()
+        }
 
 
 def measured(train: Split, options) -> dict[int, dict[str, float]]:
     """The measures by step of one run."""
     recipe = {setting.name: setting.default for setting in params.schema(params.Recipe)} | {"epochs": options.epochs}
     seeds = Seeds("acm_definitions", 0)
-    model = models.build("cnn", {"width": 16}, images=train.images, classes=10, generator=seeds.generator("init"), device="cpu")
+    model = models.build(
+        "cnn", {"width": 16}, images=train.images, classes=10, generator=seeds.generator("init"), device="cpu"
+    )
     last = options.epochs * (len(train) // recipe["batch"])
     method = Watched(options.group, [0, options.early, last])
     probe = Probe.draw(train, 2000, seeds.generator("probe"))
@@ -105,7 +109,9 @@ def main() -> None:
     print(f"{options.group}, at initialisation / after {options.early} steps / at the end:\n")
     print(f"| measure | {' | '.join(runs)} |\n|---|{'---|' * len(runs)}")
     for name in MEASURES:
-        print(f"| {name} | {' | '.join(' / '.join(f'{found[step][name]:.2f}' for step in sorted(found)) for found in runs.values())} |")
+        print(
+            f"| {name} | {' | '.join(' / '.join(f'{found[step][name]:.2f}' for step in sorted(found)) for found in runs.values())} |"
+        )
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ def main() -> None:
     deterministic(options.threads)
     device = devices.choose()
     erm = registry.load("methods", "erm")
-    print(f"{'':<12} {'bare':>9} {'erm':>9} {'erm_cg':>9}  images/s {'erm/bare':>9} {'cg/bare':>8} {'look':>7} s  {'look/epoch of 50,000':>20}")
+    print(
+        f"{'':<12} {'bare':>9} {'erm':>9} {'erm_cg':>9}  images/s {'erm/bare':>9} {'cg/bare':>8} {'look':>7} s  {'look/epoch of 50,000':>20}"
+    )
     for arch, settings in (("cnn", {}), ("resnet18", {"width": options.width})):
         plain, coloured = run(arch, settings, erm(), device), run(arch, settings, erm(gray=0.5, jitter=0.4), device)
         batch = plain.recipe["batch"]
@@ -79,7 +81,9 @@ def main() -> None:
         colour = seconds(coloured.advance, options.repeats, device)
         look = seconds(lambda: plain.probe.measure(plain.model), 1, device)
         speeds = "".join(f" {batch / value:>9.0f}" for value in (bare, loop, colour))
-        print(f"{arch:<12}{speeds}{'':>11}{bare / loop:>9.2f} {bare / colour:>8.2f} {look:>7.3f}    {look / (loop * 50_000 / batch):>20.4f}")
+        print(
+            f"{arch:<12}{speeds}{'':>11}{bare / loop:>9.2f} {bare / colour:>8.2f} {look:>7.3f}    {look / (loop * 50_000 / batch):>20.4f}"
+        )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,10 @@ def random_images(count: int) -> Split:
 def workshop(name: str, train: Split, arch: tuple[str, dict]) -> Craft:
     """What the poison `name` is crafted with."""
     made = Craft(name, Seeds("benchmark", name), "cpu", 10, {"net": arch})
-    made.surrogate, *earlier = (models.build(*arch, images=train.images, classes=10, generator=torch.Generator(), device="cpu") for _ in range(3))
+    made.surrogate, *earlier = (
+        models.build(*arch, images=train.images, classes=10, generator=torch.Generator(), device="cpu")
+        for _ in range(3)
+    )
     made.earlier = lambda: earlier
     return made
 
@@ -99,8 +102,24 @@ def main() -> None:
         return bare(options.bare, options.images)
     print(f"| without a model, {options.images} images | time | peak memory |\n|---|---|---|", flush=True)
     for name in BARE:
-        subprocess.run([sys.executable, __file__, "--bare", name, "--images", str(options.images), "--threads", str(options.threads)], check=True, stderr=subprocess.DEVNULL)
-    print(f"\n| on {options.arch}, width {options.width} | passes | time of one over a bare one (n = {options.repeats}) |\n|---|---|---|", flush=True)
+        subprocess.run(
+            [
+                sys.executable,
+                __file__,
+                "--bare",
+                name,
+                "--images",
+                str(options.images),
+                "--threads",
+                str(options.threads),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+    print(
+        f"\n| on {options.arch}, width {options.width} | passes | time of one over a bare one (n = {options.repeats}) |\n|---|---|---|",
+        flush=True,
+    )
     attacks((options.arch, {"width": options.width}), options)
 
 

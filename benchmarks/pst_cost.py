@@ -56,7 +56,12 @@ def report(arch: str, settings: dict, options) -> None:
         pst.measure()
 
     pst.kept = [pst._snapshot()]  # to go back to
-    turn = {"step": (step, options.piece), "look": (look, 1), "snapshot": (pst._snapshot, 1), "roll-back": (lambda: pst._restore(pst.kept[0]), 1)}
+    turn = {
+        "step": (step, options.piece),
+        "look": (look, 1),
+        "snapshot": (pst._snapshot, 1),
+        "roll-back": (lambda: pst._restore(pst.kept[0]), 1),
+    }
     for action, _ in turn.values():
         action()  # to warm up
     times: dict[str, list[float]] = {name: [] for name in turn}
@@ -64,12 +69,20 @@ def report(arch: str, settings: dict, options) -> None:
         for name, (action, count) in turn.items():
             times[name].append(seconds(action, count))
     took = {name: median(values) for name, values in times.items()}
-    print(f"{arch}: " + ", ".join(f"{name} {value:.4f} s" for name, value in took.items()) + f"; a look is {took['look'] / took['step']:.1f} steps", flush=True)
+    print(
+        f"{arch}: "
+        + ", ".join(f"{name} {value:.4f} s" for name, value in took.items())
+        + f"; a look is {took['look'] / took['step']:.1f} steps",
+        flush=True,
+    )
     tick, steps = (took["look"] + took["snapshot"]) / took["step"], options.steps * options.epochs
     looks = sum(pst.staging.due(count, options.steps) for count in range(steps + 1))
     once = (took["roll-back"] / took["step"] + options.back) / steps
     dense, later = tick / pst.staging.tick_steps, tick * pst.staging.ticks_per_epoch / options.steps
-    print(f"  epoch over plain epoch: dense {1 + dense:.3f}, later {1 + later:.3f}; whole training, {looks} looks: {1 + looks * tick / steps:.3f}", end="")
+    print(
+        f"  epoch over plain epoch: dense {1 + dense:.3f}, later {1 + later:.3f}; whole training, {looks} looks: {1 + looks * tick / steps:.3f}",
+        end="",
+    )
     print(f", with one roll-back {1 + looks * tick / steps + once:.3f} (n = {options.repeats})")
 
 
@@ -77,7 +90,16 @@ def main() -> None:
     """Print two lines per architecture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="*", choices=ARCHITECTURES, default=list(ARCHITECTURES))
-    for name, default in {"threads": 1, "steps": 390, "epochs": 60, "probe": 2000, "batch": 128, "piece": 4, "repeats": 5, "back": 60}.items():
+    for name, default in {
+        "threads": 1,
+        "steps": 390,
+        "epochs": 60,
+        "probe": 2000,
+        "batch": 128,
+        "piece": 4,
+        "repeats": 5,
+        "back": 60,
+    }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -32,7 +32,13 @@ POISONS = {
     "em_weak": {"use": "em", "arch": "cnn", "epsilon": 4},
     "em_half": {"use": "em", "arch": "cnn", "ratio": 0.5},
 }
-METHODS = {"erm": {}, "erm_cg": {"use": "erm", "gray": 1.0, "jitter": 0.2}, "pst": {}, "pst_cg": {"use": "pst", "gray": 1.0, "jitter": 0.2}, "random_frozen": {}}
+METHODS = {
+    "erm": {},
+    "erm_cg": {"use": "erm", "gray": 1.0, "jitter": 0.2},
+    "pst": {},
+    "pst_cg": {"use": "pst", "gray": 1.0, "jitter": 0.2},
+    "random_frozen": {},
+}
 
 
 def content(cells: int) -> dict:
@@ -42,7 +48,12 @@ def content(cells: int) -> dict:
     seeds, left = divmod(cells, len(datasets) * len(POISONS) * len(METHODS))
     axes = {"datasets": "all", "poisons": "all", "architectures": ["cnn"], "methods": "all"}
     blocks = {"main": axes | {"seeds": list(range(seeds))}}
-    blocks["left"] = axes | {"datasets": ["digits"], "poisons": ["clean"], "methods": ["erm"], "seeds": list(range(seeds, seeds + left))}
+    blocks["left"] = axes | {
+        "datasets": ["digits"],
+        "poisons": ["clean"],
+        "methods": ["erm"],
+        "seeds": list(range(seeds, seeds + left)),
+    }
     return shipped | {
         "datasets": datasets,
         "poisons": POISONS,
@@ -54,7 +65,9 @@ def content(cells: int) -> dict:
 
 def copy(folder: Path, cells: int) -> None:
     """A copy of the project's tracked files under git, with a grid of `cells` cells."""
-    for name in subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines():
+    for name in subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / params.FILE).write_text(yaml.safe_dump(content(cells), sort_keys=False), encoding="utf-8")
@@ -74,7 +87,10 @@ def made_up(checked: Params, item: grid.Node, path: Path) -> bytes:
     """The content of an output; its path stands in it, so that no two are the same."""
     step = "train" if item.step == "evaluate" else item.step
     carries = step in ("prepare", "surrogate", "poison", "train")
-    facts = {"path": str(path), "settings": grid.settings(checked, step, **grid.coordinates(item.step, item.argument)) if carries else {}}
+    facts = {
+        "path": str(path),
+        "settings": grid.settings(checked, step, **grid.coordinates(item.step, item.argument)) if carries else {},
+    }
     if path.suffix != ".safetensors":
         return json.dumps(facts).encode()
     header = json.dumps({"__metadata__": {"facts": json.dumps(facts)}}).encode()
@@ -87,7 +103,11 @@ class Clock:
     def __init__(self, folder: Path):
         self.folder = folder
         sources = os.pathsep.join(filter(None, (str(folder / "src"), os.environ.get("PYTHONPATH"))))
-        own = {"PYTHONPATH": sources, "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "tmp" / "site"), "RELEARN_DEVICE": "cpu"}
+        own = {
+            "PYTHONPATH": sources,
+            "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "tmp" / "site"),
+            "RELEARN_DEVICE": "cpu",
+        }
         self.env = os.environ | own | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         print("| command | state | seconds | CPU seconds | peak memory | goal |\n|---|---|---|---|---|---|", flush=True)
 
@@ -95,7 +115,9 @@ class Clock:
         """Run `command` and print what it took. Ends the benchmark, with what the command said, when it fails."""
         with tempfile.TemporaryFile("w+") as said:
             begin = time.perf_counter()
-            child = subprocess.Popen(command.split(), cwd=self.folder, env=self.env, stdout=said, stderr=subprocess.STDOUT)
+            child = subprocess.Popen(
+                command.split(), cwd=self.folder, env=self.env, stdout=said, stderr=subprocess.STDOUT
+            )
             _, status, used = os.wait4(child.pid, 0)  # of this child alone and of those it waited for
             wall = time.perf_counter() - begin
             child.returncode = os.waitstatus_to_exitcode(status)
@@ -103,7 +125,10 @@ class Clock:
                 said.seek(0)
                 sys.exit(f"{command} failed:\n{said.read()}")
         memory = used.ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
-        print(f"| `{command}` | {state} | {wall:.1f} | {used.ru_utime + used.ru_stime:.1f} | {memory:.0f} MB | {goal} |", flush=True)
+        print(
+            f"| `{command}` | {state} | {wall:.1f} | {used.ru_utime + used.ru_stime:.1f} | {memory:.0f} MB | {goal} |",
+            flush=True,
+        )
 
 
 def change(rate: float) -> None:

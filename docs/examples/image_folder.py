@@ -24,8 +24,20 @@ options = parser.parse_args()
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
-plain = transforms.Compose([transforms.Resize((options.size, options.size)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)])
-augmented = transforms.Compose([transforms.RandomHorizontalFlip(), transforms.RandomCrop(options.size, options.size // 8, pad_if_needed=True), plain])
+plain = transforms.Compose(
+    [
+        transforms.Resize((options.size, options.size)),
+        transforms.ToTensor(),
+        transforms.Normalize([0.5] * 3, [0.25] * 3),
+    ]
+)
+augmented = transforms.Compose(
+    [
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomCrop(options.size, options.size // 8, pad_if_needed=True),
+        plain,
+    ]
+)
 train = ImageFolder(options.folder, augmented)
 loader = torch.utils.data.DataLoader(train, options.batch, shuffle=True, drop_last=len(train) > options.batch)
 

@@ -35,7 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        print(f"relearn: {error.strerror or error}: {error.filename or ''}{REMEDIES.get(error.errno, '')}", file=sys.stderr)
+        print(
+            f"relearn: {error.strerror or error}: {error.filename or ''}{REMEDIES.get(error.errno, '')}",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the impatient press twice
@@ -44,12 +47,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="relearn", description="Train on unlearnable examples; measure the trap; escape it.")
+    parser = argparse.ArgumentParser(
+        prog="relearn", description="Train on unlearnable examples; measure the trap; escape it."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for step, words in HELP.items():
-        command = commands.add_parser(step, help=words, description=f"{words}: {' '.join(grid.STEPS[step].outputs.values())}")
+        command = commands.add_parser(
+            step, help=words, description=f"{words}: {' '.join(grid.STEPS[step].outputs.values())}"
+        )
         if grid.STEPS[step].argument:
-            command.add_argument("argument", metavar=grid.STEPS[step].argument.replace("{", "").replace("}", "").upper())
+            command.add_argument(
+                "argument", metavar=grid.STEPS[step].argument.replace("{", "").replace("}", "").upper()
+            )
         command.set_defaults(run=_step, step=step, argument="")
     check = commands.add_parser("check-params", help="check params.yaml and workflow/grid.yaml; every fault at once")
     check.set_defaults(run=_check)
@@ -60,12 +69,20 @@ def _parser() -> argparse.ArgumentParser:
     preset.add_argument("name", metavar="NAME", nargs="?")
     preset.set_defaults(run=_preset)
     plan = commands.add_parser("plan", help="cells, passes per image, estimated time and disk, before anything runs")
-    plan.add_argument("--write", action="store_true", help=f"write {estimates.FILE} too, by which Snakemake asks a cluster for time and memory")
+    plan.add_argument(
+        "--write",
+        action="store_true",
+        help=f"write {estimates.FILE} too, by which Snakemake asks a cluster for time and memory",
+    )
     plan.set_defaults(run=_plan)
     bridge = commands.add_parser("adopt", help="let Snakemake take over what DVC calls clean, and make the rest again")
-    bridge.add_argument("--dvc", action="store_true", help="the other direction: let DVC record a complete run of Snakemake")
+    bridge.add_argument(
+        "--dvc", action="store_true", help="the other direction: let DVC record a complete run of Snakemake"
+    )
     bridge.set_defaults(run=_adopt)
-    check = commands.add_parser("verify", help="compare the bytes of every artifact with dvc.lock, or with another clone")
+    check = commands.add_parser(
+        "verify", help="compare the bytes of every artifact with dvc.lock, or with another clone"
+    )
     check.add_argument("other", metavar="OTHER", nargs="?", help="the root of another clone of the project")
     check.set_defaults(run=_verify)
     return parser

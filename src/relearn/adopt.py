@@ -26,7 +26,9 @@ def take(params: Params) -> str:
     stages.check_written(params)
     nodes = grid.nodes(params)
     reasons = _judged(params, nodes)
-    _forget([name for item in nodes if reasons[item] for name in item.outputs])  # first, so that a kill adopts nothing stale
+    _forget(
+        [name for item in nodes if reasons[item] for name in item.outputs]
+    )  # first, so that a kill adopts nothing stale
     clean = [item for item in nodes if not reasons[item]]
     if clean:
         _snakemake("--cores", "1", "--quiet", "all", "--touch", "--force", "--", *(item.outputs[0] for item in clean))
@@ -45,12 +47,16 @@ def give(params: Params) -> str:
     nodes = grid.nodes(params)
     foreign = _foreign(nodes)
     if foreign:
-        raise Fault(f"{_some(foreign)} not as Snakemake left it; take over what DVC made with: relearn adopt; or delete it and run snakemake")
+        raise Fault(
+            f"{_some(foreign)} not as Snakemake left it; take over what DVC made with: relearn adopt; or delete it and run snakemake"
+        )
     if "Nothing to be done" not in _snakemake("--cores", "1", "--dry-run"):
         raise Fault("Snakemake has jobs to run (snakemake -n lists them); finish them first: snakemake --cores 8")
     other = [name for item in nodes for name in item.outputs if not _carries(params, item, name)]
     if other:
-        raise Fault(f"{_some(other)} made with other settings than params.yaml now has; delete and run: snakemake --cores 8")
+        raise Fault(
+            f"{_some(other)} made with other settings than params.yaml now has; delete and run: snakemake --cores 8"
+        )
     times = {name: os.stat(name) for item in nodes for name in item.outputs}
     _run("dvc", "commit", "--force", "--quiet")
     for name, was in times.items():  # DVC puts copies from its cache in their place, newer than Snakemake left them
@@ -65,7 +71,9 @@ def check(nodes: list[grid.Node]) -> None:
     """
     foreign = _foreign(nodes) if stages.LOCK.exists() and not os.environ.get(ADOPTING) else []
     if foreign:
-        raise Fault(f"{_some(foreign)} not as Snakemake left it, as after dvc repro, pull or checkout; let it judge first: relearn adopt")
+        raise Fault(
+            f"{_some(foreign)} not as Snakemake left it, as after dvc repro, pull or checkout; let it judge first: relearn adopt"
+        )
 
 
 def _judged(params: Params, nodes: list[grid.Node]) -> dict[grid.Node, str]:
@@ -74,7 +82,9 @@ def _judged(params: Params, nodes: list[grid.Node]) -> dict[grid.Node, str]:
     status = json.loads(_run("dvc", "status", "--json").strip().splitlines()[-1])
     reasons, stale = {}, set()
     for item in nodes:
-        reasons[item] = _reason(params, item, recorded, status) or ("made from these" if stale & set(item.inputs) else "")
+        reasons[item] = _reason(params, item, recorded, status) or (
+            "made from these" if stale & set(item.inputs) else ""
+        )
         if reasons[item]:
             stale |= set(item.outputs)
     return reasons
@@ -98,14 +108,18 @@ def _reason(params: Params, item: grid.Node, recorded: dict, status: dict) -> st
 
 def _carries(params: Params, item: grid.Node, name: str) -> bool:
     """Whether a file carries the settings of params.yaml; true of a file that carries none."""
-    if item.step not in ("prepare", "surrogate", "poison", "train", "evaluate") or not name.endswith((".json", ".safetensors")):
+    if item.step not in ("prepare", "surrogate", "poison", "train", "evaluate") or not name.endswith(
+        (".json", ".safetensors")
+    ):
         return True
     try:
         carried = (_header(name) if name.endswith(".safetensors") else records.read_json(name))["settings"]
     except (Fault, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
         return False
     step = "train" if item.step == "evaluate" else item.step
-    return records.settings_hash(carried) == records.settings_hash(grid.settings(params, step, **grid.coordinates(item.step, item.argument)))
+    return records.settings_hash(carried) == records.settings_hash(
+        grid.settings(params, step, **grid.coordinates(item.step, item.argument))
+    )
 
 
 def _header(name: str) -> dict:
@@ -155,7 +169,9 @@ def _run(program: str, *arguments: str) -> str:
     try:
         done = subprocess.run([program, *arguments], env=os.environ | {ADOPTING: "1"}, capture_output=True, text=True)
     except FileNotFoundError:
-        raise Fault(f"{program} is not installed here, and relearn adopt needs both engines; install it with: make install") from None
+        raise Fault(
+            f"{program} is not installed here, and relearn adopt needs both engines; install it with: make install"
+        ) from None
     if "cannot be locked" in done.stderr:
         raise Fault("Snakemake is running here, or was killed; wait for it, or: snakemake --unlock")
     if done.returncode:

@@ -70,7 +70,9 @@ def shrink(x: torch.Tensor, factor: int) -> torch.Tensor:
     return x if factor == 1 else F.avg_pool2d(x, factor)
 
 
-def colour_jitter(x: torch.Tensor, strength: float, hue: float, probability: float, generator: torch.Generator) -> torch.Tensor:
+def colour_jitter(
+    x: torch.Tensor, strength: float, hue: float, probability: float, generator: torch.Generator
+) -> torch.Tensor:
     """Brightness, contrast and saturation by factors in 1 ± `strength`, hue by ± `hue` turns, each image with `probability`.
 
     All but contrast are linear in colour, so one 3x3 matrix per image does them at once; hue turns the chroma plane of

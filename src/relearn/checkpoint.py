@@ -33,7 +33,7 @@ def _pack(value, tensors: dict):
 
 
 def _unpack(packed: dict, tensors: dict):
-    (kind, content), = packed.items()
+    ((kind, content),) = packed.items()
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":

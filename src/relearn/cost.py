@@ -23,7 +23,11 @@ def passes(params: Params, poison: str, images: int) -> float:
 def attacked(params: Params, poison: str) -> str | None:
     """The architecture, a name of params.yaml, that a poison is crafted on; None for one without."""
     surrogate = params.named("poisons", poison, "SurrogateName")
-    return params.settings("surrogates", surrogate)["arch"] if surrogate else params.named("poisons", poison, "ArchitectureName")
+    return (
+        params.settings("surrogates", surrogate)["arch"]
+        if surrogate
+        else params.named("poisons", poison, "ArchitectureName")
+    )
 
 
 def speed(params: Params, arch: str, height: int, width: int) -> tuple[float, int]:
@@ -50,5 +54,11 @@ def announced(params: Params, poison: str, train: Split) -> str:
     if not arch or not wanted:
         return f"poison {poison}: {count} images, no model"
     seconds = wanted * count / speed(params, arch, *train.images.shape[1:3])[0]
-    length = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.0f} h"
+    length = (
+        f"{seconds:.0f} s"
+        if seconds < 600
+        else f"{seconds / 60:.0f} min"
+        if seconds < 36_000
+        else f"{seconds / 3600:.0f} h"
+    )
     return f"poison {poison}: {count} images, {wanted:.0f} passes each through {arch}, at most about {length} at the speed of a few batches just timed"

@@ -46,7 +46,9 @@ class Craft:
     def model(self, arch: str, train: Split, generator: torch.Generator) -> Normalised:
         """A fresh model of an architecture of params.yaml, for poisons that train their own."""
         use, settings = self.architectures[arch]
-        return models.build(use, settings, images=train.images, classes=self.classes, generator=generator, device=self.device)
+        return models.build(
+            use, settings, images=train.images, classes=self.classes, generator=generator, device=self.device
+        )
 
     def trained_surrogate(self) -> Normalised:
         """The surrogate that params.yaml names, in evaluation mode, its weights fixed. Raises Fault without one."""
@@ -58,7 +60,9 @@ class Craft:
         """`count` checkpoints of the surrogate, evenly spread, the last one included, as `trained_surrogate`. Raises Fault for fewer."""
         found = [*self.earlier(), self.trained_surrogate()]
         if len(found) < count:
-            raise Fault(f"{self.label} asks for {count} checkpoints of its surrogate, which kept {len(found)}; say `checkpoints: {count}` there")
+            raise Fault(
+                f"{self.label} asks for {count} checkpoints of its surrogate, which kept {len(found)}; say `checkpoints: {count}` there"
+            )
         chosen = [found[math.ceil(len(found) * k / count) - 1] for k in range(1, count + 1)]
         return [model.eval().requires_grad_(False) for model in chosen]
 

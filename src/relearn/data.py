@@ -67,7 +67,9 @@ def subset(whole: Split, per_class: int | None, generator: torch.Generator) -> S
     for label in whole.labels.unique().tolist():
         of_class = torch.nonzero(whole.labels == label).flatten()
         if len(of_class) < per_class:
-            raise Fault(f"a subset of {per_class} images per class was asked for, but class {label} has {len(of_class)}")
+            raise Fault(
+                f"a subset of {per_class} images per class was asked for, but class {label} has {len(of_class)}"
+            )
         rows.append(of_class[torch.randperm(len(of_class), generator=generator)[:per_class]])
     return whole.pick(torch.cat(rows).sort().values)
 
@@ -104,7 +106,11 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> N
     """Write tensors as safetensors with `facts` as JSON in the header, under a temporary name first. Raises OSError for trouble with the disk."""
     with atomic(path) as temporary:
         try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"facts": json.dumps(facts, sort_keys=True)})
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()},
+                temporary,
+                {"facts": json.dumps(facts, sort_keys=True)},
+            )
         except SafetensorError as error:
             number = re.search(r"\(os error (\d+)\)", str(error))  # the only place where it says which
             raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else error from None

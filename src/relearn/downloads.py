@@ -49,7 +49,10 @@ def cifar(name: str, root: Path, train_per_class: int | None, test_per_class: in
 def _whole(self) -> bool:
     # torchvision's own check leaves out the class names, so an extraction cut short before them would never be repeated.
     files = [*self.train_list, *self.test_list, (self.meta["filename"], self.meta["md5"])]
-    return all(torchvision().datasets.utils.check_integrity(Path(self.root, self.base_folder, file), md5) for file, md5 in files)
+    return all(
+        torchvision().datasets.utils.check_integrity(Path(self.root, self.base_folder, file), md5)
+        for file, md5 in files
+    )
 
 
 def _drawn(part, per_class: int | None, seed: int) -> Split:

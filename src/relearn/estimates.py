@@ -25,15 +25,22 @@ def read(params: Params) -> dict[str, dict[str, int]]:
     if not isinstance(jobs, dict) or not all(map(_sound, jobs.values())):
         raise Fault(f"{FILE} is not what relearn writes there; delete it, or write it anew: relearn plan --write")
     if found.get("of") != _of(params):
-        print(f"relearn: {FILE} is of another params.yaml and is not used; write it anew with: relearn plan --write", file=sys.stderr)
+        print(
+            f"relearn: {FILE} is of another params.yaml and is not used; write it anew with: relearn plan --write",
+            file=sys.stderr,
+        )
         return {}
     return jobs
 
 
 def _sound(job) -> bool:
-    return isinstance(job, dict) and set(job) == KEYS and all(type(value) is int and value > 0 for value in job.values())
+    return (
+        isinstance(job, dict) and set(job) == KEYS and all(type(value) is int and value > 0 for value in job.values())
+    )
 
 
 def _of(params: Params) -> str:
     """A hash of what the estimates rest on."""
-    return settings_hash({section: content for section, content in params.raw.items() if section not in ("tables", "figures")})
+    return settings_hash(
+        {section: content for section, content in params.raw.items() if section not in ("tables", "figures")}
+    )

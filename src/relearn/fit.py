@@ -34,7 +34,14 @@ class Run:
     """
 
     def __init__(self, model, method, train: Split, recipe: dict, seeds: Seeds, probe: Probe, precision: str):
-        self.model, self.method, self.train, self.recipe, self.seeds, self.probe = model, method, train, recipe, seeds, probe
+        self.model, self.method, self.train, self.recipe, self.seeds, self.probe = (
+            model,
+            method,
+            train,
+            recipe,
+            seeds,
+            probe,
+        )
         self.device = train.images.device
         self.precision = precision
         self.steps_per_epoch = max(1, len(train) // recipe["batch"])
@@ -102,7 +109,9 @@ class Run:
         return {
             "model": {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()},
             "momentum": {
-                name: state[p]["momentum_buffer"].clone() for name, p in self.model.named_parameters() if state.get(p, {}).get("momentum_buffer") is not None
+                name: state[p]["momentum_buffer"].clone()
+                for name, p in self.model.named_parameters()
+                if state.get(p, {}).get("momentum_buffer") is not None
             },
             "sums": self.sums.clone(),
             "rates": dict(self.rates),
@@ -168,21 +177,39 @@ class Run:
         batch = self.recipe["batch"]
         rows = self._order[1][within * batch : (within + 1) * batch]
         generator = self.seeds.generator("augment", self.step, device=self.device)
-        return crop_and_flip(self.train.images[rows], self.recipe["crop_pad"], self.recipe["flip"], generator), self.train.labels[rows], generator
+        return (
+            crop_and_flip(self.train.images[rows], self.recipe["crop_pad"], self.recipe["flip"], generator),
+            self.train.labels[rows],
+            generator,
+        )
 
     def _schedule(self) -> float:
         return schedule.factor(self.step, self.steps, self.recipe["warmup_steps"])
 
     def _optimiser(self) -> torch.optim.SGD:
-        groups = [{"name": name, "params": list(module.parameters())} for name, module in self.model.layer_groups().items()]
+        groups = [
+            {"name": name, "params": list(module.parameters())} for name, module in self.model.layer_groups().items()
+        ]
         r = self.recipe
-        return torch.optim.SGD(groups, lr=r["lr"], momentum=r["momentum"], nesterov=r["nesterov"], weight_decay=r["weight_decay"])
+        return torch.optim.SGD(
+            groups, lr=r["lr"], momentum=r["momentum"], nesterov=r["nesterov"], weight_decay=r["weight_decay"]
+        )
 
 
 def fit(
-    model, method, train: Split, test: Split, recipe: dict, seeds: Seeds,
-    *, probe: Probe, precision: str, label: str, resume: Path | None = None, identity: str = "",
-) -> Fitted:  # fmt: skip
+    model,
+    method,
+    train: Split,
+    test: Split,
+    recipe: dict,
+    seeds: Seeds,
+    *,
+    probe: Probe,
+    precision: str,
+    label: str,
+    resume: Path | None = None,
+    identity: str = "",
+) -> Fitted:
     """Train `model` on `train` by `method`; both splits lie on the model's device.
 
     `recipe` holds the settings of `train:`. `test` is for monitoring alone: nothing is chosen by it. With `resume`, a

@@ -14,7 +14,9 @@ from relearn.errors import Fault
 from relearn.params import AXES, Params
 
 RESULTS = "results"
-SECTIONS = {"arch": "architectures"} | {name: f"{name}s" for name in ("dataset", "poison", "method", "surrogate", "table", "figure")}
+SECTIONS = {"arch": "architectures"} | {
+    name: f"{name}s" for name in ("dataset", "poison", "method", "surrogate", "table", "figure")
+}
 CELL = "{dataset}/{poison}/{arch}/{method}/{seed}"
 
 
@@ -27,15 +29,31 @@ class Step:
 
 
 def _in(folder: str, argument: str, **files: str) -> Step:
-    return Step(argument, {name: "/".join(filter(None, (RESULTS, folder, argument, file))) for name, file in files.items()})
+    return Step(
+        argument, {name: "/".join(filter(None, (RESULTS, folder, argument, file))) for name, file in files.items()}
+    )
 
 
 STEPS = {
     "sources": Step("{kind}", {"list": f"{RESULTS}/sources/{{kind}}.sha256"}),
     "prepare": _in("data", "{dataset}", train="train.safetensors", test="test.safetensors", info="data.json"),
-    "surrogate": _in("surrogates", "{dataset}/{surrogate}", model="model.safetensors", earlier="earlier.safetensors", info="surrogate.json"),
+    "surrogate": _in(
+        "surrogates",
+        "{dataset}/{surrogate}",
+        model="model.safetensors",
+        earlier="earlier.safetensors",
+        info="surrogate.json",
+    ),
     "poison": _in("poisons", "{dataset}/{poison}", train="train.safetensors", info="poison.json"),
-    "train": _in("runs", CELL, model="model.safetensors", history="history.csv", ticks="ticks.csv", embeddings="embeddings.csv", info="train.json"),
+    "train": _in(
+        "runs",
+        CELL,
+        model="model.safetensors",
+        history="history.csv",
+        ticks="ticks.csv",
+        embeddings="embeddings.csv",
+        info="train.json",
+    ),
     "evaluate": _in("metrics", CELL, record="record.json"),
     "aggregate": _in("summary", "", records="records.csv", histories="histories.csv", metrics="metrics.json"),
     "tabulate": Step("{table}", {suffix: f"{RESULTS}/tables/{{table}}.{suffix}" for suffix in ("csv", "md", "tex")}),
@@ -83,7 +101,9 @@ def coordinates(step: str, argument: str) -> dict[str, str]:
     names = [part[1:-1] for part in pattern.split("/")] if pattern else []
     values = argument.split("/") if argument else []
     if len(names) != len(values):
-        raise Fault(f"relearn {step} takes {pattern.replace('{', '').replace('}', '').upper() or 'no argument'}, found '{argument}'")
+        raise Fault(
+            f"relearn {step} takes {pattern.replace('{', '').replace('}', '').upper() or 'no argument'}, found '{argument}'"
+        )
     return dict(zip(names, values))
 
 
@@ -127,12 +147,16 @@ def node(params: Params, step: str, **coords) -> Node:
             params.settings(SECTIONS[coordinate], name)  # raises for a name that is not there
     inputs, sources, reads = _NEEDS[step](params, **coords)
     shared = registry.step_sources(step)
-    listed = [] if step == "sources" else [path("sources", "list", kind=step)]  # one file for the engines to watch, not twenty
+    listed = (
+        [] if step == "sources" else [path("sources", "list", kind=step)]
+    )  # one file for the engines to watch, not twenty
     return Node(
         step,
         STEPS[step].argument.format(**coords),
         tuple(map(str, (*inputs, *listed))),
-        tuple(registry.relative(file) for file in registry.sources(*shared, *sources) if not listed or file not in shared),
+        tuple(
+            registry.relative(file) for file in registry.sources(*shared, *sources) if not listed or file not in shared
+        ),
         tuple(key for key in reads if _has(params, key)),
         tuple(pattern.format(**coords) for pattern in STEPS[step].outputs.values()),
     )
@@ -140,9 +164,14 @@ def node(params: Params, step: str, **coords) -> Node:
 
 def nodes(params: Params) -> list[Node]:
     """Every node that the grid, tables and figures need, in an order in which they could run."""
-    coords: dict[str, list[dict]] = {step: [] for step in STEPS} | {"sources": [{"kind": step} for step in STEPS if step != "sources"]}
+    coords: dict[str, list[dict]] = {step: [] for step in STEPS} | {
+        "sources": [{"kind": step} for step in STEPS if step != "sources"]
+    }
     for item in cells(params):
-        named = (params.named(kind, name, "SurrogateName") for kind, name in (("poisons", item.poison), ("methods", item.method)))
+        named = (
+            params.named(kind, name, "SurrogateName")
+            for kind, name in (("poisons", item.poison), ("methods", item.method))
+        )
         coords["prepare"].append({"dataset": item.dataset})
         coords["surrogate"] += [{"dataset": item.dataset, "surrogate": surrogate} for surrogate in named if surrogate]
         coords["poison"].append({"dataset": item.dataset, "poison": item.poison})
@@ -173,7 +202,10 @@ def drawn_cells(params: Params, figure: str) -> list[Cell]:
 def values(params: Params, reads: tuple[str, ...]) -> dict:
     """The value of each dotted key in the file as it stands; None where a key is absent."""
     parts = {key: key.partition(".") for key in reads}
-    return {key: (params.raw.get(section) or {}).get(name) if name else params.raw.get(section) for key, (section, _, name) in parts.items()}
+    return {
+        key: (params.raw.get(section) or {}).get(name) if name else params.raw.get(section)
+        for key, (section, _, name) in parts.items()
+    }
 
 
 def settings(params: Params, step: str, **coords) -> dict:
@@ -190,7 +222,10 @@ def settings(params: Params, step: str, **coords) -> dict:
         return data | recipe | {"surrogate": own, "architecture": _entry(params, "architectures", own["arch"])}
     if step == "poison":
         return settings(params, "prepare", dataset=coords["dataset"]) | {"poison": _crafting(params, **coords)}
-    own = {kind: _entry(params, f"{kind}s", coords[short]) for kind, short in (("architecture", "arch"), ("method", "method"))}
+    own = {
+        kind: _entry(params, f"{kind}s", coords[short])
+        for kind, short in (("architecture", "arch"), ("method", "method"))
+    }
     own["method"] |= _surrogate(params, "methods", coords["method"], coords["dataset"], "taken_from")
     return settings(params, "poison", dataset=coords["dataset"], poison=coords["poison"]) | recipe | own
 
@@ -253,10 +288,18 @@ def _needs_surrogate(params: Params, dataset: str, surrogate: str):
 
 
 def _needs_poison(params: Params, dataset: str, poison: str):
-    inputs = [path("prepare", "train", dataset=dataset), *params.paths("poisons", poison), *_weights(params, "poisons", poison, dataset, "model", "earlier")]
+    inputs = [
+        path("prepare", "train", dataset=dataset),
+        *params.paths("poisons", poison),
+        *_weights(params, "poisons", poison, dataset, "model", "earlier"),
+    ]
     sources, reads = [params.entry("poisons", poison).path], ["compute", f"poisons.{poison}"]
     surrogate = params.named("poisons", poison, "SurrogateName")
-    arch = params.settings("surrogates", surrogate)["arch"] if surrogate else params.named("poisons", poison, "ArchitectureName")
+    arch = (
+        params.settings("surrogates", surrogate)["arch"]
+        if surrogate
+        else params.named("poisons", poison, "ArchitectureName")
+    )
     if arch:
         sources.append(params.entry("architectures", arch).path)
         reads.append(f"architectures.{arch}")
@@ -271,13 +314,21 @@ def _needs_train(params: Params, dataset: str, poison: str, arch: str, method: s
 
 
 def _needs_evaluate(params: Params, **coords):
-    inputs = [path("train", name, **coords) for name in ("model", "history", "info")] + [path("prepare", "test", dataset=coords["dataset"])]
-    return inputs, _needs_train(params, **coords)[1], ["compute", f"architectures.{coords['arch']}", f"methods.{coords['method']}"]
+    inputs = [path("train", name, **coords) for name in ("model", "history", "info")] + [
+        path("prepare", "test", dataset=coords["dataset"])
+    ]
+    return (
+        inputs,
+        _needs_train(params, **coords)[1],
+        ["compute", f"architectures.{coords['arch']}", f"methods.{coords['method']}"],
+    )
 
 
 def _needs_aggregate(params: Params):
     wanted = cells(params)
-    inputs = [path("evaluate", "record", **vars(item)) for item in wanted] + [path("train", "history", **vars(item)) for item in wanted]
+    inputs = [path("evaluate", "record", **vars(item)) for item in wanted] + [
+        path("train", "history", **vars(item)) for item in wanted
+    ]
     return inputs, [], ["compute", "train", "surrogates", *AXES, "grid"]
 
 
@@ -292,9 +343,15 @@ def _needs_plot(params: Params, figure: str):
     inputs += [path("train", name, **vars(item)) for item in drawn_cells(params, figure) for name in wanted]
     if "examples" in entry.arguments:
         pairs = dict.fromkeys((item.dataset, item.poison) for item in cells(params))
-        inputs += [path("prepare", "train", dataset=dataset) for dataset in dict.fromkeys(dataset for dataset, _ in pairs)]
+        inputs += [
+            path("prepare", "train", dataset=dataset) for dataset in dict.fromkeys(dataset for dataset, _ in pairs)
+        ]
         inputs += [path("poison", "train", dataset=dataset, poison=poison) for dataset, poison in pairs]
-    return inputs, [entry.path], [f"figures.{figure}", "grid"] if "examples" in entry.arguments else [f"figures.{figure}"]
+    return (
+        inputs,
+        [entry.path],
+        [f"figures.{figure}", "grid"] if "examples" in entry.arguments else [f"figures.{figure}"],
+    )
 
 
 _NEEDS = {step: globals()[f"_needs_{step}"] for step in STEPS}

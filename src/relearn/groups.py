@@ -49,7 +49,9 @@ def layer_groups(model: nn.Module, images: torch.Tensor, groups: Listed = None) 
     places = [calls[module].place for module in outputs.values()]
     for name, after, here, there in zip(parts, list(parts)[1:], places, places[1:]):
         if here > there:
-            raise Fault(f"groups: '{after}' returns before '{name}' in the forward pass; list them from shallow to deep")
+            raise Fault(
+                f"groups: '{after}' returns before '{name}' in the forward pass; list them from shallow to deep"
+            )
     return {name: Group(parameters, outputs[name]) for name, parameters in _owners(model, parts, names).items()}
 
 
@@ -79,11 +81,15 @@ def _given(groups: Mapping | Iterable, names: dict[nn.Module, str]) -> dict[str,
     def resolve(entry) -> list[nn.Module]:
         if isinstance(entry, nn.Module):
             if entry not in names:
-                raise Fault(f"groups: a {type(entry).__name__} that is no part of the model; name modules of the model, as model.named_modules() does")
+                raise Fault(
+                    f"groups: a {type(entry).__name__} that is no part of the model; name modules of the model, as model.named_modules() does"
+                )
             return [entry]
         if isinstance(entry, str):
             if entry not in modules:
-                raise Fault(f"groups: no module '{entry}' in the model; {nearest(entry, [name for name in modules if name])}")
+                raise Fault(
+                    f"groups: no module '{entry}' in the model; {nearest(entry, [name for name in modules if name])}"
+                )
             return [modules[entry]]
         return [module for item in entry for module in resolve(item)]
 
@@ -93,7 +99,9 @@ def _given(groups: Mapping | Iterable, names: dict[nn.Module, str]) -> dict[str,
     for label, part in zip(labels, parts):
         for inner in (inner for module in part for inner in module.modules()):
             if inner in seen:
-                raise Fault(f"groups: '{names[inner]}' is in '{seen[inner]}' and again in '{label}'; every module goes into one group")
+                raise Fault(
+                    f"groups: '{names[inner]}' is in '{seen[inner]}' and again in '{label}'; every module goes into one group"
+                )
             seen[inner] = label
     return dict(zip(labels, parts))
 
@@ -107,7 +115,9 @@ def _found(model: nn.Module, calls: dict[nn.Module, Call], names: dict[nn.Module
     while len(whole := [unit for unit in units if _learns(unit)]) == 1 and _opens(whole[0], calls):  # a wrapper
         units = _inside(whole[0], calls)
     if len(whole) < 2:
-        raise Fault(f"no layer groups found in this {type(model).__name__}; give groups=[...], modules or their names from shallow to deep")
+        raise Fault(
+            f"no layer groups found in this {type(model).__name__}; give groups=[...], modules or their names from shallow to deep"
+        )
     head = whole[-1]
     units = units[: units.index(head)]
     while sum(map(_learns, units)) < ENOUGH and (closed := [unit for unit in units if _opens(unit, calls)]):
@@ -173,10 +183,14 @@ def _output(name: str, part: list[nn.Module], calls: dict[nn.Module, Call], name
     if measurable:
         return max(measurable, key=lambda module: calls[module].place)
     found = [f"'{names[module]}' is called {calls[module].times if module in calls else 0} times" for module in part]
-    raise Fault(f"layer group '{name}': no module that is called once and gives a tensor ({', '.join(found)}); give groups=[...] with other modules")
+    raise Fault(
+        f"layer group '{name}': no module that is called once and gives a tensor ({', '.join(found)}); give groups=[...] with other modules"
+    )
 
 
-def _owners(model: nn.Module, parts: dict[str, list[nn.Module]], names: dict[nn.Module, str]) -> dict[str, list[nn.Parameter]]:
+def _owners(
+    model: nn.Module, parts: dict[str, list[nn.Module]], names: dict[nn.Module, str]
+) -> dict[str, list[nn.Parameter]]:
     owner: dict[nn.Parameter, str] = {}
     for group, part in parts.items():
         for parameter in (parameter for module in part for parameter in module.parameters()):
@@ -184,8 +198,15 @@ def _owners(model: nn.Module, parts: dict[str, list[nn.Module]], names: dict[nn.
     for path, parameter in model.named_parameters():
         if parameter not in owner:  # it may hang on a module around groups
             around = path.rpartition(".")[0]
-            within = [group for group, part in parts.items() for module in part if not around or names[module].startswith(f"{around}.")]
+            within = [
+                group
+                for group, part in parts.items()
+                for module in part
+                if not around or names[module].startswith(f"{around}.")
+            ]
             if not within:
-                raise Fault(f"parameter '{path}' is in no layer group; give groups=[...] with module '{around}' in one of them")
+                raise Fault(
+                    f"parameter '{path}' is in no layer group; give groups=[...] with module '{around}' in one of them"
+                )
             owner[parameter] = within[0]
     return {group: [parameter for parameter in model.parameters() if owner[parameter] == group] for group in parts}

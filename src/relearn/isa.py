@@ -21,7 +21,10 @@ def pin(name: str) -> None:
     same, it would be killed. `cpu_capability` in the job's run.json has what was used.
     """
     if name == "avx2" and not _has_avx2():
-        print("relearn: compute.isa is avx2, which this processor does not have; it computes natively, to other bytes", file=sys.stderr)
+        print(
+            "relearn: compute.isa is avx2, which this processor does not have; it computes natively, to other bytes",
+            file=sys.stderr,
+        )
         return
     os.environ.update(PINS[name])
 
@@ -29,4 +32,6 @@ def pin(name: str) -> None:
 def _has_avx2() -> bool:
     if platform.machine() not in X86:
         return False
-    return not PROCESSOR.exists() or "avx2" in PROCESSOR.read_text().split()  # systems without that file run on none that lacks it
+    return (
+        not PROCESSOR.exists() or "avx2" in PROCESSOR.read_text().split()
+    )  # systems without that file run on none that lacks it

@@ -51,14 +51,23 @@ def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 
 def build(
-    arch: str, settings: dict, *, images: torch.Tensor, classes: int, generator: torch.Generator, device: str, size: tuple[int, int] | None = None
-) -> Normalised:  # fmt: skip
+    arch: str,
+    settings: dict,
+    *,
+    images: torch.Tensor,
+    classes: int,
+    generator: torch.Generator,
+    device: str,
+    size: tuple[int, int] | None = None,
+) -> Normalised:
     """The registered architecture, initialised from `generator`, normalised by the statistics of `images`, on `device`.
 
     `size` (H, W) is that of the images as it will see them, null for that of `images`. Raises Fault when the architecture refuses it.
     """
     size = size or tuple(images.shape[1:3])
-    with torch.random.fork_rng(devices=[]):  # torch's constructors draw from global randomness; what they draw is replaced
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # torch's constructors draw from global randomness; what they draw is replaced
         network = registry.load("architectures", arch)(classes, size, **settings)
     initialise(network, generator)
     model = Normalised(network, *channel_statistics(images))
@@ -70,14 +79,20 @@ def weights(model: Normalised) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
 
 
-def rebuild(arch: str, settings: dict, tensors: dict[str, torch.Tensor], *, classes: int, size, device: str) -> Normalised:
+def rebuild(
+    arch: str, settings: dict, tensors: dict[str, torch.Tensor], *, classes: int, size, device: str
+) -> Normalised:
     """The model whose `weights` are `tensors`. Raises Fault when they are not of this architecture and these settings."""
     with torch.random.fork_rng(devices=[]):
-        model = Normalised(registry.load("architectures", arch)(classes, tuple(size), **settings), torch.zeros(3), torch.ones(3))
+        model = Normalised(
+            registry.load("architectures", arch)(classes, tuple(size), **settings), torch.zeros(3), torch.ones(3)
+        )
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise Fault(f"the stored weights are not of {arch} with {settings}: {str(error).splitlines()[-1].strip()}; run train again") from None
+        raise Fault(
+            f"the stored weights are not of {arch} with {settings}: {str(error).splitlines()[-1].strip()}; run train again"
+        ) from None
     return model.to(device=device, memory_format=torch.channels_last)
 
 
@@ -97,7 +112,9 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
         elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
             nn.init.ones_(module.weight)
         elif own:
-            raise Fault(f"no initialisation is known for layer '{name}' ({type(module).__name__}); add it to models.initialise")
+            raise Fault(
+                f"no initialisation is known for layer '{name}' ({type(module).__name__}); add it to models.initialise"
+            )
         if own and getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
 
@@ -105,4 +122,6 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
 def smallest_side(size: tuple[int, int], least: int, arch: str) -> None:
     """Raises Fault when an image of `size` (H, W) is smaller than `arch` can take."""
     if min(size) < least:
-        raise Fault(f"{arch} needs images of at least {least}x{least}, found {size[0]}x{size[1]}; choose a larger size or another arch")
+        raise Fault(
+            f"{arch} needs images of at least {least}x{least}, found {size[0]}x{size[1]}; choose a larger size or another arch"
+        )

@@ -49,7 +49,9 @@ class Surrogate:
     arch: "ArchitectureName"
     epochs: "Count | None" = None
     seed: "Index" = 0
-    checkpoints: "Count" = 1  # how many of its training, evenly spread and the last included, attacks on an ensemble get
+    checkpoints: "Count" = (
+        1  # how many of its training, evenly spread and the last included, attacks on an ensemble get
+    )
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ class Params:
     @property
     def architectures(self) -> dict[str, tuple[str, dict]]:
         """The registered name and the settings of every entry of `architectures:`."""
-        return {name: (self.entry("architectures", name).name, self.settings("architectures", name)) for name in self.names("architectures")}
+        return {
+            name: (self.entry("architectures", name).name, self.settings("architectures", name))
+            for name in self.names("architectures")
+        }
 
     def names(self, section: str) -> list[str]:
         """The names in a section, in the order of the file."""
@@ -133,7 +138,9 @@ def load(path: Path = FILE) -> Params:
     try:
         raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
     except FileNotFoundError:
-        raise Fault(f"there is no {path} here; run this in the root of the project, or take one with: relearn preset quickstart") from None
+        raise Fault(
+            f"there is no {path} here; run this in the root of the project, or take one with: relearn preset quickstart"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Fault(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     found = faults(raw)
@@ -153,7 +160,9 @@ def faults(raw) -> list[str]:
     found += [f"section '{key}' is missing or empty" for key in (*AXES, "grid") if not raw.get(key)]
     wrong = [key for key in sections if not isinstance(raw.get(key) or {}, dict)]
     if wrong:
-        return found + [f"{key} must be a mapping of names to settings, found {type(raw[key]).__name__}" for key in wrong]
+        return found + [
+            f"{key} must be a mapping of names to settings, found {type(raw[key]).__name__}" for key in wrong
+        ]
     found += _setting_faults("compute", schema(Compute), raw.get("compute") or {}, raw)
     found += _setting_faults("train", schema(Recipe), raw.get("train") or {}, raw)
     for name, settings in (raw.get("surrogates") or {}).items():
@@ -185,7 +194,11 @@ def _entry_faults(kind: str, name, settings, raw: dict) -> list[str]:
 def _setting_faults(where: str, declared: tuple[Setting, ...], given: dict, raw: dict) -> list[str]:
     by_name = {s.name: s for s in declared}
     found = [f"{where}: unknown setting '{key}'; {nearest(key, by_name)}" for key in given if key not in by_name]
-    found += [f"{where}: setting '{s.name}' is missing" for s in declared if s.default is registry.REQUIRED and s.name not in given]
+    found += [
+        f"{where}: setting '{s.name}' is missing"
+        for s in declared
+        if s.default is registry.REQUIRED and s.name not in given
+    ]
     for key in by_name.keys() & given.keys():
         fault = by_name[key].fault(given[key])
         if fault:
@@ -209,13 +222,21 @@ def _block_faults(where: str, block, raw: dict) -> list[str]:
         if values == "all" and axis != "seeds":
             continue
         if not isinstance(values, list) or not values:
-            found.append(f"{where}.{axis} must be a list of at least one{'' if axis == 'seeds' else ', or all'}, found {values!r}")
+            found.append(
+                f"{where}.{axis} must be a list of at least one{'' if axis == 'seeds' else ', or all'}, found {values!r}"
+            )
             continue
         if axis == "seeds":
-            found += [f"{where}.seeds: a seed is a whole number, 0 or more, found {v!r}" for v in values if type(v) is not int or v < 0]
+            found += [
+                f"{where}.seeds: a seed is a whole number, 0 or more, found {v!r}"
+                for v in values
+                if type(v) is not int or v < 0
+            ]
             continue
         known = list(raw.get(axis) or {})  # a list, because what stands there may be anything, also unhashable
-        found += [f"unknown {axis.removesuffix('s')} {v!r} in {where}; {nearest(v, known)}" for v in values if v not in known]
+        found += [
+            f"unknown {axis.removesuffix('s')} {v!r} in {where}; {nearest(v, known)}" for v in values if v not in known
+        ]
     return found
 
 

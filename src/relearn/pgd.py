@@ -27,7 +27,9 @@ def descend(
     direction, project = BALLS[norm]
     for _ in range(steps):
         delta = delta.detach().requires_grad_(True)
-        gradient = sum(torch.autograd.grad(objective((images + delta).clamp(0, 255) / 255), delta)[0] for objective in objectives)
+        gradient = sum(
+            torch.autograd.grad(objective((images + delta).clamp(0, 255) / 255), delta)[0] for objective in objectives
+        )
         delta = project(delta.detach() - step_size * direction(gradient), epsilon)
     return delta.detach()
 
@@ -44,7 +46,10 @@ def _lengths(x: torch.Tensor) -> torch.Tensor:
     return x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-BALLS = {"linf": (torch.sign, lambda delta, epsilon: delta.clamp(-epsilon, epsilon)), "l2": (_unit, _shorten)}  # direction of a step, projection
+BALLS = {
+    "linf": (torch.sign, lambda delta, epsilon: delta.clamp(-epsilon, epsilon)),
+    "l2": (_unit, _shorten),
+}  # direction of a step, projection
 
 
 def shifted(labels: torch.Tensor, classes: int, shift: int) -> torch.Tensor:

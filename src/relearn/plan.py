@@ -10,7 +10,11 @@ from relearn.seeding import deterministic
 
 STARTUP_SECONDS = 4.0  # of a job: Python, torch and the engine's own part
 UNKNOWN_SIZE = (60_000, 32, 32)  # images, height, width assumed of a data set that is not prepared yet
-HELD = {"surrogate": 3, "poison": 12, "train": 3}  # steps that are estimated, and how many copies of the data set's bytes a job holds at once
+HELD = {
+    "surrogate": 3,
+    "poison": 12,
+    "train": 3,
+}  # steps that are estimated, and how many copies of the data set's bytes a job holds at once
 MARGIN = 2.0  # what is asked for, over what is expected
 LEAST_MINUTES = 10  # and these on top: queues, start, a slower node
 
@@ -27,7 +31,14 @@ def plan(params: Params, write: bool = False) -> str:
     speeds: dict = {}
     costs = {node: _cost(params, node, sizes, speeds) for node in nodes}
     if write:
-        estimates.write(params, {node.command: _request(node, seconds, sizes) for node, (_, seconds, _) in costs.items() if node.step in HELD})
+        estimates.write(
+            params,
+            {
+                node.command: _request(node, seconds, sizes)
+                for node, (_, seconds, _) in costs.items()
+                if node.step in HELD
+            },
+        )
     rows = []
     for step in grid.STEPS:
         items = [cost for node, cost in costs.items() if node.step == step]
@@ -36,7 +47,9 @@ def plan(params: Params, write: bool = False) -> str:
             rows.append((step, len(items), passes / len(items), seconds / 3600, disk / 2**20))
     lines = [f"{len(cells)} cells, {len(nodes)} jobs on {devices.choose()}"]
     lines.append(f"{'step':<10} {'jobs':>6} {'passes per image':>17} {'hours':>8} {'MB':>9}")
-    lines += [f"{step:<10} {jobs:>6} {passes:>17.1f} {hours:>8.2f} {disk:>9.0f}" for step, jobs, passes, hours, disk in rows]
+    lines += [
+        f"{step:<10} {jobs:>6} {passes:>17.1f} {hours:>8.2f} {disk:>9.0f}" for step, jobs, passes, hours, disk in rows
+    ]
     jobs, hours, disk = (sum(row[k] for row in rows) for k in (1, 3, 4))
     lines.append(f"{'all':<10} {jobs:>6} {'':>17} {hours:>8.2f} {disk:>9.0f}")
     lines.append("hours are of one job at a time; divide by the jobs that really run side by side")
@@ -44,7 +57,9 @@ def plan(params: Params, write: bool = False) -> str:
     if unknown:
         lines.append(f"not prepared yet, taken as {UNKNOWN_SIZE[0]} images of 32x32: {', '.join(unknown)}")
     if write:
-        lines.append(f"wrote {estimates.FILE}: the time and memory Snakemake asks for, {MARGIN:g} times what jobs are expected to need here")
+        lines.append(
+            f"wrote {estimates.FILE}: the time and memory Snakemake asks for, {MARGIN:g} times what jobs are expected to need here"
+        )
     return "\n".join(lines)
 
 
@@ -52,7 +67,10 @@ def _request(node: grid.Node, seconds: float, sizes: dict) -> dict[str, int]:
     """Minutes and megabytes to ask a cluster for: beside its data a job needs what this process did to train each architecture."""
     images, height, width = sizes[grid.coordinates(node.step, node.argument)["dataset"]]
     data = HELD[node.step] * images * height * width * 3 / 2**20
-    return {"runtime": math.ceil(LEAST_MINUTES + MARGIN * seconds / 60), "mem_mb": math.ceil(MARGIN * (peak_memory_mb() + data) / 100) * 100}
+    return {
+        "runtime": math.ceil(LEAST_MINUTES + MARGIN * seconds / 60),
+        "mem_mb": math.ceil(MARGIN * (peak_memory_mb() + data) / 100) * 100,
+    }
 
 
 def _cost(params: Params, node: grid.Node, sizes: dict, speeds: dict) -> tuple[float, float, float]:

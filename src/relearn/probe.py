@@ -49,18 +49,27 @@ class Probe:
         Raises Fault for items of another kind, of several sizes, or that change from one reading to the next.
         """
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise Fault(f"the probe set is drawn from a data set with a length and items by number, found a {type(dataset).__name__}")
+            raise Fault(
+                f"the probe set is drawn from a data set with a length and items by number, found a {type(dataset).__name__}"
+            )
         targets = getattr(dataset, "targets", None)
         targets = [dataset[row][1] for row in range(len(dataset))] if targets is None else targets
         rows, reference = balanced(torch.as_tensor(targets), size, generator)
         items = [dataset[row] for row in rows.tolist()]
         images = [image for image, _ in items]
-        kinds = {f"{image.dtype} {tuple(image.shape)}" if torch.is_tensor(image) else type(image).__name__ for image in images}
+        kinds = {
+            f"{image.dtype} {tuple(image.shape)}" if torch.is_tensor(image) else type(image).__name__
+            for image in images
+        }
         if len(kinds) > 1 or not torch.is_tensor(images[0]) or not images[0].is_floating_point():
             found = ", ".join(sorted(kinds)[:3])
-            raise Fault(f"images of the probe set must be float tensors of one size, found {found}; give the data set the transform of test time")
+            raise Fault(
+                f"images of the probe set must be float tensors of one size, found {found}; give the data set the transform of test time"
+            )
         if not all(torch.equal(dataset[row][0], image) for row, image in zip(rows[:8].tolist(), images)):
-            raise Fault("images of the probe set change from one reading to the next; give the data set the transform of test time")
+            raise Fault(
+                "images of the probe set change from one reading to the next; give the data set the transform of test time"
+            )
         return cls(torch.stack(images), torch.tensor([int(label) for _, label in items]), reference)
 
     def measure(self, model, view=lambda x: x, groups: dict | None = None) -> Reading:
@@ -83,9 +92,14 @@ class Probe:
         means = torch.stack([features[reference & (labels == label)].mean(0) for label in shown])
         rows = torch.cat([torch.nonzero(~reference & (labels == label)).flatten()[:images] for label in shown])
         points = (features[rows] - means.mean(0)) @ principal_axes(means)
-        return [{"group": group, "label": label, "x": x, "y": y} for label, (x, y) in zip(labels[rows].tolist(), points.tolist())]
+        return [
+            {"group": group, "label": label, "x": x, "y": y}
+            for label, (x, y) in zip(labels[rows].tolist(), points.tolist())
+        ]
 
-    def activations(self, model, view=lambda x: x, groups: dict | None = None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def activations(
+        self, model, view=lambda x: x, groups: dict | None = None
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Activations (N, D) float32 of each layer group, pooled, and the logits (N, K), of the whole probe set.
 
         One forward pass in evaluation mode, without augmentation; the model stays as it was. `groups` says whose output is
@@ -96,13 +110,17 @@ class Probe:
 
         def keep(name: str, out) -> None:
             if not torch.is_tensor(out):
-                raise Fault(f"layer group '{name}': its output is a {type(out).__name__}, not a tensor; name modules whose output is one")
+                raise Fault(
+                    f"layer group '{name}': its output is a {type(out).__name__}, not a tensor; name modules whose output is one"
+                )
             features = pooled(out.float())
             # a later operation in place must not reach what is kept here
             kept.setdefault(name, []).append(features.clone() if features.data_ptr() == out.data_ptr() else features)
 
         groups = model.layer_groups() if groups is None else groups
-        hooks = [group.register_forward_hook(lambda _, __, out, name=name: keep(name, out)) for name, group in groups.items()]
+        hooks = [
+            group.register_forward_hook(lambda _, __, out, name=name: keep(name, out)) for name, group in groups.items()
+        ]
         try:
             scores = metrics.logits(model, self.images, view)
         finally:
@@ -111,7 +129,9 @@ class Probe:
         features = {name: torch.cat(kept.get(name, [scores[:0]])) for name in groups}
         for name, found in features.items():
             if len(found) != len(self.labels):
-                raise Fault(f"layer group '{name}' gave {len(found)} activations for {len(self.labels)} images; name modules called once, batch first")
+                raise Fault(
+                    f"layer group '{name}' gave {len(found)} activations for {len(self.labels)} images; name modules called once, batch first"
+                )
         return features, scores
 
 

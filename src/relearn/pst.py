@@ -35,14 +35,26 @@ class PST:
     """
 
     def __init__(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, data, *, steps_per_epoch: int, scheduler=None,
-        groups: Listed = None, probe: int = 2000, snapshots: int = 3, seed: int = 0, **settings,
-    ):  # fmt: skip
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        data,
+        *,
+        steps_per_epoch: int,
+        scheduler=None,
+        groups: Listed = None,
+        probe: int = 2000,
+        snapshots: int = 3,
+        seed: int = 0,
+        **settings,
+    ):
         for name in settings:
             if name not in SETTINGS:
                 raise Fault(f"pst: no setting '{name}'; {nearest(name, SETTINGS)}")
         if steps_per_epoch < 1 or snapshots < 1:
-            raise Fault(f"pst: steps_per_epoch and snapshots must be 1 or more, found {steps_per_epoch} and {snapshots}")
+            raise Fault(
+                f"pst: steps_per_epoch and snapshots must be 1 or more, found {steps_per_epoch} and {snapshots}"
+            )
         self.model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped: its names, and the hooks it calls
         self.optimizer, self.scheduler = optimizer, scheduler
         self.steps_per_epoch, self.snapshots = steps_per_epoch, snapshots
@@ -53,7 +65,9 @@ class PST:
         self.staging = Staging(list(self.groups), **settings | {"keep": tuple(settings.get("keep", SETTINGS["keep"]))})
         most = len(self.groups) - 1
         if not all(1 <= kept <= most for kept in self.staging.keep):
-            raise Fault(f"pst: keep says how many of the deepest groups keep their rate, 1 to {most} here, found {list(self.staging.keep)}")
+            raise Fault(
+                f"pst: keep says how many of the deepest groups keep their rate, 1 to {most} here, found {list(self.staging.keep)}"
+            )
         # parameters that the user has frozen stay so
         self.learning = {name: [p for p in group.parameters if p.requires_grad] for name, group in self.groups.items()}
         self.count = self.iterations = 0
@@ -78,7 +92,9 @@ class PST:
             yield epoch
             if self._within:
                 done = self.count - epoch * self.steps_per_epoch
-                raise Fault(f"pst: the loop over batches ended after {done} steps, steps_per_epoch is {self.steps_per_epoch}; give len(loader)")
+                raise Fault(
+                    f"pst: the loop over batches ended after {done} steps, steps_per_epoch is {self.steps_per_epoch}; give len(loader)"
+                )
 
     def step(self) -> bool:
         """Count an optimiser step and look if it is time; True when the epoch is over, also by a roll-back: leave the loop over batches.
@@ -86,7 +102,9 @@ class PST:
         The last call for a batch, after a scheduler that steps with every batch. Raises Fault when called outside an epoch of `epochs`.
         """
         if not self._within:
-            raise Fault("pst: step() outside an epoch: loop `for epoch in pst.epochs(n)`, and over batches until `pst.step()` is True")
+            raise Fault(
+                "pst: step() outside an epoch: loop `for epoch in pst.epochs(n)`, and over batches until `pst.step()` is True"
+            )
         self.count += 1
         self.iterations += 1
         gone_back = self.staging.due(self.count, self.steps_per_epoch) and self._look()
@@ -110,16 +128,23 @@ class PST:
         if self._read is None or self._read[0] != now:
             device = next(self.model.parameters()).device.type
             outputs = {name: group.output for name, group in self.groups.items()}
-            with torch.autocast(device, enabled=False):  # under the user's, weights cast here would be kept without a gradient
+            with torch.autocast(
+                device, enabled=False
+            ):  # under the user's, weights cast here would be kept without a gradient
                 self._read = now, self.probe.measure(self.model, groups=outputs)
         return self._read[1]
 
     def state_dict(self) -> dict:
         """What a resumed run needs beside the states of model, optimiser and scheduler; torch.load(weights_only=True) reads it."""
         return {
-            "groups": list(self.groups), "staging": self.staging.state(), "count": self.count, "iterations": self.iterations,
-            "gone_back": self._gone_back, "ticks": list(self.ticks), "kept": [dict(snapshot) for snapshot in self.kept],
-        }  # fmt: skip
+            "groups": list(self.groups),
+            "staging": self.staging.state(),
+            "count": self.count,
+            "iterations": self.iterations,
+            "gone_back": self._gone_back,
+            "ticks": list(self.ticks),
+            "kept": [dict(snapshot) for snapshot in self.kept],
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Take back what `state_dict` gave. Raises Fault when it is of other layer groups."""
@@ -140,7 +165,9 @@ class PST:
             self._restore(self.kept[-1])
             self._set_rates()
         acm = {f"acm_{name}": value for name, value in reading.acm.items()}
-        after = {"next_step": self.count, "next_stage": self.stage} | {f"rate_{name}": rate for name, rate in self.rates.items()}
+        after = {"next_step": self.count, "next_stage": self.stage} | {
+            f"rate_{name}": rate for name, rate in self.rates.items()
+        }
         self.ticks.append(before | {"probe_accuracy": reading.accuracy} | acm | after)
         return decision == "next"
 
@@ -156,7 +183,9 @@ class PST:
     def _restore(self, snapshot: dict) -> None:
         for name, tensor in self._tensors().items():
             tensor.copy_(snapshot["tensors"][name])
-        self.optimizer.load_state_dict(copy.deepcopy(snapshot["optimizer"]))  # it would go on writing into what it is given
+        self.optimizer.load_state_dict(
+            copy.deepcopy(snapshot["optimizer"])
+        )  # it would go on writing into what it is given
         self.count, self._gone_back = snapshot["count"], True
 
     def _set_rates(self) -> None:
@@ -185,7 +214,9 @@ class PST:
         self._slowed = []
 
     def _schedule(self) -> dict:
-        groups = [{name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups]
+        groups = [
+            {name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups
+        ]
         return {"optimizer": groups, "scheduler": self.scheduler.state_dict() if self.scheduler else None}
 
     def _set_schedule(self, schedule: dict) -> None:

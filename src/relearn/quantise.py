@@ -63,11 +63,18 @@ def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tenso
             f"it must be float32 (N or classes, {', '.join(map(str, images.shape[1:]))})"
         )
     if len(rows) and (rows.min() < 0 or rows.max() >= len(delta)):
-        raise Fault(f"the perturbation has {len(delta)} rows, but an image asks for row {int(rows.min() if rows.min() < 0 else rows.max())}")
+        raise Fault(
+            f"the perturbation has {len(delta)} rows, but an image asks for row {int(rows.min() if rows.min() < 0 else rows.max())}"
+        )
     bad = sum(int((~torch.isfinite(part)).sum()) for part in delta.split(CHUNK))
     if bad:
         raise Fault(f"the perturbation has {bad} values that are not finite")
-    _check(max(float(norms(part, budget.norm, budget.free).max()) for part in delta.split(CHUNK)), budget, SLACK, when="before rounding")
+    _check(
+        max(float(norms(part, budget.norm, budget.free).max()) for part in delta.split(CHUNK)),
+        budget,
+        SLACK,
+        when="before rounding",
+    )
     poisoned = torch.empty_like(images)
     clipped, found, most = 0, 0.0, math.floor(budget.value)
     for begin in range(0, len(images), CHUNK):
@@ -85,7 +92,9 @@ def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tenso
     slack = math.sqrt(images[0].numel()) if budget.norm == "l2" else 0.0
     _check(found, budget, slack, "after rounding")
     if budget.value > 0 and torch.equal(images, poisoned):
-        raise Fault(f"the perturbation changes no pixel after rounding (declared budget: {budget.norm} {budget.value}); check its units, 1/255")
+        raise Fault(
+            f"the perturbation changes no pixel after rounding (declared budget: {budget.norm} {budget.value}); check its units, 1/255"
+        )
     return poisoned, measured
 
 

@@ -29,7 +29,9 @@ def atomic(path: Path):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / path.name
         yield temporary
-        temporary.chmod(folder.stat().st_mode & 0o666)  # what the umask gives; safetensors lets no one but the owner read
+        temporary.chmod(
+            folder.stat().st_mode & 0o666
+        )  # what the umask gives; safetensors lets no one but the owner read
         os.replace(temporary, path)
     except OSError as error:
         if error.filename is None or Path(error.filename).is_relative_to(folder):
@@ -103,7 +105,12 @@ def fingerprint(device: str) -> dict:
     import torch
 
     git = shutil.which("git")
-    commit = git and subprocess.run([git, "rev-parse", "--verify", "--quiet", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    commit = (
+        git
+        and subprocess.run(
+            [git, "rev-parse", "--verify", "--quiet", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+        ).stdout.strip()
+    )
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -28,7 +28,9 @@ Count = int  #: a whole number, 1 or more
 Index = int  #: a whole number, 0 or more
 ArchitectureName = str  #: an entry of `architectures:` in params.yaml
 SurrogateName = str  #: an entry of `surrogates:` in params.yaml
-CellName = str  #: a cell of the grid, DATASET/POISON/ARCH/METHOD/SEED; a figure that has a list of them reads their runs
+CellName = (
+    str  #: a cell of the grid, DATASET/POISON/ARCH/METHOD/SEED; a figure that has a list of them reads their runs
+)
 InputPath = str  #: a file or folder of the user's; both engines watch it
 
 
@@ -121,7 +123,9 @@ def entries(kind: str) -> dict[str, Entry]:
                 continue
             entry = _entry(kind, path, node)
             if entry.name in found:
-                raise Fault(f"{kind}: '{entry.name}' is registered twice, in {found[entry.name].path.name} and {path.name}")
+                raise Fault(
+                    f"{kind}: '{entry.name}' is registered twice, in {found[entry.name].path.name} and {path.name}"
+                )
             found[entry.name] = entry
     return dict(sorted(found.items()))
 
@@ -198,7 +202,9 @@ def _entry(kind: str, path: Path, node) -> Entry:
 def _constructor(path: Path, node: ast.ClassDef) -> ast.FunctionDef:
     found = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
     if found is None:
-        raise Fault(f"{path.name}: class {node.name} needs its own __init__; its keyword-only arguments are its settings")
+        raise Fault(
+            f"{path.name}: class {node.name} needs its own __init__; its keyword-only arguments are its settings"
+        )
     return found
 
 
@@ -224,7 +230,11 @@ def _fault(annotation: ast.expr, value) -> str | None:
     if isinstance(annotation, ast.BinOp):  # X | None
         return None if value is None else _fault(annotation.left, value)
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
-        choices = list(ast.literal_eval(annotation.slice)) if isinstance(annotation.slice, ast.Tuple) else [ast.literal_eval(annotation.slice)]
+        choices = (
+            list(ast.literal_eval(annotation.slice))
+            if isinstance(annotation.slice, ast.Tuple)
+            else [ast.literal_eval(annotation.slice)]
+        )
         return None if value in choices else f"found {value!r}; {nearest(value, choices)}"
     if isinstance(annotation, ast.Subscript):  # list[X]
         if not isinstance(value, list):

@@ -19,10 +19,16 @@ METADATA = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
 }
-TEX = str.maketrans({
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
-    **{sign: f"\\{sign}" for sign in "_%&#${}"},
-})  # fmt: skip
+TEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "–": "--",
+        **{sign: f"\\{sign}" for sign in "_%&#${}"},
+    }
+)
 
 
 def render(frame: pandas.DataFrame) -> dict[str, str]:
@@ -114,5 +120,13 @@ def _markdown(header: list[str], rows: list[list[str]], texts: list[bool]) -> st
 def _tex(header: list[str], rows: list[list[str]], texts: list[bool]) -> str:
     head, *body = (" & ".join(cell.translate(TEX) for cell in line) + r" \\" for line in [header, *rows])
     columns = "".join("l" if text else "r" for text in texts)
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    lines = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
     return "\n".join(lines) + "\n"

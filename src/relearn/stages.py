@@ -37,7 +37,11 @@ def render(params: Params) -> str:
         inputs, extra = [name for name in item.inputs if name != shared], list(item.sources)
         places, keys = PLACES[item.step]
         if len(inputs) + len(extra) > places:  # too many to list: DVC watches the folders they lie in
-            inputs = list(dict.fromkeys("/".join(name.split("/")[:2]) if name.startswith(f"{grid.RESULTS}/") else name for name in inputs))
+            inputs = list(
+                dict.fromkeys(
+                    "/".join(name.split("/")[:2]) if name.startswith(f"{grid.RESULTS}/") else name for name in inputs
+                )
+            )
         steps[item.step][_key(item)] = {
             "command": item.command,
             "deps": _padded(inputs + extra, places, item),
@@ -67,10 +71,14 @@ def name(item: grid.Node) -> str:
 def locked() -> dict[str, dict[str, str]]:
     """The MD5 of every output that dvc.lock has, by stage and path. Raises Fault when there is no such file, or it is broken."""
     if not LOCK.exists():
-        raise Fault(f"there is no {LOCK} here, so DVC vouches for nothing; it comes with git, from dvc repro, or from: relearn adopt --dvc")
+        raise Fault(
+            f"there is no {LOCK} here, so DVC vouches for nothing; it comes with git, from dvc repro, or from: relearn adopt --dvc"
+        )
     try:
         recorded = yaml.load(LOCK.read_text(encoding="utf-8"), Loader=Loader)["stages"]
-        return {stage: {out["path"]: out["md5"] for out in content.get("outs", [])} for stage, content in recorded.items()}
+        return {
+            stage: {out["path"]: out["md5"] for out in content.get("outs", [])} for stage, content in recorded.items()
+        }
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
         raise Fault(f"{LOCK} is not what DVC writes; bring it back with: git checkout {LOCK}") from None
 
@@ -95,5 +103,7 @@ def _key(item: grid.Node) -> str:
 def _padded(items: list[str], count: int, item: grid.Node) -> list[str]:
     """`items` filled up by repeating the last, because a DVC template has a fixed number of places."""
     if len(items) > count:
-        raise Fault(f"{item.command} depends on {len(items)} files or keys beside its step's own, dvc.yaml has {count} places: {items}")
+        raise Fault(
+            f"{item.command} depends on {len(items)} files or keys beside its step's own, dvc.yaml has {count} places: {items}"
+        )
     return items + [items[-1]] * (count - len(items))

@@ -48,7 +48,9 @@ class Staging:
         """
         watch = self.watch or probe.middle(reading)
         if watch not in reading.acm:
-            raise Fault(f"pst: watch: '{watch}' is not a layer group of this architecture; {nearest(watch, reading.acm)}")
+            raise Fault(
+                f"pst: watch: '{watch}' is not a layer group of this architecture; {nearest(watch, reading.acm)}"
+            )
         hot = step > 0 and probe.trapped(reading, watch, self.acm_trapped, self.ratio_trapped)
         self.hot = self.hot + 1 if hot else 0
         if self.hot == self.confirm:
@@ -61,7 +63,9 @@ class Staging:
         if self.stage == 0:
             return dict.fromkeys(self.groups, self.early_rate)
         kept = self.keep[self.stage - 1]
-        return {group: 1.0 if place >= len(self.groups) - kept else self.rate for place, group in enumerate(self.groups)}
+        return {
+            group: 1.0 if place >= len(self.groups) - kept else self.rate for place, group in enumerate(self.groups)
+        }
 
     @property
     def name(self) -> str:

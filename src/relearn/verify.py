@@ -35,7 +35,10 @@ def compare(checked: Params, other: str | None) -> tuple[list[str], bool]:
             corrupt += [path for path, md5 in objects.items() if stages.digest(path, "md5") not in (None, md5)]
         else:
             environments[_environments(item, there)] += len(item.outputs)
-    lines.append(", ".join(f"{count[kind]} {kind}" for kind in KINDS) + f", compared with {stages.LOCK if there is None else other}")
+    lines.append(
+        ", ".join(f"{count[kind]} {kind}" for kind in KINDS)
+        + f", compared with {stages.LOCK if there is None else other}"
+    )
     if corrupt:
         lines += [f"{'corrupt':13} {path}" for path in dict.fromkeys(corrupt)]
         lines.append("delete these and what is different above, then: dvc pull")

@@ -8,7 +8,9 @@ from relearn.registry import Count, Index, register
 
 
 @register
-def cifar10(root: Path, *, train_per_class: Count | None = None, test_per_class: Count | None = None, seed: Index = 0) -> Dataset:
+def cifar10(
+    root: Path, *, train_per_class: Count | None = None, test_per_class: Count | None = None, seed: Index = 0
+) -> Dataset:
     """CIFAR-10: 50,000 training and 10,000 test images (N, 32, 32, 3) uint8 of 10 classes, downloaded to `root`.
 
     `train_per_class` and `test_per_class` draw stratified subsets with `seed`, independently of each other.

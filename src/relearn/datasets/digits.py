@@ -13,7 +13,15 @@ TEST_PER_CLASS = 50  # handwritten originals kept for testing; no original is in
 
 
 @register
-def digits(root: Path, *, copies: Count = 3, size: Count = 32, contrast: Positive = 32.0, noise: Positive = 4.0, seed: Index = 0) -> Dataset:
+def digits(
+    root: Path,
+    *,
+    copies: Count = 3,
+    size: Count = 32,
+    contrast: Positive = 32.0,
+    noise: Positive = 4.0,
+    seed: Index = 0,
+) -> Dataset:
     """The 1,797 handwritten digits that scikit-learn ships, each composed `copies` times into an RGB image of `size` x `size`.
 
     A digit is enlarged to seven eighths of the side, put at a random place, and painted in a random colour on a random smooth

@@ -55,7 +55,9 @@ def folder(
         files = [listed[part].get(name, []) for name in classes]
         if per_class is not None:
             short = [name for name, of_class in zip(classes, files) if 0 < len(of_class) < per_class]
-            faults += [f"{part}/{name} has {len(listed[part][name])} images, {per_class} are asked for" for name in short]
+            faults += [
+                f"{part}/{name} has {len(listed[part][name])} images, {per_class} are asked for" for name in short
+            ]
             per_class = min([per_class, *(len(of_class) for of_class in files if of_class)])
         drawn, wanted = _draw(files, per_class, seed)
         images, unreadable = _read(wanted, size)
@@ -94,7 +96,9 @@ def _classes(base: Path, part: str, faults: list[str]) -> dict[str, list[Path]]:
 
 
 def _visible(directory: Path) -> list[Path]:
-    kept = [entry for entry in directory.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in HIDDEN]
+    kept = [
+        entry for entry in directory.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in HIDDEN
+    ]
     return sorted(kept, key=lambda entry: (_natural(entry.name), entry.name))
 
 
@@ -120,13 +124,19 @@ def _read(files: list[Path], size: int) -> tuple[torch.Tensor, list[tuple[Path, 
         for row, file in enumerate(files[begin : begin + TASK], begin):
             try:
                 images[row] = _image(file, size)
-            except Exception as error:  # damaged bytes raise almost anything: OSError, SyntaxError, ValueError, struct.error, ...
-                reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
+            except (
+                Exception
+            ) as error:  # damaged bytes raise almost anything: OSError, SyntaxError, ValueError, struct.error, ...
+                reason = (
+                    "not an image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
+                )
                 unreadable.append((file, reason or type(error).__name__))
         return unreadable
 
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # a small file that unpacks to gigabytes is a fault
+        warnings.simplefilter(
+            "error", Image.DecompressionBombWarning
+        )  # a small file that unpacks to gigabytes is a fault
         return torch.from_numpy(images), sum(pool.map(fill, range(0, len(files), TASK)), [])
 
 

@@ -42,8 +42,12 @@ def _panel(axis: Axes, block: pandas.DataFrame):
     for (poison, method), text in cells.apply(spread).items():
         x, y = means.columns.get_loc(method) + 0.5, means.index.get_loc(poison) + 0.5
         colour = "white" if means.loc[poison, method] > 60 else "black"
-        axis.text(x, y, text.replace(" ± ", "\n± "), ha="center", va="center", fontsize=6.5, linespacing=1.1, color=colour)
-    axis.set_xticks(numpy.arange(means.shape[1]) + 0.5, list(means.columns), rotation=30, ha="right", rotation_mode="anchor")
+        axis.text(
+            x, y, text.replace(" ± ", "\n± "), ha="center", va="center", fontsize=6.5, linespacing=1.1, color=colour
+        )
+    axis.set_xticks(
+        numpy.arange(means.shape[1]) + 0.5, list(means.columns), rotation=30, ha="right", rotation_mode="anchor"
+    )
     axis.set_yticks(numpy.arange(means.shape[0]) + 0.5, list(means.index))
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)

@@ -37,7 +37,9 @@ def acm_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "pst
             axis.set_title(f"{poisons[row]}, {methods[column]}", pad=12)  # leaves room for the numbers of the stages
             axis.set(ylim=(0, 1.02), xlabel="epoch" if row == len(poisons) - 1 else "")
         handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
-        part.legend(handles.values(), handles, loc="outside lower center", ncols=3 * len(methods) + 1, columnspacing=1.2)
+        part.legend(
+            handles.values(), handles, loc="outside lower center", ncols=3 * len(methods) + 1, columnspacing=1.2
+        )
         part.supylabel("ACM", fontsize=8)
     return figure
 
@@ -65,4 +67,13 @@ def _panel(axis: Axes, run: pandas.DataFrame, columns: list[str], clean: pandas.
     for epoch, stage in zip(begins["epoch"], begins["stage"]):
         axis.axvline(epoch, color="0.6", linewidth=0.7, linestyle="--", zorder=0, label="stage begins")
         number = stage.removeprefix("stage ")
-        axis.text(epoch, 1.02, number, transform=axis.get_xaxis_transform(), fontsize=6, color="0.35", ha="center", va="bottom")
+        axis.text(
+            epoch,
+            1.02,
+            number,
+            transform=axis.get_xaxis_transform(),
+            fontsize=6,
+            color="0.35",
+            ha="center",
+            va="bottom",
+        )

@@ -19,7 +19,9 @@ def embedding(embeddings: pandas.DataFrame, histories: pandas.DataFrame, *, cell
     what can be compared is whether the classes lie apart. The title gives ACM, which measures the same in all dimensions.
     """
     cells = list(dict.fromkeys(cells))
-    palette = dict(zip(names(embeddings, "label"), matplotlib.colormaps["tab10"].colors))  # ten classes at most are in the file
+    palette = dict(
+        zip(names(embeddings, "label"), matplotlib.colormaps["tab10"].colors)
+    )  # ten classes at most are in the file
     moments = [min, max]
     figure = Figure(figsize=(5.6, 0.5 + 2.3 * len(cells)), layout="constrained")
     axes = figure.subplots(len(cells), len(moments), squeeze=False)
@@ -32,7 +34,9 @@ def embedding(embeddings: pandas.DataFrame, histories: pandas.DataFrame, *, cell
         dataset, poison, arch, method, seed = cell.split("/")
         line[0].set_ylabel(f"{method} on {poison}\n{dataset}, {arch}, seed {seed}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, markerscale=2, handletextpad=0.1, columnspacing=1)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=5, markerscale=2, handletextpad=0.1, columnspacing=1
+    )
     return figure
 
 

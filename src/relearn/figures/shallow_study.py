@@ -18,7 +18,9 @@ CELL = [*BLOCK, "poison", "method", "seed"]
 
 @register
 @styled
-def shallow_study(records: pandas.DataFrame, histories: pandas.DataFrame, *, methods: list[str] | None = None) -> Figure:
+def shallow_study(
+    records: pandas.DataFrame, histories: pandas.DataFrame, *, methods: list[str] | None = None
+) -> Figure:
     """Clean test accuracy against the number of shallow layer groups that are frozen from the first step, a panel per poison.
 
     One line for groups of a clean model (`transplant`), one for groups as initialised (`random_frozen`): means over
@@ -30,7 +32,9 @@ def shallow_study(records: pandas.DataFrame, histories: pandas.DataFrame, *, met
     counts = {title: block["poison"].nunique() for title, block in panels.items()}
     columns = min(COLUMNS, max(counts.values()))
     rows = {title: math.ceil(count / columns) for title, count in counts.items()}
-    figure, parts = sections({title: 0.8 + 1.9 * count for title, count in rows.items()}, width=max(4.2, 0.6 + 2.4 * columns))
+    figure, parts = sections(
+        {title: 0.8 + 1.9 * count for title, count in rows.items()}, width=max(4.2, 0.6 + 2.4 * columns)
+    )
     everything = dict(blocks(records))
     for part, (title, block) in zip(parts, panels.items()):
         axes = part.subplots(rows[title], columns, sharex=True, sharey=True, squeeze=False)
@@ -49,7 +53,9 @@ def _frozen(records: pandas.DataFrame, histories: pandas.DataFrame, methods: lis
     """The records of the methods to draw, with the number of layer groups whose rate was 0 in the first epoch as `frozen`."""
     wanted = records["method_use"].isin(LINES) & (records["method"].isin(methods) if methods else True)
     if not wanted.any():
-        raise Fault(f"shallow_study: no cell of the grid uses {' or '.join(LINES)}{f' and is one of {methods}' if methods else ''}")
+        raise Fault(
+            f"shallow_study: no cell of the grid uses {' or '.join(LINES)}{f' and is one of {methods}' if methods else ''}"
+        )
     first = histories[histories["epoch"] == histories["epoch"].min()]
     rates = [name for name in histories if name.startswith("rate_")]
     counted = first[CELL].assign(frozen=(first[rates] == 0).sum(axis=1))
@@ -57,7 +63,9 @@ def _frozen(records: pandas.DataFrame, histories: pandas.DataFrame, methods: lis
     twice = frozen[frozen.duplicated([*BLOCK, "poison", "method_use", "frozen", "seed"], keep=False)]
     if len(twice):
         pair = ", ".join(names(twice, "method"))
-        raise Fault(f"shallow_study: {pair} freeze the same layer groups in the same way; give `methods:` with those to draw")
+        raise Fault(
+            f"shallow_study: {pair} freeze the same layer groups in the same way; give `methods:` with those to draw"
+        )
     return frozen
 
 
@@ -71,7 +79,9 @@ def _panel(axis: Axes, rows: pandas.DataFrame, block: pandas.DataFrame) -> None:
         axis.fill_between(points.mean().index, points.min(), points.max(), color=colour, alpha=0.2, linewidth=0)
         axis.plot(points.mean(), color=colour, marker="o", markersize=3.5, label=label)
     if len(plain):
-        axis.plot(0, plain["accuracy"].mean(), "o", color=PALETTE[0], markersize=5, label="erm, nothing frozen", zorder=3)
+        axis.plot(
+            0, plain["accuracy"].mean(), "o", color=PALETTE[0], markersize=5, label="erm, nothing frozen", zorder=3
+        )
     if len(clean):
         axis.axhline(clean.mean(), color="0.35", linestyle=":", linewidth=1.1, label="erm on clean data")
     axis.set(ylim=(0, 100), title=poison)

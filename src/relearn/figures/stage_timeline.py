@@ -11,12 +11,19 @@ from relearn.errors import Fault
 from relearn.registry import CellName, register
 from relearn.rendering import PALETTE, styled
 
-PANELS = {"test accuracy (%)": 1.2, "ACM, accuracy\non the probe set": 1.4, "ratio r": 0.9, "learning rate": 1.0}  #: with heights in inches
+PANELS = {
+    "test accuracy (%)": 1.2,
+    "ACM, accuracy\non the probe set": 1.4,
+    "ratio r": 0.9,
+    "learning rate": 1.0,
+}  #: with heights in inches
 
 
 @register
 @styled
-def stage_timeline(ticks: pandas.DataFrame, histories: pandas.DataFrame, runs: dict, *, cells: list[CellName]) -> Figure:
+def stage_timeline(
+    ticks: pandas.DataFrame, histories: pandas.DataFrame, runs: dict, *, cells: list[CellName]
+) -> Figure:
     """Runs of PST over the optimiser steps really taken, a column per cell: accuracy, measurements, learning rates.
 
     Red lines mark roll-backs, shades the stages; crosses are epochs that a roll-back undid. r is ACM of the watched
@@ -25,7 +32,9 @@ def stage_timeline(ticks: pandas.DataFrame, histories: pandas.DataFrame, runs: d
     """
     cells = list(dict.fromkeys(cells))
     figure = Figure(figsize=(2 + 3.4 * len(cells), 0.9 + 1.1 * sum(PANELS.values())), layout="constrained")
-    axes = figure.subplots(len(PANELS), len(cells), sharex="col", sharey="row", height_ratios=list(PANELS.values()), squeeze=False)
+    axes = figure.subplots(
+        len(PANELS), len(cells), sharex="col", sharey="row", height_ratios=list(PANELS.values()), squeeze=False
+    )
     for column, cell in zip(axes.T, cells):
         looks, run = ticks[ticks["cell"] == cell].reset_index(drop=True), runs[cell]
         if looks.empty:
@@ -50,7 +59,9 @@ def _trace(looks: pandas.DataFrame, histories: pandas.DataFrame, run: dict) -> p
     kept = histories[(histories[list(run["cell"])] == pandas.Series(run["cell"])).all(axis=1)]
     columns = ["iterations", watch, "probe_accuracy", "test_accuracy", "struck"]
     rows = (kept.assign(struck=False), pandas.DataFrame(run["struck"]).assign(struck=True), looks.assign(struck=False))
-    trace = pandas.concat([frame.reindex(columns=columns) for frame in rows if len(frame)]).rename(columns={watch: "acm"})
+    trace = pandas.concat([frame.reindex(columns=columns) for frame in rows if len(frame)]).rename(
+        columns={watch: "acm"}
+    )
     returns = looks.loc[looks["next_step"] < looks["step"], "iterations"]
     trace["part"] = numpy.searchsorted(returns.to_numpy(), trace["iterations"].to_numpy())
     return trace.sort_values("iterations", kind="stable")
@@ -59,22 +70,58 @@ def _trace(looks: pandas.DataFrame, histories: pandas.DataFrame, run: dict) -> p
 def _accuracy(axis: Axes, trace: pandas.DataFrame) -> None:
     epochs = trace.dropna(subset="test_accuracy")
     for _, part in epochs.groupby("part"):
-        axis.plot(part["iterations"], part["test_accuracy"], color="black", marker="o", markersize=2.5, label="clean test images")
+        axis.plot(
+            part["iterations"],
+            part["test_accuracy"],
+            color="black",
+            marker="o",
+            markersize=2.5,
+            label="clean test images",
+        )
     struck = epochs[epochs["struck"]]
     if len(struck):
-        axis.plot(struck["iterations"], struck["test_accuracy"], "x", color=PALETTE[0], markersize=6, label="undone by a roll-back")
+        axis.plot(
+            struck["iterations"],
+            struck["test_accuracy"],
+            "x",
+            color=PALETTE[0],
+            markersize=6,
+            label="undone by a roll-back",
+        )
     axis.set(ylim=(0, 100))
 
 
 def _measurements(upper: Axes, lower: Axes, trace: pandas.DataFrame, method: dict) -> None:
     """ACM and probe accuracy above, their ratio below, with the method's thresholds."""
     for _, part in trace.groupby("part"):
-        upper.plot(part["iterations"], part["acm"], color=PALETTE[1], marker=".", markersize=3, label="ACM, watched group")
-        upper.plot(part["iterations"], part["probe_accuracy"], color=PALETTE[4], marker=".", markersize=3, label="accuracy of the network")
-        lower.plot(part["iterations"], part["acm"] / part["probe_accuracy"], color=PALETTE[2], marker=".", markersize=3, label="r = ACM / accuracy")
-    for axis, name, dashes in ((upper, "acm_trapped", "--"), (upper, "acm_clean", "-."), (lower, "ratio_trapped", "--")):
+        upper.plot(
+            part["iterations"], part["acm"], color=PALETTE[1], marker=".", markersize=3, label="ACM, watched group"
+        )
+        upper.plot(
+            part["iterations"],
+            part["probe_accuracy"],
+            color=PALETTE[4],
+            marker=".",
+            markersize=3,
+            label="accuracy of the network",
+        )
+        lower.plot(
+            part["iterations"],
+            part["acm"] / part["probe_accuracy"],
+            color=PALETTE[2],
+            marker=".",
+            markersize=3,
+            label="r = ACM / accuracy",
+        )
+    for axis, name, dashes in (
+        (upper, "acm_trapped", "--"),
+        (upper, "acm_clean", "-."),
+        (lower, "ratio_trapped", "--"),
+    ):
         if name in method:
-            axis.axhline(method[name], color="0.45", linewidth=0.8, linestyle=dashes, label=f"{name} = {method[name]:g}")
+            axis.axhline(
+                method[name], color="0.45", linewidth=0.8, linestyle=dashes, label=f"{name} = {method[name]:g}"
+            )
     upper.set(ylim=(0, 1.02))
     lower.set(ylim=(0, 1.6))  # above lies only the very beginning, where the network knows nothing yet
 
@@ -88,7 +135,10 @@ def _rates(axis: Axes, looks: pandas.DataFrame, run: dict) -> None:
         taken = numpy.unique(numpy.linspace(begin, until, 50).astype(int))
         times.append(taken)
         steps.append(taken - begin + step)
-    shares = [[recipe["lr"] * schedule.factor(step, run["steps"], recipe["warmup_steps"]) for step in piece] for piece in steps]
+    shares = [
+        [recipe["lr"] * schedule.factor(step, run["steps"], recipe["warmup_steps"]) for step in piece]
+        for piece in steps
+    ]
     lines: dict[tuple, list[str]] = {}
     for group in groups:
         lines.setdefault(tuple(looks[group]), []).append(group.removeprefix("rate_"))

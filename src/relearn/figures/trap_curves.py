@@ -28,7 +28,9 @@ def trap_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "ps
     most = max(block["poison"].nunique() for block in panels.values())
     columns = math.ceil(most / math.ceil(most / COLUMNS))  # the narrowest that needs no more rows
     rows = {title: math.ceil(block["poison"].nunique() / columns) for title, block in panels.items()}
-    figure, parts = sections({title: 0.7 + 1.7 * count for title, count in rows.items()}, width=max(4, 0.5 + 2.2 * columns))
+    figure, parts = sections(
+        {title: 0.7 + 1.7 * count for title, count in rows.items()}, width=max(4, 0.5 + 2.2 * columns)
+    )
     for part, (title, block) in zip(parts, panels.items()):
         axes = part.subplots(rows[title], columns, sharex=True, sharey=True, squeeze=False)
         for axis, poison in zip(axes.flat, names(block, "poison")):
@@ -55,7 +57,9 @@ def _panel(axis: Axes, rows: pandas.DataFrame, palette: dict[str, str]) -> None:
     """Draw the curves of one poison."""
     for method in names(rows, "method"):
         epochs = rows[rows["method"] == method].groupby("epoch")["test_accuracy"]
-        axis.fill_between(epochs.mean().index, epochs.min(), epochs.max(), color=palette[method], alpha=0.2, linewidth=0)
+        axis.fill_between(
+            epochs.mean().index, epochs.min(), epochs.max(), color=palette[method], alpha=0.2, linewidth=0
+        )
         axis.plot(epochs.mean(), color=palette[method], label=method)
     seeds = rows.groupby("method")["seed"].nunique()
     axis.set_title(f"{rows['poison'].iloc[0]} (n = {extent(seeds)})")

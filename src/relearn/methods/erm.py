@@ -18,9 +18,21 @@ class ERM:
     """
 
     def __init__(
-        self, *, gray: Fraction = 0.0, jitter: Fraction = 0.0, shrink: Count = 1, convolve: NonNegative = 0.0, convolutions: Count = 1
-    ):  # fmt: skip
-        self.gray, self.jitter, self.shrink, self.convolve, self.convolutions = gray, jitter, shrink, convolve, convolutions
+        self,
+        *,
+        gray: Fraction = 0.0,
+        jitter: Fraction = 0.0,
+        shrink: Count = 1,
+        convolve: NonNegative = 0.0,
+        convolutions: Count = 1,
+    ):
+        self.gray, self.jitter, self.shrink, self.convolve, self.convolutions = (
+            gray,
+            jitter,
+            shrink,
+            convolve,
+            convolutions,
+        )
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """The training images (N, H, W, 3) uint8, changed once before training."""
@@ -52,7 +64,9 @@ class ERM:
         """The (H, W) at which the model sees images of `size`."""
         return size[0] // self.shrink, size[1] // self.shrink
 
-    def loss(self, model, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(
+        self, model, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of a batch, and the logits by which training accuracy is counted."""
         scores = model(x)
         return F.cross_entropy(scores.float(), y), scores

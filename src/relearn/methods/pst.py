@@ -38,9 +38,19 @@ class PST(ERM):
     ):
         super().__init__(**augmentation)
         self.staging = Staging(
-            [], watch=watch, keep=tuple(keep), rate=rate, early_rate=early_rate, acm_trapped=acm_trapped, ratio_trapped=ratio_trapped,
-            acm_clean=acm_clean, confirm=confirm, tick_steps=tick_steps, dense_epochs=dense_epochs, ticks_per_epoch=ticks_per_epoch,
-        )  # fmt: skip
+            [],
+            watch=watch,
+            keep=tuple(keep),
+            rate=rate,
+            early_rate=early_rate,
+            acm_trapped=acm_trapped,
+            ratio_trapped=ratio_trapped,
+            acm_clean=acm_clean,
+            confirm=confirm,
+            tick_steps=tick_steps,
+            dense_epochs=dense_epochs,
+            ticks_per_epoch=ticks_per_epoch,
+        )
         self.snapshots = snapshots
         self.kept: list[dict] = []  # snapshots, oldest first
 

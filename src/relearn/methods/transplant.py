@@ -26,7 +26,9 @@ class Transplant(ERM):
         for name, group in list(model.layer_groups().items())[: self.groups]:
             prefix = f"{places[group]}."
             taken = {key.removeprefix(prefix): tensor for key, tensor in surrogate.items() if key.startswith(prefix)}
-            found, wanted = ({key: tuple(tensor.shape) for key, tensor in weights.items()} for weights in (taken, group.state_dict()))
+            found, wanted = (
+                {key: tuple(tensor.shape) for key, tensor in weights.items()} for weights in (taken, group.state_dict())
+            )
             if found != wanted:
                 key = next(key for key in (*wanted, *found) if found.get(key) != wanted.get(key))
                 raise Fault(
@@ -37,5 +39,7 @@ class Transplant(ERM):
 
     def rates(self, groups: list[str]) -> dict[str, float]:
         if self.groups >= len(groups):
-            raise Fault(f"transplant: groups: {self.groups} leaves nothing to train; the architecture has {len(groups)}: {', '.join(groups)}")
+            raise Fault(
+                f"transplant: groups: {self.groups} leaves nothing to train; the architecture has {len(groups)}: {', '.join(groups)}"
+            )
         return {group: float(k >= self.groups) for k, group in enumerate(groups)}

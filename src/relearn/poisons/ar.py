@@ -20,7 +20,15 @@ PATIENCE = 8  # of so many in vain, before the oldest process is dropped: all ot
 
 
 @register
-def ar(train: Split, craft: Craft, *, epsilon: Positive = 255.0, gap: NonNegative | None = None, batch: Count = 10_000, seed: Index = 0) -> Perturbation:
+def ar(
+    train: Split,
+    craft: Craft,
+    *,
+    epsilon: Positive = 255.0,
+    gap: NonNegative | None = None,
+    batch: Count = 10_000,
+    seed: Index = 0,
+) -> Perturbation:
     """One autoregressive process per class and colour; every image gets a field of its own.
 
     A process is a 3x3 window of eight weights that sum to 1. A field starts as Gaussian noise with a margin of 4 pixels;
@@ -75,10 +83,14 @@ def processes(classes: int, gap: float, generator: torch.Generator) -> torch.Ten
         if vain == PATIENCE:
             found, trials, vain = found[1:], trials[TRIALS:], 0
         vain += 1
-        drawn = _normal(CANDIDATES, 1, 8, generator=generator)  # a colour each: stable ones are too rare for three at a time
+        drawn = _normal(
+            CANDIDATES, 1, 8, generator=generator
+        )  # a colour each: stable ones are too rare for three at a time
         drawn /= drawn.sum(2, keepdim=True)
         tried = fields(drawn.repeat_interleave(TRIALS, 0), 32, 32, generator).view(CANDIDATES, TRIALS, 32, 32)
-        stable = torch.nonzero((tried.flatten(2).norm(dim=2) <= LARGEST).all(1)).flatten()  # a field that is not finite fails too
+        stable = torch.nonzero(
+            (tried.flatten(2).norm(dim=2) <= LARGEST).all(1)
+        ).flatten()  # a field that is not finite fails too
         for colours in stable[: len(stable) // 3 * 3].view(-1, 3):
             weight, own = drawn[colours, 0][None], tried[colours].permute(1, 2, 3, 0)
             if (response(own, found) >= gap).all() and (response(trials, weight) >= gap).all():

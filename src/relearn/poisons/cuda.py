@@ -36,7 +36,11 @@ def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     low, high = (size - 1) // 2, size // 2
     padded = F.pad(images, (low, high, low, high))
     total = torch.zeros_like(images)
-    for row in range(size):  # one product and one sum at a time: the same bytes with any instructions, which a convolution is not
+    for row in range(
+        size
+    ):  # one product and one sum at a time: the same bytes with any instructions, which a convolution is not
         for column in range(size):
-            total += padded[:, :, row : row + height, column : column + width] * kernels[:, row, column].view(-1, 1, 1, 1)
+            total += padded[:, :, row : row + height, column : column + width] * kernels[:, row, column].view(
+                -1, 1, 1, 1
+            )
     return total

@@ -40,7 +40,9 @@ def deepconfuse(
     Raises Fault for images below 8 pixels a side.
     """
     if min(train.images.shape[1:3]) < 8:
-        raise Fault(f"deepconfuse halves images three times; they must be 8x8 at least, found {train.images.shape[1]}x{train.images.shape[2]}")
+        raise Fault(
+            f"deepconfuse halves images three times; they must be 8x8 at least, found {train.images.shape[1]}x{train.images.shape[2]}"
+        )
     duel = _Duel(craft, train, arch, epsilon, lr, generator_lr, width, seed)
     saved = craft.resume("generator")
     if saved:
@@ -55,7 +57,9 @@ def deepconfuse(
                     if len(rows) > 1:  # batch norm has no spread of one image
                         duel.step(rows)
                 progress.to(number * epochs + epoch + 1)
-            craft.keep("generator", lambda number=number: {"round": number + 1, **duel.state()}, always=number + 1 == rounds)
+            craft.keep(
+                "generator", lambda number=number: {"round": number + 1, **duel.state()}, always=number + 1 == rounds
+            )
     duel.copy.eval()
     with torch.no_grad():
         delta = craft.each(train, batch, lambda x, labels, rows: epsilon * duel.copy(x / 255))
@@ -89,7 +93,17 @@ def _block(before: int, after: int) -> nn.Module:
 class _Duel:
     """The classifier, the generator whose images it learns, and the copy that learns to confuse it."""
 
-    def __init__(self, craft: Craft, train: Split, arch: str, epsilon: float, lr: float, generator_lr: float, width: int, seed: int):
+    def __init__(
+        self,
+        craft: Craft,
+        train: Split,
+        arch: str,
+        epsilon: float,
+        lr: float,
+        generator_lr: float,
+        width: int,
+        seed: int,
+    ):
         self.craft, self.train, self.arch, self.lr, self.seed = craft, train, arch, lr, seed
         self.share = epsilon / 255
         self.images, self.labels = train.images.to(craft.device), train.labels.to(craft.device)
@@ -135,11 +149,16 @@ class _Duel:
 
     def state(self) -> dict:
         """All that training has changed, at the end of a round."""
-        moments = [{key: torch.as_tensor(value) for key, value in self.optimiser.state[p].items()} for p in self.copy.parameters()]
+        moments = [
+            {key: torch.as_tensor(value) for key, value in self.optimiser.state[p].items()}
+            for p in self.copy.parameters()
+        ]
         return {"copy": dict(self.copy.state_dict()), "moments": moments}
 
     def load_state(self, state: dict) -> None:
         """Take back what `state` gave."""
         self.copy.load_state_dict(state["copy"])
         for parameter, moments in zip(self.copy.parameters(), state["moments"]):
-            self.optimiser.state[parameter] = {key: value.clone().cpu() if key == "step" else value.clone() for key, value in moments.items()}
+            self.optimiser.state[parameter] = {
+                key: value.clone().cpu() if key == "step" else value.clone() for key, value in moments.items()
+            }

@@ -14,7 +14,11 @@ from relearn.registry import Count, Index, Positive, SurrogateName, register
 PASSES = {"dune": lambda s, images: s["models"] * s["steps"]}
 
 START = 0.1 * 255  # particles begin within ± this, in 1/255
-INERTIA, OWN, COMMON = 0.5, 0.3, 0.3  # what a particle keeps of its velocity, and its pull towards its own and the common best
+INERTIA, OWN, COMMON = (
+    0.5,
+    0.3,
+    0.3,
+)  # what a particle keeps of its velocity, and its pull towards its own and the common best
 LEAST_PSNR, LEAST_SSIM = 20.0, 0.8  # of an image against its clean self; a particle that falls short pays
 PRICE = 10.0  # of a shortfall as a share of what is asked, in units of the loss
 
@@ -79,7 +83,9 @@ def _swarm(cost, particles: int, moves: int, generator: torch.Generator) -> torc
 
 
 @torch.no_grad()
-def _cost(offset: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, target: torch.Tensor, ensemble: list) -> float:
+def _cost(
+    offset: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, target: torch.Tensor, ensemble: list
+) -> float:
     """The ensemble's mean loss of the label aimed at, and the price of images that have changed too much."""
     shown = (clean + noise + offset.view(1, 3, 1, 1).to(clean.device)).clamp(0, 255)
     loss = sum(F.cross_entropy(model(shown / 255), target) for model in ensemble) / len(ensemble)

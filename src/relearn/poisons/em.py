@@ -18,7 +18,9 @@ GRADIENT_NORM = 5.0  # the authors clip the surrogate's gradient here
 #: forward and backward passes per image at most, from settings and the number of images
 PASSES = {
     "em": lambda s, images: s["rounds"] * (s["steps"] + s["batches"] * s["batch"] / images),
-    "em_classwise": lambda s, images: s["rounds"] * (s["share"] * s["steps"] + s["batches"] * min(s["batch"], s["share"] * images) / images),
+    "em_classwise": lambda s, images: (
+        s["rounds"] * (s["share"] * s["steps"] + s["batches"] * min(s["batch"], s["share"] * images) / images)
+    ),
 }
 
 
@@ -69,12 +71,16 @@ def em(
                 surrogate.learn(images[rows] + delta[rows], labels[rows])
             wrong = torch.zeros((), device=craft.device)
             for k, rows in enumerate(order, 1):
-                delta[rows] = surrogate.descend(images[rows], delta[rows], labels[rows], epsilon=epsilon, step_size=step_size, steps=steps)
+                delta[rows] = surrogate.descend(
+                    images[rows], delta[rows], labels[rows], epsilon=epsilon, step_size=step_size, steps=steps
+                )
                 wrong += surrogate.wrong(images[rows] + delta[rows], labels[rows])
                 progress.to(number * len(order) + k)
             if stop_error is not None and wrong / len(train) <= stop_error:
                 break
-            craft.keep("em", lambda number=number: {"round": number + 1, "delta": delta, "surrogate": surrogate.state()})
+            craft.keep(
+                "em", lambda number=number: {"round": number + 1, "delta": delta, "surrogate": surrogate.state()}
+            )
     return Perturbation(delta.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), rounding=rounding)
 
 
@@ -114,20 +120,26 @@ def em_classwise(
     if begin:
         noise = saved["noise"]
         surrogate.load_state(saved["surrogate"])
-    stream = _shuffled(len(part), size, begin * (batches + sweeps), lambda k: craft.generator("order", seed, k), craft.device)
+    stream = _shuffled(
+        len(part), size, begin * (batches + sweeps), lambda k: craft.generator("order", seed, k), craft.device
+    )
     with craft.progress(rounds, begin) as progress:
         for done in range(begin + 1, rounds + 1):
             for rows in itertools.islice(stream, batches):
                 surrogate.learn(images[rows] + noise[labels[rows]], labels[rows])
             for rows in itertools.islice(stream, sweeps):
                 y = labels[rows]
-                proposals = surrogate.descend(images[rows], noise[y], y, epsilon=epsilon, step_size=step_size, steps=steps)
+                proposals = surrogate.descend(
+                    images[rows], noise[y], y, epsilon=epsilon, step_size=step_size, steps=steps
+                )
                 noise = _class_means(proposals, y, noise)
             wrong = sum(surrogate.wrong(x + noise[y], y) for x, y in zip(images.split(size), labels.split(size)))
             progress.to(done)
             if stop_error is not None and wrong / len(part) <= stop_error:
                 break
-            craft.keep("em_classwise", lambda done=done: {"round": done, "noise": noise, "surrogate": surrogate.state()})
+            craft.keep(
+                "em_classwise", lambda done=done: {"round": done, "noise": noise, "surrogate": surrogate.state()}
+            )
     return Perturbation(noise.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), train.labels, rounding)
 
 
@@ -162,7 +174,9 @@ class _Surrogate:
     def descend(self, images: torch.Tensor, delta: torch.Tensor, labels: torch.Tensor, **how) -> torch.Tensor:
         """The perturbations after signed steps down the loss of the model, which stays fixed."""
         self.model.eval().requires_grad_(False)
-        return descend([lambda x: F.cross_entropy(self.model(self._seen(x)), labels, reduction="sum")], images, delta, **how)
+        return descend(
+            [lambda x: F.cross_entropy(self.model(self._seen(x)), labels, reduction="sum")], images, delta, **how
+        )
 
     def _seen(self, x: torch.Tensor) -> torch.Tensor:
         return shift_and_flip(x, self.crop_pad, self.flip, self.generator) if self.crop_pad or self.flip else x

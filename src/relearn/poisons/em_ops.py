@@ -37,7 +37,15 @@ def em_ops(
 
     L-inf `epsilon` (1/255) everywhere but in these pixels. The settings are those of the two.
     """
-    how = {"arch": arch, "epsilon": epsilon, "step_size": step_size, "steps": steps, "rounds": rounds, "batches": batches, "batch": batch}
+    how = {
+        "arch": arch,
+        "epsilon": epsilon,
+        "step_size": step_size,
+        "steps": steps,
+        "rounds": rounds,
+        "batches": batches,
+        "batch": batch,
+    }
     noise = em(train, craft, **how, stop_error=stop_error, crop_pad=crop_pad, flip=flip, seed=seed)
     poisoned, _ = quantise.apply(train.images, noise)
     shortcut = ops(train.with_images(poisoned), craft, pixels=pixels).delta

@@ -57,7 +57,9 @@ def external(
         values = values.permute(0, 2, 3, 1) if channels_first else values
         delta[part] = values - train.images[part] if kind == "images" else values
         if kind == "images" and norm == "l0":
-            delta[part][delta[part].abs() < TOLERANCE] = 0  # k * (1 / 255) * 255 misses k by a hair, which is no changed pixel
+            delta[part][delta[part].abs() < TOLERANCE] = (
+                0  # k * (1 / 255) * 255 misses k by a hair, which is no changed pixel
+            )
     if kind == "images":
         _check_order(path, delta, train, norm, epsilon)
     return Perturbation(delta, Budget(norm, epsilon), train.labels if per_class else None, rounding)
@@ -86,7 +88,9 @@ def _parts(length: int) -> list[slice]:
 def _open(path: Path) -> dict[str, _Array]:
     """The arrays in the file by name, "" in a .npy file. Nothing is unpickled."""
     if path.suffix not in SUFFIXES:
-        raise Fault(f"external: {path} ends in '{path.suffix}'; known: {', '.join(SUFFIXES)}; convert it to one of these")
+        raise Fault(
+            f"external: {path} ends in '{path.suffix}'; known: {', '.join(SUFFIXES)}; convert it to one of these"
+        )
     if not path.is_file():
         raise Fault(f"external: {path} is not a file; set `file` to the poison, relative to the current folder")
     try:
@@ -96,10 +100,14 @@ def _open(path: Path) -> dict[str, _Array]:
         with safe_open(path, framework="pt") as file:
             headers = {name: file.get_slice(name) for name in file.keys()}
             dtypes = {name: SAFETENSORS.get(header.get_dtype(), header.get_dtype()) for name, header in headers.items()}
-            return {name: _Array(path, name, tuple(header.get_shape()), dtypes[name]) for name, header in headers.items()}
+            return {
+                name: _Array(path, name, tuple(header.get_shape()), dtypes[name]) for name, header in headers.items()
+            }
     except (OSError, ValueError, SyntaxError, EOFError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise Fault(f"external: {path} is damaged or not a plain {path.suffix} file ({reason}); fetch it again") from None
+        raise Fault(
+            f"external: {path} is damaged or not a plain {path.suffix} file ({reason}); fetch it again"
+        ) from None
 
 
 def _choose(path: Path, arrays: dict[str, _Array], kind: str) -> tuple[_Array, str]:
@@ -109,7 +117,9 @@ def _choose(path: Path, arrays: dict[str, _Array], kind: str) -> tuple[_Array, s
     unknown = [name for name in arrays if name not in (*DTYPES, "labels")]
     if len(wanted) != 1 or unknown:
         found = ", ".join(arrays) or "nothing"
-        raise Fault(f"external: {path} holds {found}, not one of 'images' or 'perturbation' (kind: {kind}), with or without 'labels'")
+        raise Fault(
+            f"external: {path} holds {found}, not one of 'images' or 'perturbation' (kind: {kind}), with or without 'labels'"
+        )
     return arrays[wanted[0]], wanted[0]
 
 
@@ -122,7 +132,11 @@ def _check_labels(path: Path, labels: _Array | None, train: Split) -> None:
     differ = torch.nonzero(found != train.labels).flatten()
     if len(differ):
         row = int(differ[0])
-        permuted = "; each class is as frequent in both, so are they permuted?" if found.sort()[0].equal(train.labels.sort()[0]) else ""
+        permuted = (
+            "; each class is as frequent in both, so are they permuted?"
+            if found.sort()[0].equal(train.labels.sort()[0])
+            else ""
+        )
         raise Fault(
             f"external: {len(differ)} of {len(train)} labels in {path} are not the training set's, the first at {row}: "
             f"{int(found[row])} for {int(train.labels[row])}{permuted}; put the file in the order of the training set"
@@ -138,9 +152,13 @@ def _layout(path: Path, array: _Array, kind: str, train: Split) -> tuple[bool, b
     counts[len(train)] = "one per training image"
     if not (last or first) or array.shape[0] not in counts:
         rows = " or ".join(f"{count} ({meaning})" for count, meaning in counts.items())
-        raise Fault(f"external: {path} holds {array.shape}; known: (N, {height}, {width}, 3), (N, 3, {height}, {width}), where N is {rows}")
+        raise Fault(
+            f"external: {path} holds {array.shape}; known: (N, {height}, {width}, 3), (N, 3, {height}, {width}), where N is {rows}"
+        )
     if last and first:
-        raise Fault(f"external: {array.shape} in {path} is ambiguous: channels may come first or last; images of another size are not")
+        raise Fault(
+            f"external: {array.shape} in {path} is ambiguous: channels may come first or last; images of another size are not"
+        )
     per_class = array.shape[0] != len(train)
     return first, per_class, "perturbation" if per_class else kind
 
@@ -156,7 +174,9 @@ def _units(path: Path, array: _Array, kind: str, unit: str) -> tuple[str, float]
     top = 1 if unit == "unit" else 255
     if kind == "auto":
         if array.dtype in FLOATS and 0 <= low and high < top / 2:
-            raise Fault(f"external: values in {path} go from {low:g} to {high:g}: dark images, or a perturbation? Set `kind` to say which")
+            raise Fault(
+                f"external: values in {path} go from {low:g} to {high:g}: dark images, or a perturbation? Set `kind` to say which"
+            )
         kind = "images" if low >= 0 and array.dtype != "int8" else "perturbation"
     bottom = 0 if kind == "images" else -top
     if low < bottom - top * TOLERANCE or high > top * (1 + TOLERANCE):
@@ -174,7 +194,9 @@ def _range(path: Path, array: _Array) -> tuple[float, float]:
         finite = torch.isfinite(values)
         if not finite.all():
             row = part.start + int(torch.nonzero(~finite.flatten(1).all(1))[0])
-            raise Fault(f"external: {path} has NaN or infinite values, first at row {row}; it was not made or stored well")
+            raise Fault(
+                f"external: {path} has NaN or infinite values, first at row {row}; it was not made or stored well"
+            )
         low, high = min(low, float(values.min())), max(high, float(values.max()))
     return low, high
 

@@ -38,6 +38,8 @@ def hypo(
         def loss(x: torch.Tensor) -> torch.Tensor:
             return F.cross_entropy(model(x), labels, reduction="sum")
 
-        return descend([loss], images, torch.zeros_like(images), epsilon=epsilon, step_size=step_size, steps=steps, norm=norm)
+        return descend(
+            [loss], images, torch.zeros_like(images), epsilon=epsilon, step_size=step_size, steps=steps, norm=norm
+        )
 
     return Perturbation(craft.each(train, batch, attack), Budget(norm, epsilon))

@@ -14,7 +14,15 @@ from relearn.registry import Count, Index, Positive, register
 
 
 @register
-def lsp(train: Split, craft: Craft, *, epsilon: Positive = 6.0, patch: Count = 8, separation: Positive = 10.0, seed: Index = 0) -> Perturbation:
+def lsp(
+    train: Split,
+    craft: Craft,
+    *,
+    epsilon: Positive = 6.0,
+    patch: Count = 8,
+    separation: Positive = 10.0,
+    seed: Index = 0,
+) -> Perturbation:
     """Gaussian clusters, one per class, at corners of a hypercube, blown up to blocks of `patch` pixels.
 
     Each perturbation has the L2 norm `epsilon` * sqrt(3 H W), in 1/255: `epsilon` (1/255) is its root mean square, not
@@ -33,7 +41,9 @@ def lsp(train: Split, craft: Craft, *, epsilon: Positive = 6.0, patch: Count = 8
         raise Fault(f"lsp: {classes} classes need more than {dimensions} block values; choose a smaller patch")
     corners = _corners(classes, dimensions, craft.generator("corners", seed)) * separation
     points = torch.randn(len(train), dimensions, generator=craft.generator("points", seed), dtype=torch.float64)
-    mix = torch.rand(classes, dimensions, dimensions, generator=craft.generator("mix", seed), dtype=torch.float64) * 2 - 1
+    mix = (
+        torch.rand(classes, dimensions, dimensions, generator=craft.generator("mix", seed), dtype=torch.float64) * 2 - 1
+    )
     for label in range(classes):
         of_class = train.labels == label
         points[of_class] = points[of_class] @ mix[label] + corners[label]

@@ -18,7 +18,9 @@ def random(train: Split, craft: Craft, *, epsilon: Positive = 8.0, seed: Index =
 def classwise_random(train: Split, craft: Craft, *, epsilon: Positive = 8.0, seed: Index = 0) -> Perturbation:
     """One pattern per class, uniform in ±`epsilon` (1/255)."""
     shape = (craft.classes, *train.images.shape[1:])
-    return Perturbation(_uniform(shape, epsilon, craft.generator("noise", seed)), Budget("linf", epsilon), rows=train.labels)
+    return Perturbation(
+        _uniform(shape, epsilon, craft.generator("noise", seed)), Budget("linf", epsilon), rows=train.labels
+    )
 
 
 def _uniform(shape, epsilon: float, generator: torch.Generator) -> torch.Tensor:

@@ -43,7 +43,9 @@ def ntga(
     """
     height, width = train.images.shape[1:3]
     if network == "cnn" and max(height, width) > LARGEST_SIDE:
-        raise Fault(f"ntga: the kernel of the cnn takes images up to {LARGEST_SIDE}x{LARGEST_SIDE}, found {height}x{width}; say network: fnn")
+        raise Fault(
+            f"ntga: the kernel of the cnn takes images up to {LARGEST_SIDE}x{LARGEST_SIDE}, found {height}x{width}; say network: fnn"
+        )
     if len(train) < 2:
         raise Fault("ntga: a block needs images beside it to be judged on; there is 1")
     block = min(block, math.ceil(len(train) / 2))
@@ -59,7 +61,9 @@ def ntga(
         held_out = levels(images[judged].to(craft.device)).double() / 255
         delta = torch.zeros_like(x)
         for _ in range(steps):
-            gradient = generalisation_gradient(((x + delta).clamp(0, 255) / 255).double(), known, held_out, goal, kernel, time)
+            gradient = generalisation_gradient(
+                ((x + delta).clamp(0, 255) / 255).double(), known, held_out, goal, kernel, time
+            )
             delta = (delta + step_size * gradient.sign().float()).clamp(-epsilon, epsilon)
         return delta
 

@@ -8,7 +8,9 @@ from relearn.errors import Fault
 from relearn.quantise import CHUNK, Budget, Perturbation
 from relearn.registry import Count, register
 
-COLOURS = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3)  # (8, 3), the corners of the colour cube
+COLOURS = torch.cartesian_prod(
+    *[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3
+)  # (8, 3), the corners of the colour cube
 
 
 @register

@@ -46,15 +46,26 @@ def pil(
     return Perturbation(craft.each(train, batch, attack), Budget("linf", epsilon))
 
 
-def objective(noise: torch.Tensor, images: torch.Tensor, labels: torch.Tensor, first: torch.Tensor, second: torch.Tensor, weight: float) -> torch.Tensor:
+def objective(
+    noise: torch.Tensor,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    weight: float,
+) -> torch.Tensor:
     """The sum over a batch of what the noise makes small; noise and images (B, 3, H, W) float32 in 1/255, the maps (D, K) and (K, K)."""
     told = (noise / 255).flatten(1) @ first @ second
     left = ((images - noise) / 255).flatten(1) @ first @ second
     uniform = torch.full_like(left, 1 / left.shape[1])
-    return weight * F.cross_entropy(told, labels, reduction="sum") + (1 - weight) * F.kl_div(F.log_softmax(left, 1), uniform, reduction="sum")
+    return weight * F.cross_entropy(told, labels, reduction="sum") + (1 - weight) * F.kl_div(
+        F.log_softmax(left, 1), uniform, reduction="sum"
+    )
 
 
-def _surrogate(train: Split, craft: Craft, epochs: int, lr: float, batch: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _surrogate(
+    train: Split, craft: Craft, epochs: int, lr: float, batch: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The two maps (D, K) and (K, K), trained on clean images in one order drawn once."""
     images, labels = train.images.to(craft.device), train.labels.to(craft.device)
     sizes = (images[0].numel(), craft.classes), (craft.classes, craft.classes)

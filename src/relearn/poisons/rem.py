@@ -94,14 +94,25 @@ class _Robust:
     """The adversarially trained surrogate of REM and SEM; images are (B, 3, H, W) float32 in 1/255."""
 
     def __init__(
-        self, train: Split, craft: Craft, arch: str, seed: int, crop_pad: int, flip: bool, radius: float, attack_step: float, attack_steps: int
-    ):  # fmt: skip
+        self,
+        train: Split,
+        craft: Craft,
+        arch: str,
+        seed: int,
+        crop_pad: int,
+        flip: bool,
+        radius: float,
+        attack_step: float,
+        attack_steps: int,
+    ):
         self.craft, self.seed, self.crop_pad, self.flip = craft, seed, crop_pad, flip
         self.radius, self.attack_step, self.attack_steps = radius, attack_step, attack_steps
         self.model = craft.model(arch, train, craft.generator("init", seed))
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
 
-    def craft_noise(self, train: Split, iterations: int, decay: int, batch: int, *, epsilon: float, **how) -> Perturbation:
+    def craft_noise(
+        self, train: Split, iterations: int, decay: int, batch: int, *, epsilon: float, **how
+    ) -> Perturbation:
         """Train the surrogate, then make the noise of all images."""
         saved = self.craft.resume("surrogate")
         begin = saved.get("iteration", 0)
@@ -130,20 +141,32 @@ class _Robust:
         return Perturbation(self.craft.each(train, batch, attack), Budget("linf", epsilon))
 
     def noise(
-        self, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator,
-        *, epsilon: float, step_size: float, steps: int, samples: int, inner_steps: int,
-    ) -> torch.Tensor:  # fmt: skip
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        generator: torch.Generator,
+        *,
+        epsilon: float,
+        step_size: float,
+        steps: int,
+        samples: int,
+        inner_steps: int,
+    ) -> torch.Tensor:
         """Noise from a random start that lowers the loss seen through augmentation and a perturbation of `inner_steps` steps."""
         self.model.eval().requires_grad_(False)
 
         def loss(x: torch.Tensor) -> torch.Tensor:
             seen = shift_and_flip(x, self.crop_pad, self.flip, generator)
-            return F.cross_entropy(self.model(self.perturbed(seen, labels, generator, inner_steps)), labels, reduction="sum")
+            return F.cross_entropy(
+                self.model(self.perturbed(seen, labels, generator, inner_steps)), labels, reduction="sum"
+            )
 
         start = _uniform(images, epsilon, generator)
         return descend([loss] * samples, images, start, epsilon=epsilon, step_size=step_size, steps=steps)
 
-    def perturbed(self, seen: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, steps: int) -> torch.Tensor:
+    def perturbed(
+        self, seen: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, steps: int
+    ) -> torch.Tensor:
         """Images in [0, 1] after `steps` steps up the loss from a random point of the ball; a gradient passes as if nothing was added."""
         images = seen.detach() * 255
 
@@ -157,7 +180,9 @@ class _Robust:
     def learn(self, poisoned: torch.Tensor, labels: torch.Tensor, generator: torch.Generator) -> None:
         """One step of the surrogate on worst cases of poisoned images in [0, 1], cropped and flipped."""
         self.model.eval().requires_grad_(False)
-        worst = self.perturbed(shift_and_flip(poisoned, self.crop_pad, self.flip, generator), labels, generator, self.attack_steps)
+        worst = self.perturbed(
+            shift_and_flip(poisoned, self.crop_pad, self.flip, generator), labels, generator, self.attack_steps
+        )
         self.model.train().requires_grad_(True)
         self.optimiser.zero_grad(set_to_none=True)
         F.cross_entropy(self.model(worst), labels).backward()

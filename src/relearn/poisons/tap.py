@@ -38,7 +38,9 @@ def tap(
     """
     model, aims = craft.trained_surrogate(), shifted(train.labels, craft.classes, shift)
     how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
-    return _best(train, craft, model, aims, 1.0, how, restarts=restarts, crop_pad=crop_pad, flip=flip, batch=batch, seed=seed)
+    return _best(
+        train, craft, model, aims, 1.0, how, restarts=restarts, crop_pad=crop_pad, flip=flip, batch=batch, seed=seed
+    )
 
 
 @register
@@ -59,13 +61,35 @@ def tap_untargeted(
     """As `tap`, away from the true class: the surrogate's loss of the true label is made large. The authors call it brittle."""
     model = craft.trained_surrogate()
     how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
-    return _best(train, craft, model, train.labels, -1.0, how, restarts=restarts, crop_pad=crop_pad, flip=flip, batch=batch, seed=seed)
+    return _best(
+        train,
+        craft,
+        model,
+        train.labels,
+        -1.0,
+        how,
+        restarts=restarts,
+        crop_pad=crop_pad,
+        flip=flip,
+        batch=batch,
+        seed=seed,
+    )
 
 
 def _best(
-    train: Split, craft: Craft, model, aims: torch.Tensor, sign: float, how: dict,
-    *, restarts: int, crop_pad: int, flip: bool, batch: int, seed: int,
-) -> Perturbation:  # fmt: skip
+    train: Split,
+    craft: Craft,
+    model,
+    aims: torch.Tensor,
+    sign: float,
+    how: dict,
+    *,
+    restarts: int,
+    crop_pad: int,
+    flip: bool,
+    batch: int,
+    seed: int,
+) -> Perturbation:
     """The perturbation of the restart whose `sign` times mean loss of the labels `aims` is lowest, seen without augmentation."""
     best = craft.resume("best") or {"restart": -1, "loss": float("inf")}
     for restart in range(best["restart"] + 1, restarts):
@@ -75,7 +99,9 @@ def _best(
             start = (how["epsilon"] * torch.randn(x.shape, generator=generator)).clamp(-how["epsilon"], how["epsilon"])
 
             def loss(seen: torch.Tensor) -> torch.Tensor:
-                return sign * F.cross_entropy(model(shift_and_flip(seen, crop_pad, flip, generator)), target, reduction="sum")
+                return sign * F.cross_entropy(
+                    model(shift_and_flip(seen, crop_pad, flip, generator)), target, reduction="sum"
+                )
 
             return descend([loss], x, start.to(craft.device), **how)
 

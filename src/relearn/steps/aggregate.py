@@ -23,9 +23,17 @@ def run(params: Params) -> None:
             f"{len(stale)} cells were made with other settings than params.yaml now has: {_some(stale)}; "
             "delete their folders under results/runs and results/metrics, and their poisons, and run again"
         )
-    rows = [vars(cell) | {"method_use": record["settings"]["method"]["use"]} | record["result"] for cell, record in found.items()]
+    rows = [
+        vars(cell) | {"method_use": record["settings"]["method"]["use"]} | record["result"]
+        for cell, record in found.items()
+    ]
     frame = pd.DataFrame(rows)
-    histories = pd.concat([pd.read_csv(records.existing(grid.path("train", "history", **vars(cell)))).assign(**vars(cell)) for cell in cells])
+    histories = pd.concat(
+        [
+            pd.read_csv(records.existing(grid.path("train", "history", **vars(cell)))).assign(**vars(cell))
+            for cell in cells
+        ]
+    )
     coords = list(vars(cells[0]))
     histories = histories[[*coords, *(name for name in histories.columns if name not in coords)]]
     for name, content in (("records", frame), ("histories", histories)):

@@ -25,11 +25,20 @@ def run(params: Params, dataset: str, poison: str, arch: str, method: str, seed:
         tensors, _ = load_tensors(grid.path("train", "model", **coords))
         use, settings = params.architectures[arch]
         chosen = registry.load("methods", params.entry("methods", method).name)(**params.settings("methods", method))
-        model = models.rebuild(use, settings, tensors, classes=len(facts["classes"]), size=chosen.seen(test.images.shape[1:3]), device=device)
+        model = models.rebuild(
+            use,
+            settings,
+            tensors,
+            classes=len(facts["classes"]),
+            size=chosen.seen(test.images.shape[1:3]),
+            device=device,
+        )
         test = test.to(device)
         accuracy = metrics.accuracy(metrics.logits(model, test.images, chosen.view), test.labels)
         if abs(accuracy - history[-1]) > 0.05:
-            raise Fault(f"{grid.Cell(**coords)}: the stored weights reach {accuracy:.2f} %, the history ends with {history[-1]:.2f} %; run train again")
+            raise Fault(
+                f"{grid.Cell(**coords)}: the stored weights reach {accuracy:.2f} %, the history ends with {history[-1]:.2f} %; run train again"
+            )
         verdict = info["verdict"]
         result = {
             "accuracy": accuracy,

@@ -31,13 +31,18 @@ def _runs(params: Params, figure: str, name: str) -> dict:
         found[str(cell)] = records.read_json(grid.path("train", "info", **vars(cell)))
         expected = grid.settings(params, "train", **vars(cell))
         if records.settings_hash(found[str(cell)]["settings"]) != records.settings_hash(expected):
-            raise Fault(f"{cell} was made with other settings than params.yaml now has; delete its folder under results/runs and run again")
+            raise Fault(
+                f"{cell} was made with other settings than params.yaml now has; delete its folder under results/runs and run again"
+            )
     return found
 
 
 def _joined(params: Params, figure: str, name: str) -> pd.DataFrame:
     """A CSV file of every cell the figure names, one below the other; the column `cell` says whose a row is."""
-    found = {cell: pd.read_csv(records.existing(grid.path("train", name, **vars(grid.cell(cell))))) for cell in _runs(params, figure, name)}
+    found = {
+        cell: pd.read_csv(records.existing(grid.path("train", name, **vars(grid.cell(cell)))))
+        for cell in _runs(params, figure, name)
+    }
     return pd.concat(found, names=["cell", None]).reset_index("cell")
 
 
@@ -70,4 +75,11 @@ def _read(path, name: str, rows=None) -> np.ndarray:
 
 
 # What a figure may ask for, by the names of its arguments. The last three are of the cells it names (`list[CellName]`) only.
-GIVEN = {"records": _gathered, "histories": _gathered, "examples": _examples, "ticks": _joined, "embeddings": _joined, "runs": _runs}
+GIVEN = {
+    "records": _gathered,
+    "histories": _gathered,
+    "examples": _examples,
+    "ticks": _joined,
+    "embeddings": _joined,
+    "runs": _runs,
+}

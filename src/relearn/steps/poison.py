@@ -26,7 +26,9 @@ def run(params: Params, dataset: str, poison: str) -> None:
     train = whole.pick(torch.nonzero(chosen).flatten())
     surrogate, earlier, crafted_on = _surrogate(params, dataset, poison, whole, facts, device)
     # what was read says how it was made; params.yaml says the rest
-    settings = facts["settings"] | {"poison": grid.settings(params, "poison", dataset=dataset, poison=poison)["poison"] | crafted_on}
+    settings = facts["settings"] | {
+        "poison": grid.settings(params, "poison", dataset=dataset, poison=poison)["poison"] | crafted_on
+    }
     print(cost.announced(params, poison, train), file=sys.stderr, flush=True)
     with records.provenance(grid.beside("poison", "run.json", dataset=dataset, poison=poison), device):
         craft = Craft(
@@ -42,10 +44,17 @@ def run(params: Params, dataset: str, poison: str) -> None:
         )
         perturbation = registry.load("poisons", name)(train, craft, **own)
         changed, measured = quantise.apply(train.images, perturbation)
-        save_split(grid.path("poison", "train", dataset=dataset, poison=poison), _published(whole, chosen, changed), facts | {"settings": settings}, chosen)
+        save_split(
+            grid.path("poison", "train", dataset=dataset, poison=poison),
+            _published(whole, chosen, changed),
+            facts | {"settings": settings},
+            chosen,
+        )
         budget = {"declared": vars(perturbation.budget), "measured": measured, "rounding": perturbation.rounding}
         count = {"images": len(whole), "poisoned": len(train)}
-        records.write_json(grid.path("poison", "info", dataset=dataset, poison=poison), budget | count | {"settings": settings})
+        records.write_json(
+            grid.path("poison", "info", dataset=dataset, poison=poison), budget | count | {"settings": settings}
+        )
         craft.forget()
 
 
@@ -66,12 +75,23 @@ def _surrogate(params: Params, dataset: str, poison: str, train: Split, facts: d
     use, settings = params.architectures[params.settings("surrogates", name)["arch"]]
 
     def rebuilt(tensors: dict[str, torch.Tensor]):
-        return models.rebuild(use, settings, tensors, classes=len(facts["classes"]), size=train.images.shape[1:3], device=device)
+        return models.rebuild(
+            use, settings, tensors, classes=len(facts["classes"]), size=train.images.shape[1:3], device=device
+        )
 
     def earlier() -> list:
         tensors, _ = load_tensors(grid.path("surrogate", "earlier", dataset=dataset, surrogate=name))
         epochs = dict.fromkeys(key.partition(":")[0] for key in sorted(tensors))
-        return [rebuilt({key.removeprefix(f"{epoch}:"): tensor for key, tensor in tensors.items() if key.startswith(f"{epoch}:")}) for epoch in epochs]
+        return [
+            rebuilt(
+                {
+                    key.removeprefix(f"{epoch}:"): tensor
+                    for key, tensor in tensors.items()
+                    if key.startswith(f"{epoch}:")
+                }
+            )
+            for epoch in epochs
+        ]
 
     tensors, made = load_tensors(grid.path("surrogate", "model", dataset=dataset, surrogate=name))
     return rebuilt(tensors), earlier, {"crafted_on": made["settings"]}

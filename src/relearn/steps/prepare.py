@@ -19,5 +19,10 @@ def run(params: Params, dataset: str) -> None:
         facts = {"classes": made.classes, "settings": settings}
         save_split(out["train"], made.train, facts)
         save_split(out["test"], made.test, facts)
-        counts = {part: split.labels.bincount(minlength=len(made.classes)).tolist() for part, split in (("train", made.train), ("test", made.test))}
-        records.write_json(out["info"], facts | {"image_size": list(made.train.images.shape[1:3]), "images_per_class": counts})
+        counts = {
+            part: split.labels.bincount(minlength=len(made.classes)).tolist()
+            for part, split in (("train", made.train), ("test", made.test))
+        }
+        records.write_json(
+            out["info"], facts | {"image_size": list(made.train.images.shape[1:3]), "images_per_class": counts}
+        )

@@ -8,5 +8,9 @@ from relearn.params import Params
 
 def run(params: Params, kind: str) -> None:
     """Write the SHA-256 and name of each source file that a kind of job runs, as `sha256sum --check` reads them."""
-    files = {registry.relative(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in registry.step_sources(kind)}
-    records.write_text(grid.path("sources", "list", kind=kind), "".join(f"{digest}  {name}\n" for name, digest in files.items()))
+    files = {
+        registry.relative(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in registry.step_sources(kind)
+    }
+    records.write_text(
+        grid.path("sources", "list", kind=kind), "".join(f"{digest}  {name}\n" for name, digest in files.items())
+    )

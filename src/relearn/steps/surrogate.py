@@ -34,15 +34,25 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
         probe = Probe.draw(train.to(device), recipe["probe"], seeds.generator("probe"))
         method = _Remembering(kept_epochs(recipe["epochs"], own["checkpoints"]))
         fitted = fit(
-            model, method, train.to(device), test.to(device), recipe, seeds,
-            probe=probe, precision=params.compute["precision"], label=f"surrogate {dataset}/{surrogate}",
+            model,
+            method,
+            train.to(device),
+            test.to(device),
+            recipe,
+            seeds,
+            probe=probe,
+            precision=params.compute["precision"],
+            label=f"surrogate {dataset}/{surrogate}",
             resume=grid.beside("surrogate", "checkpoint.safetensors", **coords),
             identity=records.settings_hash(settings),
-        )  # fmt: skip
+        )
         save_tensors(grid.path("surrogate", "model", **coords), models.weights(model), facts | {"settings": settings})
         save_tensors(grid.path("surrogate", "earlier", **coords), method.kept, facts | {"settings": settings})
         last = {key: fitted.history[-1][key] for key in ("epoch", "train_accuracy", "test_accuracy")}
-        records.write_json(grid.path("surrogate", "info", **coords), {"settings": settings, "checkpoints": [*method.epochs, recipe["epochs"]]} | last)
+        records.write_json(
+            grid.path("surrogate", "info", **coords),
+            {"settings": settings, "checkpoints": [*method.epochs, recipe["epochs"]]} | last,
+        )
 
 
 def kept_epochs(epochs: int, checkpoints: int) -> list[int]:
@@ -62,7 +72,9 @@ class _Remembering(ERM):
 
     def on_tick(self, run) -> None:
         epoch = run.step // run.steps_per_epoch
-        self.kept |= {f"{epoch:05}:{name}": tensor.clone() for name, tensor in models.weights(run.model).items()}  # training goes on in these
+        self.kept |= {
+            f"{epoch:05}:{name}": tensor.clone() for name, tensor in models.weights(run.model).items()
+        }  # training goes on in these
 
     def state(self) -> dict:
         return dict(self.kept)

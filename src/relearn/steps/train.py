@@ -33,29 +33,43 @@ def run(params: Params, dataset: str, poison: str, arch: str, method: str, seed:
         use, settings = params.architectures[arch]
         chosen = registry.load("methods", params.entry("methods", method).name)(**params.settings("methods", method))
         model = models.build(
-            use, settings, images=train.images, classes=len(facts["classes"]), generator=seeds.generator("init"), device=device,
+            use,
+            settings,
+            images=train.images,
+            classes=len(facts["classes"]),
+            generator=seeds.generator("init"),
+            device=device,
             size=chosen.seen(train.images.shape[1:3]),
-        )  # fmt: skip
+        )
         chosen.initialise(model, surrogate)
         train, test = train.to(device), test.to(device)
         fitted = fit(
-            model, chosen, train, test, params.recipe, seeds,
+            model,
+            chosen,
+            train,
+            test,
+            params.recipe,
+            seeds,
             probe=probe.Probe.draw(train, params.recipe["probe"], seeds.generator("probe")),
             precision=params.compute["precision"],
             label=f"train {cell}",
             resume=grid.beside("train", "checkpoint.safetensors", **coords),
             identity=records.settings_hash(carried),
-        )  # fmt: skip
+        )
         notes["images"] = fitted.iterations * params.recipe["batch"]
         watch = probe.middle(fitted.reading)
         save_tensors(out["model"], models.weights(model), {"classes": facts["classes"], "settings": carried})
         records.write_rows(out["history"], fitted.history)
         records.write_rows(out["ticks"], fitted.ticks, header=("iterations", "step", "stage"))
-        records.write_rows(out["embeddings"], [row | {"label": facts["classes"][row["label"]]} for row in fitted.embeddings])
+        records.write_rows(
+            out["embeddings"], [row | {"label": facts["classes"][row["label"]]} for row in fitted.embeddings]
+        )
         verdict = {"watch": watch, "acm": fitted.reading.acm[watch], "probe_accuracy": fitted.reading.accuracy}
         verdict["trapped"] = probe.trapped(fitted.reading, watch)
         work = {"iterations": fitted.iterations, "steps": fitted.steps, "struck": fitted.struck}
-        records.write_json(out["info"], {"cell": coords | {"seed": int(seed)}, "settings": carried, "verdict": verdict} | work)
+        records.write_json(
+            out["info"], {"cell": coords | {"seed": int(seed)}, "settings": carried, "verdict": verdict} | work
+        )
 
 
 def _surrogate(params: Params, dataset: str, method: str) -> tuple[dict, dict]:

@@ -17,12 +17,16 @@ def clean_cost(records: pandas.DataFrame) -> pandas.DataFrame:
     """
     clean = records[records["poison"] == "clean"]
     if clean.empty:
-        raise Fault("clean_cost: the grid has no cell with the poison 'clean'; add one, or take 'clean_cost' out of 'tables' in params.yaml")
+        raise Fault(
+            "clean_cost: the grid has no cell with the poison 'clean'; add one, or take 'clean_cost' out of 'tables' in params.yaml"
+        )
     erm = clean[clean["method"] == "erm"].set_index([*BLOCK, "seed"])["accuracy"]
     clean = clean.assign(difference=clean["accuracy"] - clean.join(erm.rename("erm"), on=[*BLOCK, "seed"])["erm"])
     table = groups(clean, [*BLOCK, "method"]).agg(
-        accuracy=("accuracy", spread), n=("accuracy", "size"),
-        minus_erm=("difference", spread), pairs=("difference", "count"),
+        accuracy=("accuracy", spread),
+        n=("accuracy", "size"),
+        minus_erm=("difference", spread),
+        pairs=("difference", "count"),
         passes=("passes", "mean"),
-    )  # fmt: skip
+    )
     return table.reset_index().rename(columns={"minus_erm": "minus erm"})

@@ -18,7 +18,9 @@ def relative(records: pandas.DataFrame) -> pandas.DataFrame:
     shares = 100 * records["accuracy"] / records.join(clean_reference(records), on=BLOCK)["clean"]
     known = records.assign(share=shares).dropna(subset="share")
     if known.empty:
-        raise Fault("relative: the grid has no cell of erm on the poison 'clean'; add one, or take 'relative' out of 'tables' in params.yaml")
+        raise Fault(
+            "relative: the grid has no cell of erm on the poison 'clean'; add one, or take 'relative' out of 'tables' in params.yaml"
+        )
     table = by_method(known, "share")
     parts = []
     for _, block in blocks(known):
