@@ -1,20 +1,26 @@
-# Progressive Staged Training, end to end: `snakemake --cores 8` runs the grid of params.yaml.
-# Cells, paths and dependencies come from relearn.grid, the one definition both engines share; torch is not imported here.
+# Progressive Staged Training, end to end: `snakemake --cores 8` runs the grid of params.yaml. Cells, paths and
+# dependencies come from relearn.grid, the one definition that both engines share; torch is not imported here.
 
 import sys
 
-from relearn import adopt, estimates, grid, params
-from relearn.errors import Fault
+from snakemake.utils import min_version
+
+from relearn import grid, params, registry
+from relearn.engines import bridge
+from relearn.errors import UserError
+from relearn.planning import estimates
+
+min_version("9.0")
 
 try:
     PARAMS = params.load()
-    NODES = grid.nodes(PARAMS)
-    grid.check_inputs(NODES)
+    JOBS = {(job.rule, job.argument): job for job in grid.jobs(PARAMS)}
+    grid.check_inputs(list(JOBS.values()))
     ESTIMATES = estimates.read(PARAMS)
     if workflow.is_main_process and "--unlock" not in sys.argv:
-        adopt.check(NODES)
-except Fault as fault:
-    print(f"relearn: {fault}", file=sys.stderr)
+        bridge.check_results(list(JOBS.values()))
+except UserError as error:
+    print(f"relearn: {error}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -30,4 +36,4 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        [name for node in NODES for name in node.outputs],
+        [name for job in JOBS.values() for name in job.outputs],

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from relearn import models, params
+from relearn import params
+from relearn.training import models
 from relearn.data import Split, load_split
-from relearn.fit import fit
+from relearn.training.fit import fit
 from relearn.methods.erm import ERM
-from relearn.probe import POSITIONS, Probe, acm_score, standardised
-from relearn.seeding import Seeds, deterministic
+from relearn.probing.probe_set import POSITIONS, Probe, acm_score, standardised
+from relearn.runtime.seeding import Seeds, deterministic
 
 
 def pooled_globally(features: torch.Tensor) -> torch.Tensor:
@@ -55,8 +56,8 @@ def linear_probe(features: torch.Tensor, labels: torch.Tensor, reference: torch.
 
 
 MEASURES = {
-    "ACM: nearest class mean, 4x4 positions": acm_score,
-    "nearest class mean, globally pooled": lambda f, y, r: acm_score(pooled_globally(f), y, r),
+    "ACM: suggest class mean, 4x4 positions": acm_score,
+    "suggest class mean, globally pooled": lambda f, y, r: acm_score(pooled_globally(f), y, r),
     "linear probe, 4x4 positions": linear_probe,
     "scatter ratio, 4x4 positions": lambda f, y, r: scatter(f, y),
     "scatter ratio, globally pooled": lambda f, y, r: scatter(pooled_globally(f), y),
@@ -72,10 +73,10 @@ class Watched(ERM):
         self.group, self.steps = group, steps
         self.found: dict[int, dict[str, float]] = {}
 
-    def ticks(self, step: int, steps_per_epoch: int) -> bool:
+    def probes(self, step: int, steps_per_epoch: int) -> bool:
         return step in self.steps
 
-    def on_tick(self, run) -> None:
+    def on_probe(self, run) -> None:
         features = run.probe.activations(run.model, self.view)[0][self.group]
         self.found[run.step] = {
             name: measure(features, run.probe.labels, run.probe.reference) for name, measure in MEASURES.items()

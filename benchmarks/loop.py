@@ -1,6 +1,6 @@
 """What the training loop and PST's looks cost beside the bare model: ratios in one run, `python benchmarks/loop.py`.
 
-Per architecture: images per second of forward, backward and optimiser step on one fixed batch (bare), of the training
+Per architecture: images per second of forward, backward and optimizer step on one fixed batch (bare), of the training
 loop with crop and flip (erm), with grayscale and colour jitter too (erm_cg), and seconds of one look at the probe set.
 """
 
@@ -11,14 +11,15 @@ import time
 import torch
 import torch.nn.functional as F
 
-from relearn import device as devices
-from relearn import models, registry
-from relearn.augment import to_float
+from relearn.runtime import device as devices
+from relearn import registry
+from relearn.training import models
+from relearn.training.augment import to_float
 from relearn.data import split
-from relearn.fit import Run
+from relearn.training.fit import Run
 from relearn.params import Recipe
-from relearn.probe import Probe
-from relearn.seeding import Seeds, deterministic
+from relearn.probing.probe_set import Probe
+from relearn.runtime.seeding import Seeds, deterministic
 
 IMAGES = 4096
 
@@ -49,14 +50,14 @@ def seconds(action, repeats: int, device: str) -> float:
 
 
 def bare_step(of: Run):
-    """One step on a batch that stays the same: nothing but the model and the optimiser."""
+    """One step on a batch that stays the same: nothing but the model and the optimizer."""
     batch = of.recipe["batch"]
     x, y = to_float(of.train.images[:batch]), of.train.labels[:batch]
 
     def step() -> None:
-        of.optimiser.zero_grad(set_to_none=True)
+        of.optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(of.model(x), y).backward()
-        of.optimiser.step()
+        of.optimizer.step()
 
     return step
 

@@ -16,11 +16,13 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
-from relearn import models, quantise, registry
-from relearn.augment import levels
-from relearn.craft import Craft
+from relearn import registry
+from relearn.crafting import perturbation
+from relearn.training import models
+from relearn.training.augment import levels
+from relearn.crafting.craft import CraftContext
 from relearn.data import Split, split
-from relearn.seeding import Seeds, deterministic
+from relearn.runtime.seeding import Seeds, deterministic
 
 BARE = {"random": {}, "lsp": {}, "cuda": {}, "ops": {}, "ar": {}, "pil": {}}  # without a model
 WHOLE = {"batch": 128, "steps": 10}
@@ -29,8 +31,8 @@ ATTACKS = {
     "tap": {"surrogate": "s", "restarts": 1, **WHOLE},
     "sep": {"surrogate": "s", "models": 3, **WHOLE},
     "em": {"arch": "net", "rounds": 2, "batches": 4, "stop_error": None, **WHOLE},
-    "sem": {"arch": "net", "iterations": 4, "samples": 2, "attack_steps": 3, **WHOLE},
-    "rem": {"arch": "net", "iterations": 2, "samples": 1, "attack_steps": 3, **WHOLE},
+    "sem": {"arch": "net", "steps_taken": 4, "samples": 2, "attack_steps": 3, **WHOLE},
+    "rem": {"arch": "net", "steps_taken": 2, "samples": 1, "attack_steps": 3, **WHOLE},
 }
 
 
@@ -40,9 +42,9 @@ def random_images(count: int) -> Split:
     return split(images, torch.arange(count) % 10)
 
 
-def workshop(name: str, train: Split, arch: tuple[str, dict]) -> Craft:
+def workshop(name: str, train: Split, arch: tuple[str, dict]) -> CraftContext:
     """What the poison `name` is crafted with."""
-    made = Craft(name, Seeds("benchmark", name), "cpu", 10, {"net": arch})
+    made = CraftContext(name, Seeds("benchmark", name), "cpu", 10, {"net": arch})
     made.surrogate, *earlier = (
         models.build(*arch, images=train.images, classes=10, generator=torch.Generator(), device="cpu")
         for _ in range(3)
@@ -55,15 +57,15 @@ def bare(name: str, count: int) -> None:
     """Make one poison without a model and print seconds and peak memory."""
     train = random_images(count)
     begin = time.perf_counter()
-    perturbation = registry.load("poisons", name)(train, Craft(name, Seeds("benchmark", name), "cpu", 10), **BARE[name])
-    quantise.apply(train.images, perturbation)
+    perturbation = registry.load("poisons", name)(train, CraftContext(name, Seeds("benchmark", name), "cpu", 10), **BARE[name])
+    perturbation.apply(train.images, perturbation)
     seconds, memory = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"| {name} | {seconds:.1f} s | {memory:.0f} MB |", flush=True)
 
 
 def attacks(arch: tuple[str, dict], options) -> None:
     """Print the time of a declared pass over that of a bare one, for each attack."""
-    train = random_images(options.attacked)
+    train = random_images(options.target_arch)
     model = workshop("bare", train, arch).trained_surrogate()
 
     def plain() -> None:
@@ -92,7 +94,7 @@ def attacks(arch: tuple[str, dict], options) -> None:
 def main() -> None:
     """Print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"threads": 2, "images": 50_000, "attacked": 1024, "repeats": 3, "width": 16}.items():
+    for name, default in {"threads": 2, "images": 50_000, "target_arch": 1024, "repeats": 3, "width": 16}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--arch", default="cnn")
     parser.add_argument("--bare", choices=BARE, help="make this one only")

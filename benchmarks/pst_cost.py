@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 
-from relearn import models
+from relearn.training import models
 from relearn.pst import PST
 
 ARCHITECTURES = {"cnn": {}, "resnet18": {"width": 64}}  # with their settings
@@ -78,7 +78,7 @@ def report(arch: str, settings: dict, options) -> None:
     tick, steps = (took["look"] + took["snapshot"]) / took["step"], options.steps * options.epochs
     looks = sum(pst.staging.due(count, options.steps) for count in range(steps + 1))
     once = (took["roll-back"] / took["step"] + options.back) / steps
-    dense, later = tick / pst.staging.tick_steps, tick * pst.staging.ticks_per_epoch / options.steps
+    dense, later = tick / pst.staging.probe_steps, tick * pst.staging.probes_per_epoch / options.steps
     print(
         f"  epoch over plain epoch: dense {1 + dense:.3f}, later {1 + later:.3f}; whole training, {looks} looks: {1 + looks * tick / steps:.3f}",
         end="",

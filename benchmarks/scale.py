@@ -16,7 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from relearn import grid, params, stages
+from relearn import grid, params
+from relearn.engines import dvc
 from relearn.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,14 +77,14 @@ def copy(folder: Path, cells: int) -> None:
 
 def make_up(checked: Params) -> int:
     """Write every output of the grid, with the settings it would carry and nothing else; how many."""
-    names = [(item, Path(name)) for item in grid.nodes(checked) for name in item.outputs]
+    names = [(item, Path(name)) for item in grid.jobs(checked) for name in item.outputs]
     for item, path in names:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(made_up(checked, item, path))
     return len(names)
 
 
-def made_up(checked: Params, item: grid.Node, path: Path) -> bytes:
+def made_up(checked: Params, item: grid.Job, path: Path) -> bytes:
     """The content of an output; its path stands in it, so that no two are the same."""
     step = "train" if item.step == "evaluate" else item.step
     carries = step in ("prepare", "surrogate", "poison", "train")
@@ -147,7 +148,7 @@ def main() -> None:
         copy(Path(folder), options.cells)
         os.chdir(folder)
         checked = params.load()
-        print(f"{len(grid.cells(checked))} cells, {len(grid.nodes(checked))} jobs\n")
+        print(f"{len(grid.cells(checked))} cells, {len(grid.jobs(checked))} jobs\n")
         clock = Clock(Path(folder))
         clock.row("relearn grid --write", "", "2")
         clock.row("relearn plan", "nothing made")
@@ -163,7 +164,7 @@ def main() -> None:
         clock.row("dvc status", "`train.lr` changed", "30")
         clock.row("snakemake -n", "`train.lr` changed", "10")
         clock.row("relearn adopt", "`train.lr` changed")
-        sizes = ", ".join(f"{file} {file.stat().st_size / 2**20:.1f} MB" for file in (stages.FILE, stages.LOCK))
+        sizes = ", ".join(f"{file} {file.stat().st_size / 2**20:.1f} MB" for file in (dvc.FILE, dvc.LOCK))
         print(f"\n{outputs} outputs; {sizes}")
         os.chdir(ROOT)
 

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from relearn.errors import Fault
-from relearn.records import atomic, existing
+from relearn.errors import UserError
+from relearn.runtime.files import atomic, existing
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,20 @@ def split(images: torch.Tensor, labels: torch.Tensor) -> Split:
     return Split(images.contiguous(), labels.contiguous(), torch.arange(len(labels)))
 
 
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, H, W, 3) uint8 as (B, 3, H, W) float32 in [0, 1]; the memory stays channels-last."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def levels(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, H, W, 3) uint8 as (B, 3, H, W) float32 in 1/255; the memory stays channels-last."""
+    return images.permute(0, 3, 1, 2).float()
+
+
 def subset(whole: Split, per_class: int | None, generator: torch.Generator) -> Split:
     """`per_class` images of each class, drawn with `generator`, in the order of `whole`; all of them for None.
 
-    Raises Fault when a class has fewer.
+    Raises UserError when a class has fewer.
     """
     if per_class is None:
         return whole
@@ -67,15 +77,15 @@ def subset(whole: Split, per_class: int | None, generator: torch.Generator) -> S
     for label in whole.labels.unique().tolist():
         of_class = torch.nonzero(whole.labels == label).flatten()
         if len(of_class) < per_class:
-            raise Fault(
+            raise UserError(
                 f"a subset of {per_class} images per class was asked for, but class {label} has {len(of_class)}"
             )
         rows.append(of_class[torch.randperm(len(of_class), generator=generator)[:per_class]])
     return whole.pick(torch.cat(rows).sort().values)
 
 
-def share(labels: torch.Tensor, ratio: float, generator: torch.Generator) -> torch.Tensor:
-    """A mask (N,) bool of that share of every class, to the nearest image but at least one; a smaller share lies in a larger one."""
+def draw_share(labels: torch.Tensor, ratio: float, generator: torch.Generator) -> torch.Tensor:
+    """A mask (N,) bool of that share of every class, to the closest image but at least one; a smaller share lies in a larger one."""
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
         of_class = torch.nonzero(labels == label).flatten()
@@ -94,12 +104,12 @@ def save_split(path: Path, content: Split, facts: dict, poisoned: torch.Tensor |
 
 
 def load_split(path: Path) -> tuple[Split, dict]:
-    """Read a split and its facts. Raises Fault for a file that is not one."""
+    """Read a split and its facts. Raises UserError for a file that is not one."""
     tensors, facts = load_tensors(path)
     try:
         return Split(tensors["images"], tensors["labels"], tensors["index"]), facts
     except KeyError as error:
-        raise Fault(f"{path} is not a split (no {error}); delete it and run again") from None
+        raise UserError(f"{path} is not a split (no {error}); delete it and run again") from None
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
@@ -117,9 +127,9 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> N
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Read a safetensors file of ours and its facts. Raises Fault for a missing, broken or foreign file."""
+    """Read a safetensors file of ours and its facts. Raises UserError for a missing, broken or foreign file."""
     try:
         with safe_open(existing(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {})["facts"])
     except (SafetensorError, KeyError, ValueError) as error:
-        raise Fault(f"{path} is broken or not ours ({error}); delete it and run again") from None
+        raise UserError(f"{path} is corrupt or not written by relearn ({error}); delete it and run again") from None

@@ -1,5 +1,5 @@
-"""The one exception a user can cause."""
+"""The one exception that a user can cause."""
 
 
-class Fault(Exception):
-    """A user's mistake, told in plain words: what is wrong, the value found, the choices or the remedy."""
+class UserError(Exception):
+    """A mistake of the user's: the message says what is wrong, the value found, and the choices or the remedy."""

@@ -1,74 +1,97 @@
 """params.yaml: read it, check all of it, and resolve every entry to its full settings. Needs no torch."""
 
+from __future__ import annotations  # the annotations of the dataclasses below stay text, as the registry reads them
+
 import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
 from relearn import registry
-from relearn.errors import Fault
-from relearn.registry import ArchitectureName, Count, Entry, Index, NonNegative, Positive, Setting, Share, nearest  # noqa: F401
+from relearn.errors import UserError
+from relearn.registry import (
+    ArchitectureName,
+    Entry,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveFraction,
+    PositiveInt,
+    Setting,
+    suggest,
+)
+from relearn.runtime.yaml_loader import read_yaml
 
 FILE = Path("params.yaml")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-AXES = ("datasets", "poisons", "architectures", "methods")
+AXES = tuple(registry.SECTIONS[axis] for axis in ("dataset", "poison", "arch", "method"))  # of a block of the grid
+SECTIONS = ("compute", "train", *registry.SECTIONS.values(), "grid")
 
 
 @dataclass(frozen=True)
 class Compute:
-    """`compute:`, what bytes depend on beside the settings: CPU threads of a step, the precision of training, and CPU instructions."""
+    """`compute:`, on which bytes depend too: CPU threads of a job, precision of training, CPU instructions."""
 
-    threads: "Count" = 1
-    precision: "Literal['float32', 'bfloat16']" = "float32"  # noqa: F821
-    isa: "Literal['native', 'avx2', 'sse4']" = "native"  # noqa: F821
+    threads: PositiveInt = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    isa: Literal["native", "avx2", "sse4"] = "native"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`train:`, the recipe every method shares: SGD with warm-up and cosine decay to 0, random crop and flip."""
+    """`train:`, the recipe that all methods share: SGD with warm-up and cosine decay to 0, random crop and flip.
 
-    epochs: "Count" = 60
-    batch: "Count" = 128
-    lr: "Positive" = 0.1
-    warmup_steps: "Index" = 20
-    momentum: "NonNegative" = 0.9
-    nesterov: "bool" = True
-    weight_decay: "NonNegative" = 5e-4
-    crop_pad: "Index" = 4
-    flip: "bool" = True
-    probe: "Count" = 2000
-    checkpoint_epochs: "Count" = 5
+    `probe_size` is the number of images in the probe set; a checkpoint is written every `checkpoint_epochs` epochs.
+    """
+
+    epochs: PositiveInt = 60
+    batch: PositiveInt = 128
+    lr: Positive = 0.1
+    warmup_steps: NonNegativeInt = 20
+    momentum: NonNegative = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegative = 5e-4
+    crop_pad: NonNegativeInt = 4
+    flip: bool = True
+    probe_size: PositiveInt = 2000
+    checkpoint_epochs: PositiveInt = 5
 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """An entry of `surrogates:`, a model trained on clean images with the shared recipe, shared by the poisons that name it."""
+    """An entry of `surrogates:`, a model trained on clean images with the shared recipe; several poisons can name it.
 
-    arch: "ArchitectureName"
-    epochs: "Count | None" = None
-    seed: "Index" = 0
-    checkpoints: "Count" = (
-        1  # how many of its training, evenly spread and the last included, attacks on an ensemble get
-    )
+    `checkpoints` is how many states of its training are kept, evenly spread, the last included: attacks on an ensemble
+    of checkpoints use them. `epochs` null means those of `train:`.
+    """
+
+    arch: ArchitectureName
+    epochs: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    checkpoints: PositiveInt = 1
 
 
 @dataclass(frozen=True)
-class Poisoning:
-    """What every entry of `poisons:` may say beside the settings of its poison: the share of the images that is poisoned."""
+class PoisonSettings:
+    """What every entry of `poisons:` can set beside the settings of its poison: the share of images to poison."""
 
-    ratio: "Share" = 1.0
+    ratio: PositiveFraction = 1.0
 
 
 def schema(declaration: type) -> tuple[Setting, ...]:
-    """The settings a dataclass declares."""
-    required = dataclasses.MISSING
-    fields = dataclasses.fields(declaration)
-    return tuple(Setting(f.name, f.type, registry.REQUIRED if f.default is required else f.default) for f in fields)
+    """The settings that a dataclass declares."""
+    return tuple(
+        Setting(
+            field.name, str(field.type), registry.REQUIRED if field.default is dataclasses.MISSING else field.default
+        )
+        for field in dataclasses.fields(declaration)
+    )
 
 
-COMMON = {"poisons": schema(Poisoning)}  # settings that all entries of a section have
+COMMON = {"poisons": schema(PoisonSettings)}  # settings that all entries of a section have
 
 
 class Params:
@@ -99,33 +122,46 @@ class Params:
         """The names in a section, in the order of the file."""
         return list(self.raw.get(section) or {})
 
-    def entry(self, kind: str, name: str) -> Entry:
-        """What the entry `name` of a section uses. Raises Fault for an unknown name."""
-        return registry.entry(kind, used(name, self._raw_settings(kind, name)))
+    def entry(self, section: str, name: str) -> Entry:
+        """What the entry `name` of a section uses. Raises UserError for an unknown name."""
+        return registry.entry(section, used(name, self._given(section, name)))
 
-    def settings(self, kind: str, name: str) -> dict:
-        """All settings of an entry. Raises Fault for an unknown name."""
-        return _resolved(self._declared(kind, name) + COMMON.get(kind, ()), self._raw_settings(kind, name))
+    def settings(self, section: str, name: str) -> dict:
+        """All settings of an entry. Raises UserError for an unknown name."""
+        return _resolved(self._declared(section, name) + COMMON.get(section, ()), self._given(section, name))
 
-    def paths(self, kind: str, name: str) -> list[str]:
-        """The user's files and folders an entry reads."""
-        settings = self.settings(kind, name)
-        found = [settings[s.name] for s in self.entry(kind, name).settings if s.kind == "InputPath"]
+    def build(self, section: str, name: str, *arguments):
+        """Call what an entry registers, with `arguments` and its own settings; this imports its file."""
+        entry = self.entry(section, name)
+        settings = _resolved(entry.settings, self._given(section, name))
+        return registry.load(section, entry.name)(*arguments, **settings)
+
+    def paths(self, section: str, name: str) -> list[str]:
+        """The user's files and folders that an entry reads."""
+        settings = self.settings(section, name)
+        found = [settings[s.name] for s in self.entry(section, name).settings if s.kind == "InputPath"]
         return [str(Path(value).expanduser()) for value in found if value is not None]
 
-    def named(self, kind: str, name: str, annotation: str) -> str | None:
-        """What an entry's setting of this annotation ("ArchitectureName", "SurrogateName") says; None if it has none."""
-        settings = self.settings(kind, name)
-        return next((settings[s.name] for s in self._declared(kind, name) if s.kind == annotation), None)
+    def named(self, section: str, name: str, annotation: str):
+        """The value of an entry's setting of this annotation, such as "SurrogateName"; None if it has none."""
+        settings = self.settings(section, name)
+        return next((settings[s.name] for s in self._declared(section, name) if s.kind == annotation), None)
 
-    def _declared(self, kind: str, name: str) -> tuple[Setting, ...]:
-        return schema(Surrogate) if kind == "surrogates" else self.entry(kind, name).settings
+    def target_arch(self, poison: str) -> str | None:
+        """The architecture that a poison is crafted on: of its surrogate, else its own; None if it needs no model."""
+        surrogate = self.named("poisons", poison, "SurrogateName")
+        if surrogate:
+            return self.settings("surrogates", surrogate)["arch"]
+        return self.named("poisons", poison, "ArchitectureName")
 
-    def _raw_settings(self, kind: str, name: str) -> dict:
-        section = self.raw.get(kind) or {}
-        if name not in section:
-            raise Fault(f"unknown {kind.removesuffix('s')} '{name}': params.yaml has none; {nearest(name, section)}")
-        return section[name] or {}
+    def _declared(self, section: str, name: str) -> tuple[Setting, ...]:
+        return schema(Surrogate) if section == "surrogates" else self.entry(section, name).settings
+
+    def _given(self, section: str, name: str) -> dict:
+        entries = self.raw.get(section) or {}
+        if name not in entries:
+            raise UserError(f"unknown {section.removesuffix('s')} '{name}' in params.yaml; {suggest(name, entries)}")
+        return entries[name] or {}
 
 
 def used(name: str, settings: dict) -> str:
@@ -134,89 +170,86 @@ def used(name: str, settings: dict) -> str:
 
 
 def load(path: Path = FILE) -> Params:
-    """Read and check a params file. Raises Fault that lists every fault in it."""
+    """Read and check a params file. Raises UserError that lists every error in it."""
     try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
+        raw = read_yaml(path)
     except FileNotFoundError:
-        raise Fault(
-            f"there is no {path} here; run this in the root of the project, or take one with: relearn preset quickstart"
+        raise UserError(
+            f"there is no {path} here; run this in the root of the project, or get one with: relearn preset quickstart"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Fault(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    found = faults(raw)
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    found = errors(raw)
     if len(found) == 1:
-        raise Fault(f"{path}: {found[0]}")
+        raise UserError(f"{path}: {found[0]}")
     if found:
-        raise Fault(f"{path} has {len(found)} faults:\n" + "\n".join(f"  {fault}" for fault in found))
+        raise UserError(f"{path} has {len(found)} errors:\n" + "\n".join(f"  {error}" for error in found))
     return Params(raw)
 
 
-def faults(raw) -> list[str]:
+def errors(raw) -> list[str]:
     """Everything that is wrong with the content of a params file, one line each."""
-    sections = ("compute", "train", *AXES[:2], "surrogates", *AXES[2:], "grid", "tables", "figures")
     if not isinstance(raw, dict):
-        return [f"must be a mapping with the sections {', '.join(sections)}, found {type(raw).__name__}"]
-    found = [f"unknown section '{key}'; {nearest(key, sections)}" for key in raw if key not in sections]
+        return [f"must be a mapping with the sections {', '.join(SECTIONS)}, found {type(raw).__name__}"]
+    found = [f"unknown section '{key}'; {suggest(key, SECTIONS)}" for key in raw if key not in SECTIONS]
     found += [f"section '{key}' is missing or empty" for key in (*AXES, "grid") if not raw.get(key)]
-    wrong = [key for key in sections if not isinstance(raw.get(key) or {}, dict)]
+    wrong = [key for key in SECTIONS if not isinstance(raw.get(key) or {}, dict)]
     if wrong:
         return found + [
             f"{key} must be a mapping of names to settings, found {type(raw[key]).__name__}" for key in wrong
         ]
-    found += _setting_faults("compute", schema(Compute), raw.get("compute") or {}, raw)
-    found += _setting_faults("train", schema(Recipe), raw.get("train") or {}, raw)
-    for name, settings in (raw.get("surrogates") or {}).items():
-        found += _entry_faults("surrogates", name, settings, raw)
-    for kind in registry.KINDS:
-        for name, settings in (raw.get(kind) or {}).items():
-            found += _entry_faults(kind, name, settings, raw)
+    found += _setting_errors("compute", schema(Compute), raw.get("compute") or {}, raw)
+    found += _setting_errors("train", schema(Recipe), raw.get("train") or {}, raw)
+    for section in registry.SECTIONS.values():
+        for name, settings in (raw.get(section) or {}).items():
+            found += _entry_errors(section, name, settings, raw)
     for name, block in (raw.get("grid") or {}).items():
-        found += _block_faults(f"grid.{name}", block, raw)
+        found += _block_errors(f"grid.{name}", block, raw)
     return found
 
 
-def _entry_faults(kind: str, name, settings, raw: dict) -> list[str]:
-    where = f"{kind}.{name}"
+def _entry_errors(section: str, name, settings, raw: dict) -> list[str]:
+    where = f"{section}.{name}"
     if not isinstance(name, str) or not NAME.fullmatch(name):
         return [f"{where}: a name is lower-case letters, digits and underscores and begins with a letter"]
     if settings is not None and not isinstance(settings, dict):
         return [f"{where} must be a mapping of settings, found {settings!r}"]
     settings = dict(settings or {})
-    if kind == "surrogates":
-        return _setting_faults(where, schema(Surrogate), settings, raw)
-    known, uses = registry.entries(kind), used(name, settings)
+    if section == "surrogates":
+        return _setting_errors(where, schema(Surrogate), settings, raw)
+    known, uses = registry.entries(section), used(name, settings)
     settings.pop("use", None)
     if uses not in known:
-        return [f"unknown {kind.removesuffix('s')} '{uses}' in {kind}; {nearest(uses, known)}"]
-    return _setting_faults(where, known[uses].settings + COMMON.get(kind, ()), settings, raw)
+        return [f"unknown {section.removesuffix('s')} '{uses}' in {section}; {suggest(uses, known)}"]
+    return _setting_errors(where, known[uses].settings + COMMON.get(section, ()), settings, raw)
 
 
-def _setting_faults(where: str, declared: tuple[Setting, ...], given: dict, raw: dict) -> list[str]:
+def _setting_errors(where: str, declared: tuple[Setting, ...], given: dict, raw: dict) -> list[str]:
     by_name = {s.name: s for s in declared}
-    found = [f"{where}: unknown setting '{key}'; {nearest(key, by_name)}" for key in given if key not in by_name]
+    found = [f"{where}: unknown setting '{key}'; {suggest(key, by_name)}" for key in given if key not in by_name]
     found += [
         f"{where}: setting '{s.name}' is missing"
         for s in declared
         if s.default is registry.REQUIRED and s.name not in given
     ]
     for key in by_name.keys() & given.keys():
-        fault = by_name[key].fault(given[key])
-        if fault:
-            found.append(f"{where}.{key}: {fault}")
+        error = by_name[key].error(given[key])
+        if error:
+            found.append(f"{where}.{key}: {error}")
     for section, annotation in (("architectures", "ArchitectureName"), ("surrogates", "SurrogateName")):
         for s in declared:
             value = given.get(s.name, s.default)
             names = raw.get(section) or {}
             if s.kind == annotation and isinstance(value, str) and value not in names:
-                found.append(f"{where}.{s.name}: '{value}' is not in {section}; {nearest(value, names)}")
+                found.append(f"{where}.{s.name}: '{value}' is not in {section}; {suggest(value, names)}")
     return sorted(found)
 
 
-def _block_faults(where: str, block, raw: dict) -> list[str]:
+def _block_errors(where: str, block, raw: dict) -> list[str]:
     axes = (*AXES, "seeds")
     if not isinstance(block, dict):
         return [f"{where} must be a mapping with {', '.join(axes)}, found {block!r}"]
-    found = [f"{where}: unknown key '{key}'; {nearest(key, axes)}" for key in block if key not in axes]
+    found = [f"{where}: unknown key '{key}'; {suggest(key, axes)}" for key in block if key not in axes]
     for axis in axes:
         values = block.get(axis)
         if values == "all" and axis != "seeds":
@@ -235,26 +268,10 @@ def _block_faults(where: str, block, raw: dict) -> list[str]:
             continue
         known = list(raw.get(axis) or {})  # a list, because what stands there may be anything, also unhashable
         found += [
-            f"unknown {axis.removesuffix('s')} {v!r} in {where}; {nearest(v, known)}" for v in values if v not in known
+            f"unknown {axis.removesuffix('s')} {v!r} in {where}; {suggest(v, known)}" for v in values if v not in known
         ]
     return found
 
 
 def _resolved(declared: tuple[Setting, ...], given: dict | None) -> dict:
     return {s.name: s.resolved(given or {}) for s in declared}
-
-
-class Loader(yaml.SafeLoader):
-    """Safe YAML in which a repeated key is an error and 5e-4 is a number, as it is for DVC."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
-        if repeated is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{repeated}' stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)

@@ -1,53 +1,47 @@
-# What every rule shares. A rule's wildcards are a node's coordinates; the node says what the job reads and depends on.
+# What every rule shares. The wildcards of a job spell its argument; grid.Job says what the job reads and depends on.
 
 
 wildcard_constraints:
-    kind="[a-z]+",
-    dataset="[a-z0-9_]+",
-    surrogate="[a-z0-9_]+",
-    poison="[a-z0-9_]+",
-    arch="[a-z0-9_]+",
-    method="[a-z0-9_]+",
+    **dict.fromkeys(registry.SECTIONS, "[a-z0-9_]+"),
+    rule="[a-z]+",
     seed="[0-9]+",
-    table="[a-z0-9_]+",
-    figure="[a-z0-9_]+",
 
 
-JOBS = {(node.step, node.argument): node for node in NODES}  # Snakemake asks for a job's node again and again
+def job(rule, wildcards):
+    """The job of a rule with these wildcards, in the grid or not."""
+    argument = grid.RULES[rule].argument.format(**wildcards)
+    return JOBS.get((rule, argument)) or grid.job(PARAMS, rule, argument)
 
 
-def job(step, wildcards):
-    """The node of a job, one of the grid or not."""
-    known = JOBS.get((step, grid.STEPS[step].argument.format(**wildcards)))
-    return known or grid.node(PARAMS, step, **wildcards)
+def needs(rule):
+    """Input files of a rule's job: what it reads, and the sources that it runs."""
+    return lambda wildcards: [*(found := job(rule, wildcards)).inputs, *found.sources]
 
 
-def needs(step):
-    """Input files of a step's job: what it reads, and the sources it runs."""
-    return lambda wildcards: [*(node := job(step, wildcards)).inputs, *node.sources]
+def settings(rule):
+    """The part of params.yaml that a rule's job depends on; a change of it runs the job again."""
+    return lambda wildcards: grid.values(PARAMS, job(rule, wildcards).keys)
 
 
-def reads(step):
-    """The part of params.yaml a step's job depends on; a change of it runs the job again."""
-    return lambda wildcards: grid.values(PARAMS, job(step, wildcards).reads)
+def outputs(rule):
+    """Patterns of what a rule writes."""
+    return list(grid.RULES[rule].outputs.values())
 
 
-def outputs(step):
-    """Patterns of what a step writes."""
-    return list(grid.STEPS[step].outputs.values())
+def command(rule):
+    """The command that both engines run, its output in the log; the last line is shown however quiet Snakemake is."""
+    argument = grid.RULES[rule].argument.replace("{", "{wildcards.")
+    log = "> {log} 2>&1 || {{ tail -n 1 {log} >&2; exit 1; }}"
+    return " ".join(filter(None, ("relearn", rule, argument, log)))
 
 
-def command(step):
-    """The command both engines run, what it says in the log; its last words are shown however quiet Snakemake is."""
-    words = ("relearn", step, grid.STEPS[step].argument.replace("{", "{wildcards."), "> {log} 2>&1 || {{ tail -n 1 {log} >&2; exit 1; }}")
-    return " ".join(filter(None, words))
-
-
-def estimate(step, resource, default):
-    """What a job asks a cluster for: what `relearn plan --write` found, else `default`; twice that in a second attempt."""
+def estimate(rule, resource, default):
+    """What a job asks a cluster for: what `relearn plan --write` found, else `default`; twice that when tried again."""
 
     def asked(wildcards, attempt):
-        return attempt * ESTIMATES.get(job(step, wildcards).command, {}).get(resource, default)
+        return attempt * ESTIMATES.get(job(rule, wildcards).command, {}).get(
+            resource, default
+        )
 
     return asked
 

@@ -2,13 +2,13 @@
 
 
 rule sources:
-    localrule: True
     input:
         needs("sources"),
     output:
         outputs("sources"),
     log:
         grid.log("sources"),
+    localrule: True
     conda:
         "../../envs/relearn.yaml"
     shell:
@@ -20,8 +20,6 @@ rule prepare:
         needs("prepare"),
     output:
         outputs("prepare"),
-    params:
-        reads=reads("prepare"),
     log:
         grid.log("prepare"),
     conda:
@@ -29,6 +27,8 @@ rule prepare:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        settings=settings("prepare"),
     shell:
         command("prepare")
 
@@ -38,8 +38,6 @@ rule surrogate:
         needs("surrogate"),
     output:
         outputs("surrogate"),
-    params:
-        reads=reads("surrogate"),
     log:
         grid.log("surrogate"),
     conda:
@@ -48,6 +46,8 @@ rule surrogate:
     resources:
         mem_mb=estimate("surrogate", "mem_mb", 4000),
         runtime=estimate("surrogate", "runtime", 240),
+    params:
+        settings=settings("surrogate"),
     shell:
         command("surrogate")
 
@@ -57,8 +57,6 @@ rule poison:
         needs("poison"),
     output:
         outputs("poison"),
-    params:
-        reads=reads("poison"),
     log:
         grid.log("poison"),
     conda:
@@ -67,5 +65,7 @@ rule poison:
     resources:
         mem_mb=estimate("poison", "mem_mb", 6000),
         runtime=estimate("poison", "runtime", 480),
+    params:
+        settings=settings("poison"),
     shell:
         command("poison")

@@ -6,12 +6,12 @@ rule aggregate:
         needs("aggregate"),
     output:
         outputs("aggregate"),
-    params:
-        reads=reads("aggregate"),
     log:
         grid.log("aggregate"),
     conda:
         "../../envs/relearn.yaml"
+    params:
+        settings=settings("aggregate"),
     shell:
         command("aggregate")
 
@@ -20,14 +20,19 @@ rule tabulate:
     input:
         needs("tabulate"),
     output:
-        report(outputs("tabulate")[0], caption="../report/table.rst", category="Tables", labels={"table": "{table}"}),
+        report(
+            outputs("tabulate")[0],
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
         outputs("tabulate")[1:],
-    params:
-        reads=reads("tabulate"),
     log:
         grid.log("tabulate"),
     conda:
         "../../envs/relearn.yaml"
+    params:
+        settings=settings("tabulate"),
     shell:
         command("tabulate")
 
@@ -36,13 +41,18 @@ rule plot:
     input:
         needs("plot"),
     output:
-        report(outputs("plot")[0], caption="../report/figure.rst", category="Figures", labels={"figure": "{figure}"}),
+        report(
+            outputs("plot")[0],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
         outputs("plot")[1:],
-    params:
-        reads=reads("plot"),
     log:
         grid.log("plot"),
     conda:
         "../../envs/relearn.yaml"
+    params:
+        settings=settings("plot"),
     shell:
         command("plot")

@@ -6,8 +6,6 @@ rule train:
         needs("train"),
     output:
         outputs("train"),
-    params:
-        reads=reads("train"),
     log:
         grid.log("train"),
     conda:
@@ -16,6 +14,8 @@ rule train:
     resources:
         mem_mb=estimate("train", "mem_mb", 4000),
         runtime=estimate("train", "runtime", 240),
+    params:
+        settings=settings("train"),
     shell:
         command("train")
 
@@ -25,8 +25,6 @@ rule evaluate:
         needs("evaluate"),
     output:
         outputs("evaluate"),
-    params:
-        reads=reads("evaluate"),
     log:
         grid.log("evaluate"),
     conda:
@@ -35,5 +33,7 @@ rule evaluate:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        settings=settings("evaluate"),
     shell:
         command("evaluate")

@@ -2,14 +2,14 @@
 
 from torch import nn
 
-from relearn.models import Grouped, smallest_side
-from relearn.registry import Count, register
+from relearn.training.models import Grouped, check_min_size
+from relearn.registry import PositiveInt, register
 
 
 @register
-def cnn(num_classes: int, image_size: tuple[int, int], *, width: Count = 16) -> Grouped:
+def cnn(num_classes: int, image_size: tuple[int, int], *, width: PositiveInt = 16) -> Grouped:
     """Four 3x3 convolution blocks (batch norm, ReLU) of 1, 2, 4 and 4 times `width` channels, halving the size three times."""
-    smallest_side(image_size, 8, "cnn")
+    check_min_size(image_size, 8, "cnn")
 
     def block(before: int, after: int, stride: int) -> nn.Module:
         return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())

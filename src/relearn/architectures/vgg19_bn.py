@@ -2,19 +2,19 @@
 
 from torch import nn
 
-from relearn.models import Grouped, smallest_side
-from relearn.registry import Count, register
-from relearn.vision import torchvision
+from relearn.training.models import Grouped, check_min_size
+from relearn.registry import PositiveInt, register
+from relearn.runtime.torchvision_compat import torchvision
 
 
 @register
-def vgg19_bn(num_classes: int, image_size: tuple[int, int], *, width: Count = 64) -> Grouped:
+def vgg19_bn(num_classes: int, image_size: tuple[int, int], *, width: PositiveInt = 64) -> Grouped:
     """The sixteen convolutions of VGG-19 in torchvision's layout, one layer group per resolution, and a linear head.
 
     `width` is the number of channels of the first group. The head is a single linear layer after average pooling, as is
     usual for 32x32 images. Simonyan and Zisserman, 2015 (arXiv 1409.1556), table 1, column E.
     """
-    smallest_side(image_size, 32, "vgg19_bn")
+    check_min_size(image_size, 32, "vgg19_bn")
     channels = [width, 2 * width, 4 * width, 8 * width, 8 * width]
     layout = [item for count, depth in zip(channels, (2, 2, 4, 4, 4)) for item in [*[count] * depth, "M"]]
     groups, layers = {}, []

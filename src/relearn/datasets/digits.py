@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from relearn.data import Dataset, split
-from relearn.errors import Fault
-from relearn.registry import Count, Index, Positive, register
+from relearn.errors import UserError
+from relearn.registry import PositiveInt, NonNegativeInt, Positive, register
 
 TEST_PER_CLASS = 50  # handwritten originals kept for testing; no original is in both splits
 
@@ -16,11 +16,11 @@ TEST_PER_CLASS = 50  # handwritten originals kept for testing; no original is in
 def digits(
     root: Path,
     *,
-    copies: Count = 3,
-    size: Count = 32,
+    copies: PositiveInt = 3,
+    size: PositiveInt = 32,
     contrast: Positive = 32.0,
     noise: Positive = 4.0,
-    seed: Index = 0,
+    seed: NonNegativeInt = 0,
 ) -> Dataset:
     """The 1,797 handwritten digits that scikit-learn ships, each composed `copies` times into an RGB image of `size` x `size`.
 
@@ -33,7 +33,7 @@ def digits(
     from sklearn.datasets import load_digits
 
     if size < 10:
-        raise Fault(f"digits: size is {size}; a handwritten digit of 8x8 pixels needs at least 10")
+        raise UserError(f"digits: size is {size}; a handwritten digit of 8x8 pixels needs at least 10")
     bundle = load_digits()
     labels = bundle.target.astype(np.int64)
     rank = np.array([np.sum(labels[:k] == label) for k, label in enumerate(labels)])

@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageOps
 
 from relearn.data import Dataset, Split, subset
-from relearn.errors import Fault
-from relearn.registry import Count, Index, InputPath, register
+from relearn.errors import UserError
+from relearn.registry import PositiveInt, NonNegativeInt, InputPath, register
 
 PARTS = ("train", "test")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not all of Pillow's: reading EPS would run Ghostscript
@@ -26,10 +26,10 @@ def folder(
     root: Path,
     *,
     path: InputPath,
-    size: Count = 32,
-    train_per_class: Count | None = None,
-    test_per_class: Count | None = None,
-    seed: Index = 0,
+    size: PositiveInt = 32,
+    train_per_class: PositiveInt | None = None,
+    test_per_class: PositiveInt | None = None,
+    seed: NonNegativeInt = 0,
 ) -> Dataset:
     """The images in `path`/train/CLASS and `path`/test/CLASS, as (N, size, size, 3) uint8; `root` is not used.
 
@@ -38,11 +38,11 @@ def folder(
     of an animation the first frame counts. The shorter side becomes `size` (bicubic, antialiased), then the centre is
     cut out; JPEGs of more than twice that size are first decoded at a fraction of theirs.
     A subset is drawn from the names, with `seed`, as for the other data sets: every name is checked, only drawn images are read.
-    Raises one Fault that names what is wrong: folders, classes, names, unreadable files.
+    Raises one UserError that names what is wrong: folders, classes, names, unreadable files.
     """
     base = Path(path).expanduser()
     if not base.is_dir():
-        raise Fault(f"folder: '{path}' is not a folder; give one with train/CLASS/ and test/CLASS/")
+        raise UserError(f"folder: '{path}' is not a folder; give one with train/CLASS/ and test/CLASS/")
     faults: list[str] = []
     listed = {part: _classes(base, part, faults) for part in PARTS}
     train, test = listed["train"], listed["test"]
@@ -65,7 +65,7 @@ def folder(
         splits.append(drawn.with_images(images))
     if faults:
         more = f"; ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise Fault(f"folder: in '{path}', {'; '.join(faults[:SHOWN])}{more}; correct or remove them")
+        raise UserError(f"folder: in '{path}', {'; '.join(faults[:SHOWN])}{more}; correct or remove them")
     return Dataset(*splits, classes)
 
 

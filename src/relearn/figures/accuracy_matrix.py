@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relearn.registry import register
-from relearn.rendering import styled
-from relearn.statistics import blocks, groups, spread
+from relearn.reporting.rendering import styled
+from relearn.reporting.summaries import blocks, groups, spread
 
 
 @register
@@ -28,7 +28,7 @@ def accuracy_matrix(records: pandas.DataFrame) -> Figure:
         mesh = _panel(axis, block)
         axis.set(xlim=(0, widest))
         axis.set_title(title, fontweight="bold")
-    bar = figure.colorbar(mesh, ax=list(axes), shrink=min(1, 2 / size[1]), aspect=15, label="accuracy (%)")
+    bar = figure.colorbar(mesh, ax=list(axes), downsample=min(1, 2 / size[1]), aspect=15, label="accuracy (%)")
     bar.outline.set_visible(False)
     return figure
 

@@ -6,10 +6,10 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from relearn.errors import Fault
+from relearn.errors import UserError
 from relearn.registry import register
-from relearn.rendering import sections, styled
-from relearn.statistics import blocks, chosen, names
+from relearn.reporting.rendering import sections, styled
+from relearn.reporting.summaries import blocks, chosen, names
 
 
 @register
@@ -47,7 +47,7 @@ def acm_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "pst
 def _seed(histories: pandas.DataFrame, seed: int | None) -> int:
     seeds = names(histories, "seed")
     if seed is not None and seed not in seeds:
-        raise Fault(f"acm_curves: no cell of the grid has seed {seed}; known: {', '.join(map(str, seeds))}")
+        raise UserError(f"acm_curves: no cell of the grid has seed {seed}; known: {', '.join(map(str, seeds))}")
     return seeds[0] if seed is None else seed
 
 
@@ -63,7 +63,7 @@ def _panel(axis: Axes, run: pandas.DataFrame, columns: list[str], clean: pandas.
         if len(clean):
             axis.plot(clean["epoch"], clean[name], color=shade, linestyle=":", linewidth=0.9, alpha=0.8)
     stages = run["stage"].fillna("")
-    begins = run[(stages != stages.shift(fill_value=stages.iloc[0])) & (stages != "")]
+    begins = run[(stages != dvc.shift(fill_value=dvc.iloc[0])) & (stages != "")]
     for epoch, stage in zip(begins["epoch"], begins["stage"]):
         axis.axvline(epoch, color="0.6", linewidth=0.7, linestyle="--", zorder=0, label="stage begins")
         number = stage.removeprefix("stage ")

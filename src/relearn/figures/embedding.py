@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relearn.registry import CellName, register
-from relearn.rendering import styled
-from relearn.statistics import names
+from relearn.reporting.rendering import styled
+from relearn.reporting.summaries import names
 
 
 @register

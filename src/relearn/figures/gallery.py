@@ -6,21 +6,21 @@ import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from relearn.errors import Fault
-from relearn.registry import Count, Positive, register
-from relearn.rendering import sections, styled
+from relearn.errors import UserError
+from relearn.registry import PositiveInt, Positive, register
+from relearn.reporting.rendering import sections, styled
 
 
 @register
 @styled
-def gallery(examples: dict, *, amplify: Positive = 10.0, classes: Count = 6) -> Figure:
+def gallery(examples: dict, *, amplify: Positive = 10.0, classes: PositiveInt = 6) -> Figure:
     """Images of every poison, one column per class: clean, poisoned, and their difference times `amplify` around mid-grey.
 
     A section per dataset. The difference is clipped to what an image can show.
     """
     poisons = [key for key in examples if key[1] != "clean"]
     if not poisons:
-        raise Fault(
+        raise UserError(
             "gallery: the grid has no poison but 'clean'; add one, or take 'gallery' out of 'figures' in params.yaml"
         )
     datasets = {dataset: [poison for name, poison in poisons if name == dataset] for dataset, _ in poisons}

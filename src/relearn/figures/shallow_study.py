@@ -6,10 +6,10 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from relearn.errors import Fault
+from relearn.errors import UserError
 from relearn.registry import register
-from relearn.rendering import PALETTE, sections, styled
-from relearn.statistics import BLOCK, blocks, names
+from relearn.reporting.rendering import PALETTE, sections, styled
+from relearn.reporting.summaries import BLOCK, blocks, names
 
 COLUMNS = 4  #: at most so many panels side by side
 LINES = {"transplant": "from a clean model, frozen", "random_frozen": "random, frozen"}  #: of methods, by what they use
@@ -53,7 +53,7 @@ def _frozen(records: pandas.DataFrame, histories: pandas.DataFrame, methods: lis
     """The records of the methods to draw, with the number of layer groups whose rate was 0 in the first epoch as `frozen`."""
     wanted = records["method_use"].isin(LINES) & (records["method"].isin(methods) if methods else True)
     if not wanted.any():
-        raise Fault(
+        raise UserError(
             f"shallow_study: no cell of the grid uses {' or '.join(LINES)}{f' and is one of {methods}' if methods else ''}"
         )
     first = histories[histories["epoch"] == histories["epoch"].min()]
@@ -63,7 +63,7 @@ def _frozen(records: pandas.DataFrame, histories: pandas.DataFrame, methods: lis
     twice = frozen[frozen.duplicated([*BLOCK, "poison", "method_use", "frozen", "seed"], keep=False)]
     if len(twice):
         pair = ", ".join(names(twice, "method"))
-        raise Fault(
+        raise UserError(
             f"shallow_study: {pair} freeze the same layer groups in the same way; give `methods:` with those to draw"
         )
     return frozen

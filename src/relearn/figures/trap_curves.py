@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relearn.registry import register
-from relearn.rendering import colours, sections, styled
-from relearn.statistics import blocks, chosen, extent, names
+from relearn.reporting.rendering import colours, sections, styled
+from relearn.reporting.summaries import blocks, chosen, extent, names
 
 COLUMNS = 4  #: at most so many panels side by side
 

@@ -1,14 +1,14 @@
 """The control of PST: shallow layers that never learn anything."""
 
 from relearn.methods.erm import ERM
-from relearn.registry import Count, register
+from relearn.registry import PositiveInt, register
 
 
 @register
 class RandomFrozen(ERM):
     """Plain training of the `keep` deepest layer groups; all shallower ones stay frozen at their random initialisation."""
 
-    def __init__(self, *, keep: Count = 2, **augmentation):
+    def __init__(self, *, keep: PositiveInt = 2, **augmentation):
         super().__init__(**augmentation)
         self.keep = keep
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from relearn.errors import Fault
+from relearn.errors import UserError
 from relearn.methods.erm import ERM
-from relearn.registry import Count, SurrogateName, register
+from relearn.registry import PositiveInt, SurrogateName, register
 
 
 @register
@@ -17,7 +17,7 @@ class Transplant(ERM):
     poisoned ones in training, their running statistics in evaluation. Input is normalised as the victim's always is.
     """
 
-    def __init__(self, *, surrogate: SurrogateName, groups: Count = 1, **augmentation):
+    def __init__(self, *, surrogate: SurrogateName, groups: PositiveInt = 1, **augmentation):
         super().__init__(**augmentation)
         self.surrogate, self.groups = surrogate, groups
 
@@ -31,7 +31,7 @@ class Transplant(ERM):
             )
             if found != wanted:
                 key = next(key for key in (*wanted, *found) if found.get(key) != wanted.get(key))
-                raise Fault(
+                raise UserError(
                     f"transplant: layer group '{name}' of surrogate '{self.surrogate}' does not fit the victim's "
                     f"({key}: {found.get(key, 'none')}, the victim has {wanted.get(key, 'none')}); give a surrogate of the victim's architecture"
                 )
@@ -39,7 +39,7 @@ class Transplant(ERM):
 
     def rates(self, groups: list[str]) -> dict[str, float]:
         if self.groups >= len(groups):
-            raise Fault(
+            raise UserError(
                 f"transplant: groups: {self.groups} leaves nothing to train; the architecture has {len(groups)}: {', '.join(groups)}"
             )
         return {group: float(k >= self.groups) for k, group in enumerate(groups)}

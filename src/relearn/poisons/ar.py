@@ -1,43 +1,46 @@
-"""AR: autoregressive perturbations. Sandoval-Segura et al., 2022, Autoregressive Perturbations for Data Poisoning (arXiv 2206.03693)."""
+"""AR: autoregressive perturbations.
+
+Sandoval-Segura et al., 2022, Autoregressive Perturbations for Data Poisoning (arXiv 2206.03693).
+"""
 
 import math
 
 import torch
 
-from relearn.craft import Craft
+from relearn.crafting.craft import CraftContext
+from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split
-from relearn.errors import Fault
-from relearn.quantise import Budget, Perturbation
-from relearn.registry import Count, Index, NonNegative, Positive, register
+from relearn.errors import UserError
+from relearn.registry import NonNegative, NonNegativeInt, Positive, PositiveInt, register
 
 MARGIN = 4  # rows and columns of a field that are dropped: the process has to forget its start
 NEIGHBOURS = [(row, column) for row in range(3) for column in range(3)][:-1]  # all but the last place of a 3x3 window
 TRIALS = 3  # fields by which a process is judged
 LARGEST = 50.0  # the L2 norm up to which a trial field counts as stable
 CANDIDATES = 64  # processes tried at once
-ATTEMPTS = 400  # of so many, before there is no further process to be found
-PATIENCE = 8  # of so many in vain, before the oldest process is dropped: all others may be near to it
+ATTEMPTS = 400  # rounds of so many candidates before the search fails
+PATIENCE = 8  # rounds without a new process before the oldest one is dropped: all others may be close to it
 
 
 @register
 def ar(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     epsilon: Positive = 255.0,
     gap: NonNegative | None = None,
-    batch: Count = 10_000,
-    seed: Index = 0,
+    batch: PositiveInt = 10_000,
+    seed: NonNegativeInt = 0,
 ) -> Perturbation:
     """One autoregressive process per class and colour; every image gets a field of its own.
 
     A process is a 3x3 window of eight weights that sum to 1. A field starts as Gaussian noise with a margin of 4 pixels;
     row by row each value becomes the weighted sum of its eight predecessors in the window; the margin is dropped. The
-    perturbation has the L2 norm `epsilon` (1/255) on 32x32 images, and in proportion to the side on others. Processes are
-    drawn until one is stable and the others of the set respond to it by at least `gap` (10 for up to 10 classes, 3 for more,
-    unless given). Raises Fault when none is found.
+    perturbation has the L2 norm `epsilon` (1/255) on 32x32 images, and in proportion to the side on others. Processes
+    are drawn until one is stable and the others of the set respond to it by at least `gap` (10 for up to 10 classes, 3
+    for more, unless given). Raises UserError when none is found.
     """
-    count, height, width, channels = train.images.shape
+    count, height, width, _ = train.images.shape
     gap = (10.0 if craft.classes <= 10 else 3.0) if gap is None else gap
     weights = processes(craft.classes, gap, craft.generator("processes", seed))
     norm = epsilon * math.sqrt(height * width / 1024)
@@ -45,8 +48,8 @@ def ar(
     with craft.progress(count) as progress:
         for rows in torch.arange(count).split(batch):
             drawn = fields(weights[train.labels[rows]], height, width, craft.generator("fields", seed, int(rows[0])))
-            delta[rows] = drawn * (norm / drawn.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
-            progress.to(int(rows[-1]) + 1)
+            delta[rows] = drawn * (norm / drawn.flatten(1).norm(dim=1)).reshape(-1, 1, 1, 1)
+            progress.advance_to(int(rows[-1]) + 1)
     return Perturbation(delta, Budget("l2", norm))
 
 
@@ -59,7 +62,7 @@ def fields(weights: torch.Tensor, height: int, width: int, generator: torch.Gene
     for row in range(rows - 2):
         for column in range(columns - 2):
             value = field[row + 2, column + 2].zero_()
-            for (down, right), weight in zip(NEIGHBOURS, weights):
+            for (down, right), weight in zip(NEIGHBOURS, weights, strict=True):
                 value += field[row + down, column + right] * weight  # not fused: the same bytes with any instructions
     return field[MARGIN:, MARGIN:].reshape(height, width, count, channels).permute(2, 0, 1, 3)
 
@@ -70,31 +73,35 @@ def _normal(*shape: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def response(field: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """How far fields (B, H, W, C) are from following the processes (P, C, 8): the L2 norm (B, P) of what the window leaves."""
-    windows = torch.stack([field[:, d : field.shape[1] - 2 + d, r : field.shape[2] - 2 + r] for d, r in NEIGHBOURS], -1)
-    left = field[:, 2:, 2:, None] - torch.einsum("bhwck,pck->bhwpc", windows, weights)
-    return left.square().sum((1, 2, 4)).sqrt()
+    """How far fields (B, H, W, C) are from following the processes (P, C, 8): the L2 norm (B, P) of the residual."""
+    height, width = field.shape[1:3]
+    windows = [field[:, down : height - 2 + down, right : width - 2 + right] for down, right in NEIGHBOURS]
+    predicted = torch.einsum("bhwck,pck->bhwpc", torch.stack(windows, -1), weights)
+    return (field[:, 2:, 2:, None] - predicted).square().sum((1, 2, 4)).sqrt()
 
 
 def processes(classes: int, gap: float, generator: torch.Generator) -> torch.Tensor:
-    """Weights (K, 3, 8) float32 of `classes` processes, each stable, each far from all before it in both directions."""
-    found, trials, vain = torch.zeros(0, 3, 8), torch.zeros(0, 32, 32, 3), 0
+    """Weights (K, 3, 8) float32 of `classes` processes, each stable, each far from all before it in both directions.
+
+    Raises UserError when too few are found.
+    """
+    found, trials, without_success = torch.zeros(0, 3, 8), torch.zeros(0, 32, 32, 3), 0
     for _ in range(ATTEMPTS):
-        if vain == PATIENCE:
-            found, trials, vain = found[1:], trials[TRIALS:], 0
-        vain += 1
-        drawn = _normal(
-            CANDIDATES, 1, 8, generator=generator
-        )  # a colour each: stable ones are too rare for three at a time
+        if without_success == PATIENCE:
+            found, trials, without_success = found[1:], trials[TRIALS:], 0
+        without_success += 1
+        # one colour each: stable processes are too rare to draw three colours at a time
+        drawn = _normal(CANDIDATES, 1, 8, generator=generator)
         drawn /= drawn.sum(2, keepdim=True)
-        tried = fields(drawn.repeat_interleave(TRIALS, 0), 32, 32, generator).view(CANDIDATES, TRIALS, 32, 32)
-        stable = torch.nonzero(
-            (tried.flatten(2).norm(dim=2) <= LARGEST).all(1)
-        ).flatten()  # a field that is not finite fails too
-        for colours in stable[: len(stable) // 3 * 3].view(-1, 3):
+        tried = fields(drawn.repeat_interleave(TRIALS, 0), 32, 32, generator).reshape(CANDIDATES, TRIALS, 32, 32)
+        # a field that is not finite fails too
+        stable = torch.nonzero((tried.flatten(2).norm(dim=2) <= LARGEST).all(1)).flatten()
+        for colours in stable[: len(stable) // 3 * 3].reshape(-1, 3):
             weight, own = drawn[colours, 0][None], tried[colours].permute(1, 2, 3, 0)
             if (response(own, found) >= gap).all() and (response(trials, weight) >= gap).all():
-                found, trials, vain = torch.cat([found, weight]), torch.cat([trials, own]), 0
+                found, trials, without_success = torch.cat([found, weight]), torch.cat([trials, own]), 0
             if len(found) == classes:
                 return found
-    raise Fault(f"ar: found {len(found)} processes for {classes} classes that are {gap:g} apart; give a smaller gap")
+    raise UserError(
+        f"ar: found {len(found)} processes for {classes} classes that are {gap:g} apart; give a smaller gap"
+    )

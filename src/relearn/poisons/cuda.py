@@ -1,20 +1,25 @@
-"""CUDA: class-wise convolutions. Sadasivan et al., 2023, CUDA: Convolution-based Unlearnable Datasets (arXiv 2303.04278)."""
+"""CUDA: class-wise convolutions.
+
+Sadasivan et al., 2023, CUDA: Convolution-based Unlearnable Datasets (arXiv 2303.04278).
+"""
 
 import torch
 import torch.nn.functional as F
 
-from relearn.craft import Craft
-from relearn.data import Split
-from relearn.quantise import CHUNK, Budget, Perturbation
-from relearn.registry import Count, Fraction, Index, register
+from relearn.crafting.craft import CraftContext
+from relearn.crafting.perturbation import CHUNK, Budget, Perturbation
+from relearn.data import Split, levels
+from relearn.registry import Fraction, NonNegativeInt, PositiveInt, register
 
 
 @register
-def cuda(train: Split, craft: Craft, *, blur: Fraction = 0.3, kernel: Count = 3, seed: Index = 0) -> Perturbation:
+def cuda(
+    train: Split, craft: CraftContext, *, blur: Fraction = 0.3, kernel: PositiveInt = 3, seed: NonNegativeInt = 0
+) -> Perturbation:
     """Every image convolved with its class's kernel and divided by its own maximum, so that its brightest value is 255.
 
     A kernel is `kernel` x `kernel`, shared by the colours: entries uniform in 0..`blur`, one of them, drawn, set to 1;
-    zero padding. The change is bounded in no norm, and rounding is to the level below, as published. An all-black image
+    zero padding. No norm bounds the change. The sum is truncated to whole levels, as published. An all-black image
     stays black.
     """
     generator = craft.generator("kernels", seed)
@@ -22,25 +27,25 @@ def cuda(train: Split, craft: Craft, *, blur: Fraction = 0.3, kernel: Count = 3,
     kernels[torch.arange(craft.classes), torch.randint(kernel * kernel, (craft.classes,), generator=generator)] = 1
     delta = torch.empty(train.images.shape)
     for part in torch.arange(len(train)).split(CHUNK):
-        images = train.images[part].permute(0, 3, 1, 2).float()
-        filtered = convolve(images, kernels[train.labels[part]].view(-1, kernel, kernel))
+        images = levels(train.images[part])
+        filtered = convolve(images, kernels[train.labels[part]].reshape(-1, kernel, kernel))
         filtered *= 255 / filtered.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
         delta[part] = (filtered - images).permute(0, 2, 3, 1)
     return Perturbation(delta, Budget("none", 255.0), rounding="truncate")
 
 
 def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Images (B, C, H, W), each correlated with its own kernel (B, k, k) in every channel, zero-padded to the same size."""
+    """Images (B, C, H, W), each correlated with its own kernel (B, k, k) in every channel, zero-padded to the same size.
+
+    One product and one sum at a time give the same bytes with any processor instructions, which a convolution does not.
+    """
     height, width = images.shape[2:]
     size = kernels.shape[-1]
     low, high = (size - 1) // 2, size // 2
     padded = F.pad(images, (low, high, low, high))
     total = torch.zeros_like(images)
-    for row in range(
-        size
-    ):  # one product and one sum at a time: the same bytes with any instructions, which a convolution is not
+    for row in range(size):
         for column in range(size):
-            total += padded[:, :, row : row + height, column : column + width] * kernels[:, row, column].view(
-                -1, 1, 1, 1
-            )
+            weight = kernels[:, row, column].reshape(-1, 1, 1, 1)
+            total += padded[:, :, row : row + height, column : column + width] * weight
     return total

@@ -1,50 +1,54 @@
 """DeepConfuse: a generator trained to confuse. Feng et al., 2019, Learning to Confuse (arXiv 1905.09027), section 3."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from relearn.augment import levels
-from relearn.craft import Craft
-from relearn.data import Split
-from relearn.errors import Fault
-from relearn.models import initialise
-from relearn.quantise import Budget, Perturbation
-from relearn.registry import ArchitectureName, Count, Index, Positive, register
+from relearn.crafting.craft import CraftContext
+from relearn.crafting.perturbation import Budget, Perturbation
+from relearn.data import Split, levels
+from relearn.errors import UserError
+from relearn.registry import ArchitectureName, NonNegativeInt, Positive, PositiveInt, register
+from relearn.training.models import Normalised, initialise
+from relearn.training.state import copy_state, load_state
 
-#: forward and backward passes per image: a step of the classifier, a virtual one, and the loss after it with its gradient through both
+#: forward and backward passes per image: a step of the classifier, a virtual one, and the loss after it with its
+#: gradient through both
 PASSES = {"deepconfuse": lambda s, images: 4 * s["rounds"] * s["epochs"]}
 
 
 @register
 def deepconfuse(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
     epsilon: Positive = 8.16,
-    rounds: Count = 1000,
-    epochs: Count = 20,
+    rounds: PositiveInt = 1000,
+    epochs: PositiveInt = 20,
     lr: Positive = 0.01,
     generator_lr: Positive = 1e-4,
-    width: Count = 32,
-    batch: Count = 256,
-    seed: Index = 0,
+    width: PositiveInt = 32,
+    batch: PositiveInt = 256,
+    seed: NonNegativeInt = 0,
 ) -> Perturbation:
     """Noise, L-inf `epsilon` (1/255; the authors' 0.032 of 1), that a U-Net makes of each image.
 
     A round trains a fresh classifier for `epochs` at rate `lr` on images poisoned by the generator of the last round. At
     every batch a copy of the generator takes a step of Adam (`generator_lr`) that raises the loss on clean images of the
     classifier after one virtual step of rate `lr` on the copy's images. At the end of the round the copy takes over.
-    Raises Fault for images below 8 pixels a side.
+    Raises UserError for images of less than 8 pixels a side.
     """
-    if min(train.images.shape[1:3]) < 8:
-        raise Fault(
-            f"deepconfuse halves images three times; they must be 8x8 at least, found {train.images.shape[1]}x{train.images.shape[2]}"
+    height, image_width = train.images.shape[1:3]
+    if min(height, image_width) < 8:
+        raise UserError(
+            f"deepconfuse halves images three times; they must be 8x8 at least, found {height}x{image_width}"
         )
     duel = _Duel(craft, train, arch, epsilon, lr, generator_lr, width, seed)
-    saved = craft.resume("generator")
+    saved = craft.load_checkpoint("generator")
     if saved:
         duel.load_state(saved)
     begin = saved.get("round", 0)
@@ -54,35 +58,39 @@ def deepconfuse(
             for epoch in range(epochs):
                 order = torch.randperm(len(train), generator=craft.generator("order", seed, number, epoch))
                 for rows in order.to(craft.device).split(min(batch, len(train))):
-                    if len(rows) > 1:  # batch norm has no spread of one image
+                    if len(rows) > 1:  # batch norm needs more than one image
                         duel.step(rows)
-                progress.to(number * epochs + epoch + 1)
-            craft.keep(
+                progress.advance_to(number * epochs + epoch + 1)
+            craft.save_checkpoint(
                 "generator", lambda number=number: {"round": number + 1, **duel.state()}, always=number + 1 == rounds
             )
     duel.copy.eval()
     with torch.no_grad():
-        delta = craft.each(train, batch, lambda x, labels, rows: epsilon * duel.copy(x / 255))
+        delta = craft.map_batches(train, batch, lambda x, labels, rows: epsilon * duel.copy(x / 255))
     return Perturbation(delta, Budget("linf", epsilon))
 
 
 class UNet(nn.Module):
-    """Images in [0, 1] to noise in [-1, 1], both (B, 3, H, W): three halvings by average pooling, and back with what lay before each."""
+    """A network from images in [0, 1] to noise in [-1, 1], both (B, 3, H, W).
+
+    Average pooling halves the size three times; on the way back each block also gets what lay before the halving.
+    """
 
     def __init__(self, width: int):
         super().__init__()
         sizes = [width, 2 * width, 4 * width, 8 * width]
-        self.down = nn.ModuleList(_block(before, after) for before, after in zip([3, *sizes], sizes))
-        self.up = nn.ModuleList(_block(before + after, after) for before, after in zip(sizes[:0:-1], sizes[-2::-1]))
+        self.down = nn.ModuleList(_block(before, after) for before, after in pairwise([3, *sizes]))
+        self.up = nn.ModuleList(_block(before + after, after) for before, after in pairwise(reversed(sizes)))
         self.out = nn.Conv2d(width, 3, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        kept = []
+        """The noise of a batch."""
+        outputs = []
         for number, block in enumerate(self.down):
             x = block(F.avg_pool2d(x, 2) if number else x)
-            kept.append(x)
-        for block, before in zip(self.up, kept[-2::-1]):
-            x = block(torch.cat([F.interpolate(x, before.shape[2:]), before], 1))
+            outputs.append(x)
+        for block, skipped in zip(self.up, outputs[-2::-1], strict=True):
+            x = block(torch.cat([F.interpolate(x, skipped.shape[2:]), skipped], 1))
         return torch.tanh(self.out(x))
 
 
@@ -93,9 +101,12 @@ def _block(before: int, after: int) -> nn.Module:
 class _Duel:
     """The classifier, the generator whose images it learns, and the copy that learns to confuse it."""
 
+    model: Normalised
+    sgd: torch.optim.SGD
+
     def __init__(
         self,
-        craft: Craft,
+        craft: CraftContext,
         train: Split,
         arch: str,
         epsilon: float,
@@ -105,15 +116,15 @@ class _Duel:
         seed: int,
     ):
         self.craft, self.train, self.arch, self.lr, self.seed = craft, train, arch, lr, seed
-        self.share = epsilon / 255
+        self.amplitude = epsilon / 255
         self.images, self.labels = train.images.to(craft.device), train.labels.to(craft.device)
         with torch.random.fork_rng(devices=[]):  # constructors draw from global randomness; what they draw is replaced
             self.copy, self.generator = UNet(width).to(craft.device), UNet(width).to(craft.device)
         initialise(self.copy, craft.generator("generator", seed))
-        self.optimiser = torch.optim.Adam(self.copy.parameters(), lr=generator_lr)
+        self.optimizer = torch.optim.Adam(self.copy.parameters(), lr=generator_lr)
 
     def begin(self, number: int) -> None:
-        """A fresh classifier, and the copy takes over."""
+        """Begin a round: a fresh classifier, and the copy takes over."""
         self.generator.load_state_dict(self.copy.state_dict())
         self.generator.eval().requires_grad_(False)
         self.model = self.craft.model(self.arch, self.train, self.craft.generator("init", self.seed, number))
@@ -124,7 +135,7 @@ class _Duel:
         x, y = levels(self.images[rows]) / 255, self.labels[rows]
         self.confuse(x, y)
         with torch.no_grad():
-            poisoned = (x + self.share * self.generator(x)).clamp(0, 1)
+            poisoned = (x + self.amplitude * self.generator(x)).clamp(0, 1)
         self.model.train().requires_grad_(True)
         self.sgd.zero_grad(set_to_none=True)
         F.cross_entropy(self.model(poisoned), y).backward()
@@ -136,29 +147,26 @@ class _Duel:
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}  # batch norm writes on those it is given
         self.copy.train()
         self.model.train()
-        poisoned = (x + self.share * self.copy(x)).clamp(0, 1)
+        poisoned = (x + self.amplitude * self.copy(x)).clamp(0, 1)
         loss = F.cross_entropy(functional_call(self.model, {**weights, **buffers}, (poisoned,)), y)
         gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-        moved = {name: weight - self.lr * gradient for (name, weight), gradient in zip(weights.items(), gradients)}
+        moved = {
+            name: weight - self.lr * gradient
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+        }
         self.model.eval()
         clean = F.cross_entropy(functional_call(self.model, {**moved, **buffers}, (x,)), y)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         (-clean).backward()
-        self.optimiser.step()
+        self.optimizer.step()
         return clean.detach()
 
     def state(self) -> dict:
         """All that training has changed, at the end of a round."""
-        moments = [
-            {key: torch.as_tensor(value) for key, value in self.optimiser.state[p].items()}
-            for p in self.copy.parameters()
-        ]
-        return {"copy": dict(self.copy.state_dict()), "moments": moments}
+        return copy_state(self.copy, self.optimizer)
 
     def load_state(self, state: dict) -> None:
-        """Take back what `state` gave."""
-        self.copy.load_state_dict(state["copy"])
-        for parameter, moments in zip(self.copy.parameters(), state["moments"]):
-            self.optimiser.state[parameter] = {
-                key: value.clone().cpu() if key == "step" else value.clone() for key, value in moments.items()
-            }
+        """Put back what `state` gave."""
+        load_state(self.copy, self.optimizer, state)
+        for moments in self.optimizer.state.values():
+            moments["step"] = moments["step"].cpu()  # where Adam counts its steps; a checkpoint is loaded to the device

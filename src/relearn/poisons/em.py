@@ -1,19 +1,21 @@
 """EM: error-minimising noise. Huang et al., 2021, Unlearnable Examples (arXiv 2101.04898), sections 3.2 and 3.3."""
 
 import itertools
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
-from relearn.augment import levels, shift_and_flip
-from relearn.craft import Craft
-from relearn.data import Split, subset
-from relearn.pgd import descend
-from relearn.quantise import Budget, Perturbation
-from relearn.registry import ArchitectureName, Count, Fraction, Index, Positive, register
+from relearn.crafting.craft import CraftContext
+from relearn.crafting.perturbation import Budget, Perturbation
+from relearn.crafting.pgd import descend
+from relearn.data import Split, levels, subset
+from relearn.registry import ArchitectureName, Fraction, NonNegativeInt, Positive, PositiveInt, register
+from relearn.training.augment import shift_and_flip
+from relearn.training.state import copy_state, load_state
 
-GRADIENT_NORM = 5.0  # the authors clip the surrogate's gradient here
+GRADIENT_NORM = 5.0  # the authors clip the surrogate's gradient to this norm
 
 #: forward and backward passes per image at most, from settings and the number of images
 PASSES = {
@@ -27,31 +29,33 @@ PASSES = {
 @register
 def em(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
     epsilon: Positive = 8.0,
     step_size: Positive = 0.8,
-    steps: Count = 20,
-    rounds: Count = 10,
-    batches: Count = 10,
-    batch: Count = 512,
+    steps: PositiveInt = 20,
+    rounds: PositiveInt = 10,
+    batches: PositiveInt = 10,
+    batch: PositiveInt = 512,
     stop_error: Fraction | None = 0.01,
-    crop_pad: Index = 0,
+    crop_pad: NonNegativeInt = 0,
     flip: bool = False,
     rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
-    seed: Index = 0,
+    seed: NonNegativeInt = 0,
 ) -> Perturbation:
     """Sample-wise min-min noise, L-inf `epsilon` (1/255).
 
     A round trains the surrogate on `batches` mini-batches of poisoned images, then moves every perturbation `steps`
     signed steps of `step_size` (1/255) down the surrogate's loss, from where it stood. Rounds end when the surrogate's
-    error on the poisoned images is at most `stop_error` (null: never), at the latest after `rounds`. A small surrogate is
-    at 0 right after the first sweep, which says nothing: give it null.
-    One order for all rounds and no clipping of the images the surrogate trains on follow the authors. They augment nothing; with
-    `crop_pad` and `flip` the surrogate sees what a victim's augmentation shows, one draw a batch, as Fu et al., 2022
-    (REM) do: without it a small surrogate ties the noise to single pixels, and a victim that crops does not learn it.
-    `rounding: em_legacy` publishes the images as the authors' loader does, without the negative part of the noise.
+    error on the poisoned images is at most `stop_error` (null: never), at the latest after `rounds`. A small surrogate
+    has no error right after the first sweep, which says nothing: give it null.
+
+    As with the authors, all rounds use one order, and the images that train the surrogate are not clipped. The authors
+    augment nothing. With `crop_pad` and `flip` the surrogate trains as a victim does, with one draw per batch, as in Fu
+    et al., 2022 (REM): without it a small surrogate ties the noise to single pixels, and a victim that crops does not
+    learn it. `rounding: em_legacy` publishes the images as the authors' loader does, without the negative part of the
+    noise.
     """
     surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip)
     images, labels = levels(train.images.to(craft.device)), train.labels.to(craft.device)
@@ -59,7 +63,7 @@ def em(
     # drawn once: the authors take the order of the files, but the files of a folder come class by class
     shuffled = torch.randperm(len(train), generator=craft.generator("order", seed))
     order = [rows.to(craft.device) for rows in shuffled.split(batch)]
-    saved = craft.resume("em")
+    saved = craft.load_checkpoint("em")
     begin = saved.get("round", 0)
     if begin:
         delta = saved["delta"].contiguous(memory_format=torch.channels_last)
@@ -75,10 +79,10 @@ def em(
                     images[rows], delta[rows], labels[rows], epsilon=epsilon, step_size=step_size, steps=steps
                 )
                 wrong += surrogate.wrong(images[rows] + delta[rows], labels[rows])
-                progress.to(number * len(order) + k)
+                progress.advance_to(number * len(order) + k)
             if stop_error is not None and wrong / len(train) <= stop_error:
                 break
-            craft.keep(
+            craft.save_checkpoint(
                 "em", lambda number=number: {"round": number + 1, "delta": delta, "surrogate": surrogate.state()}
             )
     return Perturbation(delta.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), rounding=rounding)
@@ -87,26 +91,27 @@ def em(
 @register
 def em_classwise(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
     epsilon: Positive = 8.0,
     step_size: Positive = 0.8,
-    steps: Count = 1,
-    rounds: Count = 40,
-    batches: Count = 10,
-    batch: Count = 512,
+    steps: PositiveInt = 1,
+    rounds: PositiveInt = 40,
+    batches: PositiveInt = 10,
+    batch: PositiveInt = 512,
     share: Fraction = 0.2,
     stop_error: Fraction | None = 0.01,
-    crop_pad: Index = 0,
+    crop_pad: NonNegativeInt = 0,
     flip: bool = False,
     rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
-    seed: Index = 0,
+    seed: NonNegativeInt = 0,
 ) -> Perturbation:
-    """Class-wise min-min noise, L-inf `epsilon` (1/255): one perturbation per class, found on a stratified `share` of the images.
+    """Class-wise min-min noise, L-inf `epsilon` (1/255): one perturbation per class, found on a share of the images.
 
-    As `em`, but in each batch every image proposes steps from its class's noise, and the class takes the mean of its
-    images' proposals. The authors give no cap on the rounds. `crop_pad` and `flip` as for `em`.
+    As `em`, but on a stratified `share` of the images: in each batch every image proposes steps from its class's noise,
+    and the class takes the mean of its images' proposals. The authors give no cap on the rounds. `crop_pad` and `flip`
+    as for `em`.
     """
     surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip)
     per_class = max(1, int(share * int(train.labels.unique(return_counts=True)[1].min())))
@@ -115,7 +120,7 @@ def em_classwise(
     noise = torch.zeros(craft.classes, *images.shape[1:], device=craft.device)
     size = min(batch, len(part))
     sweeps = len(part) // size
-    saved = craft.resume("em_classwise")
+    saved = craft.load_checkpoint("em_classwise")
     begin = saved.get("round", 0)
     if begin:
         noise = saved["noise"]
@@ -133,12 +138,14 @@ def em_classwise(
                     images[rows], noise[y], y, epsilon=epsilon, step_size=step_size, steps=steps
                 )
                 noise = _class_means(proposals, y, noise)
-            wrong = sum(surrogate.wrong(x + noise[y], y) for x, y in zip(images.split(size), labels.split(size)))
-            progress.to(done)
+            batches_of_part = zip(images.split(size), labels.split(size), strict=True)
+            wrong = sum(surrogate.wrong(x + noise[y], y) for x, y in batches_of_part)
+            progress.advance_to(done)
             if stop_error is not None and wrong / len(part) <= stop_error:
                 break
-            craft.keep(
-                "em_classwise", lambda done=done: {"round": done, "noise": noise, "surrogate": surrogate.state()}
+            craft.save_checkpoint(
+                "em_classwise",
+                lambda done=done, noise=noise: {"round": done, "noise": noise, "surrogate": surrogate.state()},
             )
     return Perturbation(noise.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), train.labels, rounding)
 
@@ -146,39 +153,47 @@ def em_classwise(
 class _Surrogate:
     """The model of min-min noise, trained between the sweeps over the noise; images are (B, 3, H, W) float32 in 1/255."""
 
-    def __init__(self, train: Split, craft: Craft, arch: str, seed: int, crop_pad: int = 0, flip: bool = False):
+    def __init__(self, train: Split, craft: CraftContext, arch: str, seed: int, crop_pad: int = 0, flip: bool = False):
         self.crop_pad, self.flip, self.generator = crop_pad, flip, craft.generator("augment", seed)
         self.model = craft.model(arch, train, craft.generator("init", seed))
-        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
 
     def state(self) -> dict:
         """All that training has changed."""
-        momentum = [self.optimiser.state[p]["momentum_buffer"] for p in self.model.parameters()]
-        return {"model": dict(self.model.state_dict()), "momentum": momentum, "generator": self.generator.get_state()}
+        return copy_state(self.model, self.optimizer) | {"generator": self.generator.get_state()}
 
     def load_state(self, state: dict) -> None:
-        """Take back what `state` gave."""
-        self.model.load_state_dict(state["model"])
-        for parameter, buffer in zip(self.model.parameters(), state["momentum"]):
-            self.optimiser.state[parameter]["momentum_buffer"] = buffer.clone()
+        """Put back what `state` gave."""
+        load_state(self.model, self.optimizer, state)
         self.generator.set_state(state["generator"].cpu())
 
     def learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """One step of the model down its loss."""
         self.model.train().requires_grad_(True)
-        self.optimiser.zero_grad(set_to_none=True)
-        F.cross_entropy(self.model(self._seen(images / 255)), labels).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(self.model(self._augmented(images / 255)), labels).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
-        self.optimiser.step()
+        self.optimizer.step()
 
-    def descend(self, images: torch.Tensor, delta: torch.Tensor, labels: torch.Tensor, **how) -> torch.Tensor:
+    def descend(
+        self,
+        images: torch.Tensor,
+        delta: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        epsilon: float,
+        step_size: float,
+        steps: int,
+    ) -> torch.Tensor:
         """The perturbations after signed steps down the loss of the model, which stays fixed."""
         self.model.eval().requires_grad_(False)
-        return descend(
-            [lambda x: F.cross_entropy(self.model(self._seen(x)), labels, reduction="sum")], images, delta, **how
-        )
 
-    def _seen(self, x: torch.Tensor) -> torch.Tensor:
+        def loss(x: torch.Tensor) -> torch.Tensor:
+            return F.cross_entropy(self.model(self._augmented(x)), labels, reduction="sum")
+
+        return descend([loss], images, delta, epsilon=epsilon, step_size=step_size, steps=steps)
+
+    def _augmented(self, x: torch.Tensor) -> torch.Tensor:
         return shift_and_flip(x, self.crop_pad, self.flip, self.generator) if self.crop_pad or self.flip else x
 
     @torch.no_grad()
@@ -188,8 +203,13 @@ class _Surrogate:
         return (self.model(images.clamp(0, 255) / 255).argmax(1) != labels).sum()
 
 
-def _shuffled(count: int, size: int, begin: int, generator, device: str):
-    """Endless batches of `size` of `count` rows, each pass in an order of its own without the rest, from the `begin`-th batch on."""
+def _shuffled(
+    count: int, size: int, begin: int, generator: Callable[[int], torch.Generator], device: str
+) -> Iterator[torch.Tensor]:
+    """Endless batches of `size` of `count` rows, from the `begin`-th batch on.
+
+    Each pass over the rows has an order of its own and leaves out the remainder.
+    """
     per_pass = count // size
     for k in itertools.count(begin // per_pass):
         order = torch.randperm(count, generator=generator(k)).to(device).split(size)[:per_pass]
@@ -199,6 +219,6 @@ def _shuffled(count: int, size: int, begin: int, generator, device: str):
 def _class_means(proposals: torch.Tensor, labels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """The mean proposal of each class; the old noise where a class has none in the batch."""
     member = F.one_hot(labels, len(noise)).T.to(proposals.dtype)
-    count = member.sum(1).view(-1, 1, 1, 1)
-    mean = (member @ proposals.flatten(1)).view_as(noise) / count.clamp_min(1)
+    count = member.sum(1).reshape(-1, 1, 1, 1)
+    mean = (member @ proposals.flatten(1)).reshape(noise.shape) / count.clamp_min(1)
     return torch.where(count > 0, mean, noise)

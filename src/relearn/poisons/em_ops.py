@@ -2,54 +2,59 @@
 
 from dataclasses import replace
 
-from relearn import quantise
-from relearn.craft import Craft
+from relearn.crafting import perturbation
+from relearn.crafting.craft import CraftContext
+from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split
-from relearn.poisons.em import PASSES as OF_EM
+from relearn.poisons.em import PASSES as EM_PASSES
 from relearn.poisons.em import em
 from relearn.poisons.ops import ops
-from relearn.quantise import Budget, Perturbation
-from relearn.registry import ArchitectureName, Count, Fraction, Index, Positive, register
+from relearn.registry import ArchitectureName, Fraction, NonNegativeInt, Positive, PositiveInt, register
 
 #: forward and backward passes per image, from settings and the number of images
-PASSES = {"em_ops": OF_EM["em"]}
+PASSES = {"em_ops": EM_PASSES["em"]}
 
 
 @register
 def em_ops(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
     epsilon: Positive = 8.0,
     step_size: Positive = 0.8,
-    steps: Count = 20,
-    rounds: Count = 10,
-    batches: Count = 10,
-    batch: Count = 512,
+    steps: PositiveInt = 20,
+    rounds: PositiveInt = 10,
+    batches: PositiveInt = 10,
+    batch: PositiveInt = 512,
     stop_error: Fraction | None = 0.01,
-    crop_pad: Index = 0,
+    crop_pad: NonNegativeInt = 0,
     flip: bool = False,
-    pixels: Count = 1,
-    seed: Index = 0,
+    pixels: PositiveInt = 1,
+    seed: NonNegativeInt = 0,
 ) -> Perturbation:
     """Images poisoned by `em`, in which `ops` then sets `pixels` pixels: one shortcut survives what removes the other.
 
     L-inf `epsilon` (1/255) everywhere but in these pixels. The settings are those of the two.
     """
-    how = {
-        "arch": arch,
-        "epsilon": epsilon,
-        "step_size": step_size,
-        "steps": steps,
-        "rounds": rounds,
-        "batches": batches,
-        "batch": batch,
-    }
-    noise = em(train, craft, **how, stop_error=stop_error, crop_pad=crop_pad, flip=flip, seed=seed)
-    poisoned, _ = quantise.apply(train.images, noise)
+    noise = em(
+        train,
+        craft,
+        arch=arch,
+        epsilon=epsilon,
+        step_size=step_size,
+        steps=steps,
+        rounds=rounds,
+        batches=batches,
+        batch=batch,
+        stop_error=stop_error,
+        crop_pad=crop_pad,
+        flip=flip,
+        seed=seed,
+    )
+    poisoned, _ = perturbation.apply(train.images, noise)
     shortcut = ops(train.with_images(poisoned), craft, pixels=pixels).delta
     changed = (shortcut != 0).any(3, keepdim=True)
-    # a set pixel is set from the rounded image, so that it hits its colour exactly
+    # a set pixel is set from the rounded image, so that it gets its colour exactly
     delta = noise.delta.where(~changed, shortcut + poisoned.float() - train.images.float())
     return replace(noise, delta=delta, budget=Budget("linf", epsilon, free=pixels))

@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from relearn.data import Split
-from relearn.errors import Fault
-from relearn.quantise import CHUNK, Budget, Perturbation, norms
-from relearn.registry import InputPath, Positive, nearest, register
+from relearn.errors import UserError
+from relearn.crafting.perturbation import CHUNK, Budget, Perturbation, norms
+from relearn.registry import InputPath, Positive, suggest, register
 
 SUFFIXES = (".safetensors", ".npy")
 FLOATS = ("float16", "float32", "float64")
@@ -40,8 +40,8 @@ def external(
     or (N, 3, H, W), in `unit` pixels (0..255) or unit (0..1); "auto" takes integers for pixels, floats up to 1 for unit.
     A .safetensors file calls its array `images` or `perturbation`, and may add `labels` (N,) int64, which are compared.
     In a .npy file "auto" takes floats below 0 for a perturbation, and those that reach half of the range for images.
-    `epsilon` is in 1/255, for l0 in pixels; norm none ignores it, and only asks that images are nearest to their own.
-    Raises Fault for a file that cannot be read, does not fit the training images, or is not in their order.
+    `epsilon` is in 1/255, for l0 in pixels; norm none ignores it, and only asks that images are suggest to their own.
+    Raises UserError for a file that cannot be read, does not fit the training images, or is not in their order.
     """
     path = Path(file).expanduser()
     arrays = _open(path)
@@ -88,11 +88,11 @@ def _parts(length: int) -> list[slice]:
 def _open(path: Path) -> dict[str, _Array]:
     """The arrays in the file by name, "" in a .npy file. Nothing is unpickled."""
     if path.suffix not in SUFFIXES:
-        raise Fault(
+        raise UserError(
             f"external: {path} ends in '{path.suffix}'; known: {', '.join(SUFFIXES)}; convert it to one of these"
         )
     if not path.is_file():
-        raise Fault(f"external: {path} is not a file; set `file` to the poison, relative to the current folder")
+        raise UserError(f"external: {path} is not a file; set `file` to the poison, relative to the current folder")
     try:
         if path.suffix == ".npy":
             found = np.lib.format.open_memmap(path, mode="r")
@@ -105,7 +105,7 @@ def _open(path: Path) -> dict[str, _Array]:
             }
     except (OSError, ValueError, SyntaxError, EOFError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise Fault(
+        raise UserError(
             f"external: {path} is damaged or not a plain {path.suffix} file ({reason}); fetch it again"
         ) from None
 
@@ -117,7 +117,7 @@ def _choose(path: Path, arrays: dict[str, _Array], kind: str) -> tuple[_Array, s
     unknown = [name for name in arrays if name not in (*DTYPES, "labels")]
     if len(wanted) != 1 or unknown:
         found = ", ".join(arrays) or "nothing"
-        raise Fault(
+        raise UserError(
             f"external: {path} holds {found}, not one of 'images' or 'perturbation' (kind: {kind}), with or without 'labels'"
         )
     return arrays[wanted[0]], wanted[0]
@@ -127,7 +127,9 @@ def _check_labels(path: Path, labels: _Array | None, train: Split) -> None:
     if labels is None:
         return
     if labels.dtype != "int64" or labels.shape != (len(train),):
-        raise Fault(f"external: labels in {path} are {labels.dtype} {labels.shape}; they must be int64 ({len(train)},)")
+        raise UserError(
+            f"external: labels in {path} are {labels.dtype} {labels.shape}; they must be int64 ({len(train)},)"
+        )
     found = labels.rows(slice(0, len(train)))
     differ = torch.nonzero(found != train.labels).flatten()
     if len(differ):
@@ -137,7 +139,7 @@ def _check_labels(path: Path, labels: _Array | None, train: Split) -> None:
             if found.sort()[0].equal(train.labels.sort()[0])
             else ""
         )
-        raise Fault(
+        raise UserError(
             f"external: {len(differ)} of {len(train)} labels in {path} are not the training set's, the first at {row}: "
             f"{int(found[row])} for {int(train.labels[row])}{permuted}; put the file in the order of the training set"
         )
@@ -152,11 +154,11 @@ def _layout(path: Path, array: _Array, kind: str, train: Split) -> tuple[bool, b
     counts[len(train)] = "one per training image"
     if not (last or first) or array.shape[0] not in counts:
         rows = " or ".join(f"{count} ({meaning})" for count, meaning in counts.items())
-        raise Fault(
+        raise UserError(
             f"external: {path} holds {array.shape}; known: (N, {height}, {width}, 3), (N, 3, {height}, {width}), where N is {rows}"
         )
     if last and first:
-        raise Fault(
+        raise UserError(
             f"external: {array.shape} in {path} is ambiguous: channels may come first or last; images of another size are not"
         )
     per_class = array.shape[0] != len(train)
@@ -167,20 +169,20 @@ def _units(path: Path, array: _Array, kind: str, unit: str) -> tuple[str, float]
     """The kind, and the factor to 1/255, from the dtype and the range of the values."""
     known = DTYPES[kind] if kind in DTYPES else ("uint8", "int8", *FLOATS)
     if array.dtype not in known:
-        raise Fault(f"external: {path} holds {array.dtype}; {nearest(array.dtype, known)} (kind: {kind})")
+        raise UserError(f"external: {path} holds {array.dtype}; {suggest(array.dtype, known)} (kind: {kind})")
     low, high = _range(path, array)
     if unit == "auto":
         unit = "unit" if array.dtype in FLOATS and max(-low, high) <= 1 + TOLERANCE else "pixels"
     top = 1 if unit == "unit" else 255
     if kind == "auto":
         if array.dtype in FLOATS and 0 <= low and high < top / 2:
-            raise Fault(
+            raise UserError(
                 f"external: values in {path} go from {low:g} to {high:g}: dark images, or a perturbation? Set `kind` to say which"
             )
         kind = "images" if low >= 0 and array.dtype != "int8" else "perturbation"
     bottom = 0 if kind == "images" else -top
     if low < bottom - top * TOLERANCE or high > top * (1 + TOLERANCE):
-        raise Fault(
+        raise UserError(
             f"external: {kind} in {path} range from {low:g} to {high:g}, outside {bottom} to {top} of unit: {unit}; "
             "set kind (images, perturbation) and unit (pixels, unit) to what the file holds"
         )
@@ -194,7 +196,7 @@ def _range(path: Path, array: _Array) -> tuple[float, float]:
         finite = torch.isfinite(values)
         if not finite.all():
             row = part.start + int(torch.nonzero(~finite.flatten(1).all(1))[0])
-            raise Fault(
+            raise UserError(
                 f"external: {path} has NaN or infinite values, first at row {row}; it was not made or stored well"
             )
         low, high = min(low, float(values.min())), max(high, float(values.max()))
@@ -207,7 +209,7 @@ def _check_order(path: Path, delta: torch.Tensor, train: Split, norm: str, epsil
         own = delta[rows].abs().mean()
         other = (delta[rows] + train.images[rows] - train.images[rows.roll(1)]).abs().mean()
         if len(rows) > 1 and own > 0.9 * other:
-            raise Fault(
+            raise UserError(
                 f"external: images in {path} are as far from their own training images ({own:.1f}/255 on average) as from others "
                 f"({other:.1f}); are they in another order? Put them in the order of the training set"
             )
@@ -215,7 +217,7 @@ def _check_order(path: Path, delta: torch.Tensor, train: Split, norm: str, epsil
     over = found > epsilon + TOLERANCE
     if over.any():
         row, unit = int(found.argmax()), "pixels" if norm == "l0" else "1/255"
-        raise Fault(
+        raise UserError(
             f"external: {int(over.sum())} of {len(train)} images in {path} exceed epsilon {epsilon:g} ({norm}, {unit}), most of all image "
             f"{row} with {found[row]:.1f}; are they in the order of the training set? If so, set norm and epsilon to what they promise"
         )

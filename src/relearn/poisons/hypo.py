@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from relearn.craft import Craft
+from relearn.crafting.craft import CraftContext
+from relearn.crafting.perturbation import Budget, Perturbation
+from relearn.crafting.pgd import descend
 from relearn.data import Split
-from relearn.pgd import descend
-from relearn.quantise import Budget, Perturbation
-from relearn.registry import Count, Positive, SurrogateName, register
+from relearn.registry import Positive, PositiveInt, SurrogateName, register
 
 #: forward and backward passes per image, from settings and the number of images
 PASSES = {"hypo": lambda s, images: s["steps"]}
@@ -18,14 +18,14 @@ PASSES = {"hypo": lambda s, images: s["steps"]}
 @register
 def hypo(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     surrogate: SurrogateName,
     norm: Literal["linf", "l2"] = "linf",
     epsilon: Positive = 8.0,
     step_size: Positive = 0.8,
-    steps: Count = 100,
-    batch: Count = 256,
+    steps: PositiveInt = 100,
+    batch: PositiveInt = 256,
 ) -> Perturbation:
     """Sample-wise noise of `norm` `epsilon` (1/255) that lowers the loss of a surrogate trained on clean images.
 
@@ -38,8 +38,7 @@ def hypo(
         def loss(x: torch.Tensor) -> torch.Tensor:
             return F.cross_entropy(model(x), labels, reduction="sum")
 
-        return descend(
-            [loss], images, torch.zeros_like(images), epsilon=epsilon, step_size=step_size, steps=steps, norm=norm
-        )
+        start = torch.zeros_like(images)
+        return descend([loss], images, start, epsilon=epsilon, step_size=step_size, steps=steps, norm=norm)
 
-    return Perturbation(craft.each(train, batch, attack), Budget(norm, epsilon))
+    return Perturbation(craft.map_batches(train, batch, attack), Budget(norm, epsilon))

@@ -1,27 +1,32 @@
-"""Controls: noise that was optimised for nothing, a draw per image or per class. Huang et al., 2021 (arXiv 2101.04898), section 4.1."""
+"""Controls: noise that was optimised for nothing, a draw per image or per class.
+
+Huang et al., 2021 (arXiv 2101.04898), section 4.1.
+"""
+
+from collections.abc import Sequence
 
 import torch
 
-from relearn.craft import Craft
+from relearn.crafting.craft import CraftContext
+from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split
-from relearn.quantise import Budget, Perturbation
-from relearn.registry import Index, Positive, register
+from relearn.registry import NonNegativeInt, Positive, register
 
 
 @register
-def random(train: Split, craft: Craft, *, epsilon: Positive = 8.0, seed: Index = 0) -> Perturbation:
+def random(train: Split, craft: CraftContext, *, epsilon: Positive = 8.0, seed: NonNegativeInt = 0) -> Perturbation:
     """Noise of its own for every image, uniform in ±`epsilon` (1/255)."""
     return Perturbation(_uniform(train.images.shape, epsilon, craft.generator("noise", seed)), Budget("linf", epsilon))
 
 
 @register
-def classwise_random(train: Split, craft: Craft, *, epsilon: Positive = 8.0, seed: Index = 0) -> Perturbation:
+def classwise_random(
+    train: Split, craft: CraftContext, *, epsilon: Positive = 8.0, seed: NonNegativeInt = 0
+) -> Perturbation:
     """One pattern per class, uniform in ±`epsilon` (1/255)."""
-    shape = (craft.classes, *train.images.shape[1:])
-    return Perturbation(
-        _uniform(shape, epsilon, craft.generator("noise", seed)), Budget("linf", epsilon), rows=train.labels
-    )
+    delta = _uniform((craft.classes, *train.images.shape[1:]), epsilon, craft.generator("noise", seed))
+    return Perturbation(delta, Budget("linf", epsilon), rows=train.labels)
 
 
-def _uniform(shape, epsilon: float, generator: torch.Generator) -> torch.Tensor:
+def _uniform(shape: Sequence[int], epsilon: float, generator: torch.Generator) -> torch.Tensor:
     return (torch.rand(shape, generator=generator) * 2 - 1).mul_(epsilon)

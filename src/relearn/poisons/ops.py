@@ -2,29 +2,28 @@
 
 import torch
 
-from relearn.craft import Craft
+from relearn.crafting.craft import CraftContext
+from relearn.crafting.perturbation import CHUNK, Budget, Perturbation
 from relearn.data import Split
-from relearn.errors import Fault
-from relearn.quantise import CHUNK, Budget, Perturbation
-from relearn.registry import Count, register
+from relearn.errors import UserError
+from relearn.registry import PositiveInt, register
 
-COLOURS = torch.cartesian_prod(
-    *[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3
-)  # (8, 3), the corners of the colour cube
+#: (8, 3), the corners of the colour cube
+COLOURS = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3)
 
 
 @register
-def ops(train: Split, craft: Craft, *, pixels: Count = 1) -> Perturbation:
+def ops(train: Split, craft: CraftContext, *, pixels: PositiveInt = 1) -> Perturbation:
     """For each class the `pixels` positions and colours that change its images most and most evenly, set in all of them.
 
     A candidate scores mean / standard deviation, over images and channels of the class, of |colour - value| at its
     position (the authors' code; their text divides by the variance); the position and colour of an earlier class is not
-    taken again. Declared: an L0 budget of `pixels`, of any amplitude. Draws nothing. Raises Fault for more pixels than
-    an image has.
+    taken again. Declared: an L0 budget of `pixels`, of any amplitude. Draws nothing. Raises UserError for more pixels
+    than an image has.
     """
-    count, height, width, _ = train.images.shape
+    height, width = train.images.shape[1:3]
     if pixels > height * width:
-        raise Fault(f"ops: pixels is {pixels}, an image has {height * width}")
+        raise UserError(f"ops: pixels is {pixels}, an image has {height * width}; choose fewer")
     taken = torch.zeros(height * width, len(COLOURS), dtype=torch.bool)
     delta = torch.zeros(train.images.shape)
     for label in train.labels.unique().tolist():

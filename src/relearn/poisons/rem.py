@@ -7,12 +7,12 @@ Fu et al., 2022, Robust Unlearnable Examples (arXiv 2203.14533), section 4; Liu 
 import torch
 import torch.nn.functional as F
 
-from relearn.augment import levels, shift_and_flip
-from relearn.craft import Craft
+from relearn.training.augment import levels, shift_and_flip
+from relearn.crafting.craft import CraftContext
 from relearn.data import Split
-from relearn.pgd import descend
-from relearn.quantise import Budget, Perturbation
-from relearn.registry import ArchitectureName, Count, Index, NonNegative, Positive, register
+from relearn.crafting.pgd import descend
+from relearn.crafting.perturbation import Budget, Perturbation
+from relearn.registry import ArchitectureName, PositiveInt, NonNegativeInt, NonNegative, Positive, register
 
 
 def _passes(inner):
@@ -20,7 +20,7 @@ def _passes(inner):
 
     def passes(s: dict, images: int) -> float:
         sweep = s["steps"] * s["samples"] * (inner(s) + 1)
-        return s["iterations"] * min(s["batch"], images) / images * (sweep + s["attack_steps"] + 1) + sweep
+        return s["steps_taken"] * min(s["batch"], images) / images * (sweep + s["attack_steps"] + 1) + sweep
 
     return passes
 
@@ -32,54 +32,54 @@ PASSES = {"rem": _passes(lambda s: s["attack_steps"]), "sem": _passes(lambda s: 
 @register
 def rem(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
     epsilon: Positive = 8.0,
     step_size: Positive = 1.6,
-    steps: Count = 10,
+    steps: PositiveInt = 10,
     radius: NonNegative = 4.0,
     attack_step: Positive = 0.8,
-    attack_steps: Count = 10,
-    samples: Count = 5,
-    iterations: Count = 5000,
-    decay: Count = 2000,
-    batch: Count = 128,
-    crop_pad: Index = 4,
+    attack_steps: PositiveInt = 10,
+    samples: PositiveInt = 5,
+    steps_taken: PositiveInt = 5000,
+    decay: PositiveInt = 2000,
+    batch: PositiveInt = 128,
+    crop_pad: NonNegativeInt = 4,
     flip: bool = True,
-    seed: Index = 0,
+    seed: NonNegativeInt = 0,
 ) -> Perturbation:
     """Sample-wise min-min-max noise, L-inf `epsilon` (1/255), against training in an L-inf ball of `radius` (1/255).
 
-    Each of `iterations` makes noise for one batch, from a random start, by `steps` signed steps of `step_size`; a gradient
+    Each of `steps_taken` makes noise for one batch, from a random start, by `steps` signed steps of `step_size`; a gradient
     is summed over `samples` draws of crop and flip, each at the worst case that `attack_steps` steps of `attack_step` find in
     the ball. Then the surrogate trains on such worst cases of the poisoned batch; its rate of 0.1 falls tenfold every `decay`
-    iterations. The noise of all images is made with the surrogate of the end.
+    steps_taken. The noise of all images is made with the surrogate of the end.
     """
     how = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "samples": samples}
     robust = _Robust(train, craft, arch, seed, crop_pad, flip, radius, attack_step, attack_steps)
-    return robust.craft_noise(train, iterations, decay, batch, inner_steps=attack_steps, **how)
+    return robust.craft_noise(train, steps_taken, decay, batch, inner_steps=attack_steps, **how)
 
 
 @register
 def sem(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
     epsilon: Positive = 8.0,
     step_size: Positive = 1.6,
-    steps: Count = 10,
+    steps: PositiveInt = 10,
     radius: NonNegative = 4.0,
     attack_step: Positive = 0.8,
-    attack_steps: Count = 10,
-    samples: Count = 5,
-    iterations: Count = 5000,
-    decay: Count = 2000,
-    batch: Count = 128,
-    crop_pad: Index = 4,
+    attack_steps: PositiveInt = 10,
+    samples: PositiveInt = 5,
+    steps_taken: PositiveInt = 5000,
+    decay: PositiveInt = 2000,
+    batch: PositiveInt = 128,
+    crop_pad: NonNegativeInt = 4,
     flip: bool = True,
-    seed: Index = 0,
+    seed: NonNegativeInt = 0,
 ) -> Perturbation:
     """As `rem`, with a uniform draw from the ball of `radius` (1/255) in the place of its worst case while noise is made.
 
@@ -87,7 +87,7 @@ def sem(
     """
     how = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "samples": samples}
     robust = _Robust(train, craft, arch, seed, crop_pad, flip, radius, attack_step, attack_steps)
-    return robust.craft_noise(train, iterations, decay, batch, inner_steps=0, **how)
+    return robust.craft_noise(train, steps_taken, decay, batch, inner_steps=0, **how)
 
 
 class _Robust:
@@ -96,7 +96,7 @@ class _Robust:
     def __init__(
         self,
         train: Split,
-        craft: Craft,
+        craft: CraftContext,
         arch: str,
         seed: int,
         crop_pad: int,
@@ -108,21 +108,21 @@ class _Robust:
         self.craft, self.seed, self.crop_pad, self.flip = craft, seed, crop_pad, flip
         self.radius, self.attack_step, self.attack_steps = radius, attack_step, attack_steps
         self.model = craft.model(arch, train, craft.generator("init", seed))
-        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
 
     def craft_noise(
-        self, train: Split, iterations: int, decay: int, batch: int, *, epsilon: float, **how
+        self, train: Split, steps_taken: int, decay: int, batch: int, *, epsilon: float, **how
     ) -> Perturbation:
         """Train the surrogate, then make the noise of all images."""
-        saved = self.craft.resume("surrogate")
+        saved = self.craft.load_checkpoint("surrogate")
         begin = saved.get("iteration", 0)
         if begin:
             self.load_state(saved)
         images, labels = train.images.to(self.craft.device), train.labels.to(self.craft.device)
         batch = min(batch, len(train))
         per_epoch = len(train) // batch
-        with self.craft.progress(iterations, begin) as progress:
-            for iteration in range(begin, iterations):
+        with self.craft.progress(steps_taken, begin) as progress:
+            for iteration in range(begin, steps_taken):
                 epoch, within = divmod(iteration, per_epoch)
                 if within == 0 or iteration == begin:
                     order = torch.randperm(len(train), generator=self.craft.generator("order", self.seed, epoch))
@@ -130,15 +130,15 @@ class _Robust:
                 x, y = levels(images[rows]), labels[rows]
                 generator = self.craft.generator("iteration", self.seed, iteration)
                 noise = self.noise(x, y, generator, epsilon=epsilon, **how)
-                self.optimiser.param_groups[0]["lr"] = 0.1 * 0.1 ** (iteration // decay)
+                self.optimizer.param_groups[0]["lr"] = 0.1 * 0.1 ** (iteration // decay)
                 self.learn((x + noise).clamp(0, 255) / 255, y, generator)
-                self.craft.keep("surrogate", lambda: self.state(iteration + 1), always=iteration + 1 == iterations)
-                progress.to(iteration + 1)
+                self.craft.save_checkpoint("surrogate", lambda: self.state(iteration + 1), always=iteration + 1 == steps_taken)
+                progress.advance_to(iteration + 1)
 
         def attack(x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
             return self.noise(x, y, self.craft.generator("final", self.seed, int(rows[0])), epsilon=epsilon, **how)
 
-        return Perturbation(self.craft.each(train, batch, attack), Budget("linf", epsilon))
+        return Perturbation(self.craft.map_batches(train, batch, attack), Budget("linf", epsilon))
 
     def noise(
         self,
@@ -184,20 +184,20 @@ class _Robust:
             shift_and_flip(poisoned, self.crop_pad, self.flip, generator), labels, generator, self.attack_steps
         )
         self.model.train().requires_grad_(True)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(self.model(worst), labels).backward()
-        self.optimiser.step()
+        self.optimizer.step()
 
     def state(self, iteration: int) -> dict:
-        """All that training has changed after so many iterations."""
-        momentum = [self.optimiser.state[p]["momentum_buffer"] for p in self.model.parameters()]
+        """All that training has changed after so many steps_taken."""
+        momentum = [self.optimizer.state[p]["momentum_buffer"] for p in self.model.parameters()]
         return {"iteration": iteration, "model": dict(self.model.state_dict()), "momentum": momentum}
 
     def load_state(self, state: dict) -> None:
         """Take back what `state` gave."""
         self.model.load_state_dict(state["model"])
         for parameter, buffer in zip(self.model.parameters(), state["momentum"]):
-            self.optimiser.state[parameter]["momentum_buffer"] = buffer.clone()
+            self.optimizer.state[parameter]["momentum_buffer"] = buffer.clone()
 
 
 def _uniform(like: torch.Tensor, size: float, generator: torch.Generator) -> torch.Tensor:

@@ -3,11 +3,11 @@
 import torch
 import torch.nn.functional as F
 
-from relearn.craft import Craft
+from relearn.crafting.craft import CraftContext
 from relearn.data import Split
-from relearn.pgd import descend, shifted
-from relearn.quantise import Budget, Perturbation
-from relearn.registry import Count, Index, Positive, SurrogateName, register
+from relearn.crafting.pgd import descend, shifted
+from relearn.crafting.perturbation import Budget, Perturbation
+from relearn.registry import PositiveInt, NonNegativeInt, Positive, SurrogateName, register
 
 #: forward and backward passes per image, from settings and the number of images
 PASSES = {"sep": lambda s, images: s["models"] * s["steps"]}
@@ -16,21 +16,21 @@ PASSES = {"sep": lambda s, images: s["models"] * s["steps"]}
 @register
 def sep(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     surrogate: SurrogateName,
     epsilon: Positive = 2.0,
     step_size: Positive = 1.0,
-    steps: Count = 30,
-    models: Count = 30,
-    shift: Index | None = None,
-    batch: Count = 512,
+    steps: PositiveInt = 30,
+    models: PositiveInt = 30,
+    shift: NonNegativeInt | None = None,
+    batch: PositiveInt = 512,
 ) -> Perturbation:
     """Sample-wise noise, L-inf `epsilon` (1/255), that makes all checkpoints of one training see the class `shift` further.
 
     Signed steps of `step_size` (1/255) along the gradient summed over `models` of the checkpoints that the surrogate kept
     (its setting `checkpoints`); `shift` is half of the classes unless given, 5 of 10 with the authors. No random start, no
-    augmentation. Raises Fault when the surrogate has fewer checkpoints, or `shift` aims at the true label.
+    augmentation. Raises UserError when the surrogate has fewer checkpoints, or `shift` aims at the true label.
     """
     ensemble = craft.ensemble(models)
     aims = shifted(train.labels, craft.classes, craft.classes // 2 if shift is None else shift)
@@ -40,4 +40,4 @@ def sep(
         losses = [lambda x, model=model: F.cross_entropy(model(x), target, reduction="sum") for model in ensemble]
         return descend(losses, images, torch.zeros_like(images), epsilon=epsilon, step_size=step_size, steps=steps)
 
-    return Perturbation(craft.each(train, batch, attack), Budget("linf", epsilon))
+    return Perturbation(craft.map_batches(train, batch, attack), Budget("linf", epsilon))

@@ -3,12 +3,12 @@
 import torch
 import torch.nn.functional as F
 
-from relearn.augment import levels, shift_and_flip
-from relearn.craft import Craft
+from relearn.training.augment import levels, shift_and_flip
+from relearn.crafting.craft import CraftContext
 from relearn.data import Split
-from relearn.pgd import descend, shifted
-from relearn.quantise import CHUNK, Budget, Perturbation
-from relearn.registry import Count, Index, Positive, SurrogateName, register
+from relearn.crafting.pgd import descend, shifted
+from relearn.crafting.perturbation import CHUNK, Budget, Perturbation
+from relearn.registry import PositiveInt, NonNegativeInt, Positive, SurrogateName, register
 
 #: forward and backward passes per image, from settings and the number of images
 PASSES = dict.fromkeys(("tap", "tap_untargeted"), lambda s, images: s["restarts"] * s["steps"])
@@ -17,24 +17,24 @@ PASSES = dict.fromkeys(("tap", "tap_untargeted"), lambda s, images: s["restarts"
 @register
 def tap(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     surrogate: SurrogateName,
     epsilon: Positive = 8.0,
     step_size: Positive = 0.4,
-    steps: Count = 250,
-    restarts: Count = 8,
-    shift: Count = 1,
-    crop_pad: Index = 8,
+    steps: PositiveInt = 250,
+    restarts: PositiveInt = 8,
+    shift: PositiveInt = 1,
+    crop_pad: NonNegativeInt = 8,
     flip: bool = True,
-    batch: Count = 512,
-    seed: Index = 0,
+    batch: PositiveInt = 512,
+    seed: NonNegativeInt = 0,
 ) -> Perturbation:
     """Sample-wise noise, L-inf `epsilon` (1/255), that makes a surrogate trained on clean images see the class `shift` further.
 
     Signed steps of `step_size` (1/255) from Gaussian noise of that size, through a random crop and flip drawn anew in
     every step, one for the batch. Of `restarts` runs over the whole set the one with the lowest mean loss is taken.
-    Raises Fault when `shift` aims at the true label.
+    Raises UserError when `shift` aims at the true label.
     """
     model, aims = craft.trained_surrogate(), shifted(train.labels, craft.classes, shift)
     how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
@@ -46,17 +46,17 @@ def tap(
 @register
 def tap_untargeted(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     *,
     surrogate: SurrogateName,
     epsilon: Positive = 8.0,
     step_size: Positive = 0.4,
-    steps: Count = 250,
-    restarts: Count = 8,
-    crop_pad: Index = 8,
+    steps: PositiveInt = 250,
+    restarts: PositiveInt = 8,
+    crop_pad: NonNegativeInt = 8,
     flip: bool = True,
-    batch: Count = 512,
-    seed: Index = 0,
+    batch: PositiveInt = 512,
+    seed: NonNegativeInt = 0,
 ) -> Perturbation:
     """As `tap`, away from the true class: the surrogate's loss of the true label is made large. The authors call it brittle."""
     model = craft.trained_surrogate()
@@ -78,7 +78,7 @@ def tap_untargeted(
 
 def _best(
     train: Split,
-    craft: Craft,
+    craft: CraftContext,
     model,
     aims: torch.Tensor,
     sign: float,
@@ -91,7 +91,7 @@ def _best(
     seed: int,
 ) -> Perturbation:
     """The perturbation of the restart whose `sign` times mean loss of the labels `aims` is lowest, seen without augmentation."""
-    best = craft.resume("best") or {"restart": -1, "loss": float("inf")}
+    best = craft.load_checkpoint("best") or {"restart": -1, "loss": float("inf")}
     for restart in range(best["restart"] + 1, restarts):
 
         def attack(x: torch.Tensor, _, rows: torch.Tensor, restart=restart) -> torch.Tensor:
@@ -105,14 +105,14 @@ def _best(
 
             return descend([loss], x, start.to(craft.device), **how)
 
-        delta = craft.each(train, batch, attack, part=f"restart{restart}")
+        delta = craft.map_batches(train, batch, attack, part=f"restart{restart}")
         found = _loss(model, train.images, delta, aims, craft.device) * sign
         if found < best["loss"]:
             best = {"restart": restart, "loss": found, "delta": delta}
         best["restart"] = restart
         if restarts > 1:
-            craft.keep("best", lambda: best, always=True)
-            craft.forget(f"restart{restart}")
+            craft.save_checkpoint("best", lambda: best, always=True)
+            craft.delete_checkpoint(f"restart{restart}")
     return Perturbation(best["delta"].cpu(), Budget("linf", how["epsilon"]))
 
 

@@ -3,7 +3,7 @@
 import pandas
 
 from relearn.registry import register
-from relearn.statistics import by_method
+from relearn.reporting.summaries import by_method
 
 
 @register

@@ -2,9 +2,9 @@
 
 import pandas
 
-from relearn.errors import Fault
+from relearn.errors import UserError
 from relearn.registry import register
-from relearn.statistics import BLOCK, groups, spread
+from relearn.reporting.summaries import BLOCK, groups, spread
 
 
 @register
@@ -13,11 +13,11 @@ def clean_cost(records: pandas.DataFrame) -> pandas.DataFrame:
 
     Both are mean ± sample sd; `n` seeds have an accuracy, `pairs` of them have erm too. Seeds share initial weights and
     batches, so the paired difference varies less than the accuracies. `passes` is the mean work relative to erm. Raises
-    Fault when the grid has no cell on clean data.
+    UserError when the grid has no cell on clean data.
     """
     clean = records[records["poison"] == "clean"]
     if clean.empty:
-        raise Fault(
+        raise UserError(
             "clean_cost: the grid has no cell with the poison 'clean'; add one, or take 'clean_cost' out of 'tables' in params.yaml"
         )
     erm = clean[clean["method"] == "erm"].set_index([*BLOCK, "seed"])["accuracy"]

@@ -2,9 +2,9 @@
 
 import pandas
 
-from relearn.errors import Fault
+from relearn.errors import UserError
 from relearn.registry import register
-from relearn.statistics import BLOCK, blocks, by_method, clean_reference
+from relearn.reporting.summaries import BLOCK, blocks, by_method, clean_reference
 
 
 @register
@@ -13,12 +13,12 @@ def relative(records: pandas.DataFrame) -> pandas.DataFrame:
 
     Poisons by methods, mean ± sample sd over seeds. The last row of a block is the mean over its poisons, `clean` not
     among them; a gap for a method that was not run on all of them. Blocks without erm on clean data are left out;
-    raises Fault when that leaves none.
+    raises UserError when that leaves none.
     """
-    shares = 100 * records["accuracy"] / records.join(clean_reference(records), on=BLOCK)["clean"]
-    known = records.assign(share=shares).dropna(subset="share")
+    shares = 100 * records["accuracy"] / files.join(clean_reference(records), on=BLOCK)["clean"]
+    known = files.assign(share=shares).dropna(subset="share")
     if known.empty:
-        raise Fault(
+        raise UserError(
             "relative: the grid has no cell of erm on the poison 'clean'; add one, or take 'relative' out of 'tables' in params.yaml"
         )
     table = by_method(known, "share")

@@ -3,7 +3,7 @@
 import pandas
 
 from relearn.registry import register
-from relearn.statistics import BLOCK, CELL, clean_reference, groups
+from relearn.reporting.summaries import BLOCK, CELL, clean_reference, groups
 
 
 @register
@@ -13,7 +13,7 @@ def summary(records: pandas.DataFrame) -> pandas.DataFrame:
     Accuracies in percent, with sample sd; `trapped` is the share of seeds; `vs_clean` is the mean as percent of the
     mean accuracy of erm on clean data of the same dataset and architecture, a gap where the grid has no such cell.
     """
-    table = groups(records.astype({"trapped": float}), CELL).agg(
+    table = groups(files.astype({"trapped": float}), CELL).agg(
         n=("seed", "size"),
         mean=("accuracy", "mean"),
         sd=("accuracy", "std"),

@@ -1,0 +1,1 @@
+"""Network architectures, each an ordered list of layer groups."""

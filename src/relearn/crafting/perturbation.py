@@ -1,0 +1,137 @@
+"""The only place that adds a perturbation to images, clips, rounds, and measures and enforces the budget."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from relearn.errors import UserError
+
+CHUNK = 512  # images handled at once: their temporary values stay in the caches (4096: four times slower)
+SLACK = 1e-3  # allowance of every norm for floating-point error, in the unit of the norm
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a poison promises never to exceed, per image, outside the `free` pixels of an image that change most.
+
+    `norm` is "linf" or "l2" of the change in 1/255, "l0" the number of changed pixels (all three channels count as
+    one), or "none" for a poison without a bound, whose value is the whole range, 255.
+    """
+
+    norm: Literal["linf", "l2", "l0", "none"]
+    value: float
+    free: int = 0  # pixels that a bound in "linf" leaves out, for a poison that also sets single pixels
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What a poison adds: `delta` (M, H, W, 3) float32 in 1/255, and which row each image gets.
+
+    `rows` (N,) int64 maps images to rows of `delta`; None means the k-th image gets the k-th row. `rounding` is a name
+    of `ROUNDINGS`.
+    """
+
+    delta: torch.Tensor
+    budget: Budget
+    rows: torch.Tensor | None = None
+    rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up"
+
+
+#: whole levels from images and a perturbation: the closest one; the sum truncated, as many released poisons were
+#: published; the sum truncated after negative noise was dropped, as the published loader of EM does it
+ROUNDINGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "half_up": lambda images, delta: torch.floor(images + delta + 0.5),
+    "truncate": lambda images, delta: torch.trunc(images + delta),
+    "em_legacy": lambda images, delta: torch.trunc(images + delta.clamp_min(0)),
+}
+
+
+def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tensor, dict[str, float]]:
+    """The poisoned images (N, H, W, 3) uint8 and the measured size of the change.
+
+    An L-inf bound is enforced exactly: rounding never leaves it. Rounding moves each value by at most one level, so an
+    L2 bound is checked before rounding as it stands, and after it with that allowance.
+    Raises UserError for a wrong shape, a non-finite value, a change over the budget, or no visible change.
+    """
+    delta, budget = perturbation.delta, perturbation.budget
+    rows = perturbation.rows if perturbation.rows is not None else torch.arange(len(delta))
+    _check_shape(images, delta, rows)
+    bad = sum(int((~torch.isfinite(part)).sum()) for part in delta.split(CHUNK))
+    if bad:
+        raise UserError(f"the perturbation has {bad} values that are not finite")
+    largest = max(float(norms(part, budget.norm, budget.free).max()) for part in delta.split(CHUNK))
+    _check_budget(largest, budget, SLACK, "before rounding")
+    poisoned = torch.empty_like(images)
+    clipped, largest, most = 0, 0.0, math.floor(budget.value)
+    for begin in range(0, len(images), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        clean, own = images[part].float(), delta[rows[part]]
+        clipped += int(((clean + own < 0) | (clean + own > 255)).sum())
+        rounded = ROUNDINGS[perturbation.rounding](clean, own)
+        if budget.norm == "linf":  # a free pixel lies outside the ball before rounding too, and stays there
+            inside = own.abs() <= budget.value + SLACK
+            rounded = torch.where(inside, clean + (rounded - clean).clamp(-most, most), rounded)
+        poisoned[part] = rounded.clamp(0, 255).to(torch.uint8)
+        largest = max(largest, float(norms(poisoned[part].float() - clean, budget.norm, budget.free).max()))
+    measured = measure(images, poisoned)
+    measured["clipped_share"] = clipped / images.numel()
+    slack = math.sqrt(images[0].numel()) if budget.norm == "l2" else 0.0
+    _check_budget(largest, budget, slack, "after rounding")
+    if budget.value > 0 and torch.equal(images, poisoned):
+        raise UserError(
+            f"the perturbation changes no pixel after rounding (declared budget: {budget.norm} {budget.value}); "
+            "check its units, 1/255"
+        )
+    return poisoned, measured
+
+
+def norms(delta: torch.Tensor, norm: str, free: int = 0) -> torch.Tensor:
+    """The norm (N,) float32 of each change (N, H, W, 3): "linf", "l2", "l0" (pixels); a single 0 for "none".
+
+    For "linf", `free` of the pixels that change most are left out.
+    """
+    if norm == "linf":
+        return delta.abs().amax(3).flatten(1).topk(free + 1).values[:, -1] if free else delta.abs().flatten(1).amax(1)
+    if norm == "l2":
+        return delta.flatten(1).norm(dim=1)
+    if norm == "l0":
+        return (delta != 0).any(dim=3).flatten(1).sum(1).float()
+    return torch.zeros(1)
+
+
+def measure(clean: torch.Tensor, poisoned: torch.Tensor) -> dict[str, float]:
+    """Mean and maximum over images of L-inf, L2 (in 1/255) and L0 (pixels) of the change, and the share changed."""
+    linf, l2, l0 = [], [], []
+    for begin in range(0, len(clean), CHUNK):
+        change = poisoned[begin : begin + CHUNK].float() - clean[begin : begin + CHUNK].float()
+        linf.append(norms(change, "linf"))
+        l2.append(norms(change, "l2"))
+        l0.append(norms(change, "l0"))
+    result = {}
+    for name, parts in (("linf", linf), ("l2", l2), ("l0", l0)):
+        values = torch.cat(parts)
+        result |= {f"{name}_mean": float(values.double().mean()), f"{name}_max": float(values.max())}
+    result["changed_share"] = float((torch.cat(linf) > 0).double().mean())
+    return result
+
+
+def _check_shape(images: torch.Tensor, delta: torch.Tensor, rows: torch.Tensor) -> None:
+    if delta.dtype != torch.float32 or delta.shape[1:] != images.shape[1:] or len(rows) != len(images):
+        raise UserError(
+            f"a perturbation of {tuple(delta.shape)} {delta.dtype} for {len(rows)} images does not fit images of "
+            f"{tuple(images.shape)}; it must be float32 (N or classes, {', '.join(map(str, images.shape[1:]))})"
+        )
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(delta)):
+        wrong = int(rows.min() if rows.min() < 0 else rows.max())
+        raise UserError(f"the perturbation has {len(delta)} rows, but an image refers to row {wrong}")
+
+
+def _check_budget(largest: float, budget: Budget, slack: float, when: str) -> None:
+    if budget.norm != "none" and largest > budget.value + slack:
+        unit = "pixels" if budget.norm == "l0" else "1/255"
+        raise UserError(
+            f"the {budget.norm} norm {when} is {largest:.3f}, above the declared {budget.value:.3f} ({unit})"
+        )

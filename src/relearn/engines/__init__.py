@@ -1,0 +1,1 @@
+"""What Snakemake and DVC need beside the grid. Needs no torch."""

@@ -1,0 +1,188 @@
+"""Both engines in one results/: what one made, the other takes over, and never anything stale. Needs no torch."""
+
+import base64
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from relearn import grid
+from relearn.engines import dvc
+from relearn.errors import UserError
+from relearn.params import Params
+from relearn.runtime import files
+from relearn.runtime.hashing import file_digest, settings_hash
+
+SNAKEMAKE = Path(".snakemake")  # where Snakemake keeps its record of every file that it made
+ADOPTING = "RELEARN_ADOPTING"  # set for the Snakemake that runs for this command, so that `check_results` lets it pass
+CHANGED = "not the files that DVC recorded"
+OTHER_SETTINGS = "made with other settings than params.yaml now has"
+OLD = 1  # seconds; Snakemake takes a file of time 0 for a missing one
+
+
+def adopt(params: Params) -> str:
+    """Let Snakemake take over what DVC calls clean, and run everything else again; returns a line per kind of result.
+
+    A job is clean when its files, inputs, sources and settings are those of dvc.lock, its files carry the settings of
+    params.yaml, and all of its inputs come from clean jobs. Raises UserError, with nothing changed, where that cannot
+    be judged: without dvc.lock or an engine, or when dvc.yaml is out of date.
+    """
+    dvc.check_written(params)
+    jobs = grid.jobs(params)
+    reasons = _reasons(params, jobs)
+    # first, so that a kill adopts nothing stale
+    _mark_outdated([name for job in jobs if reasons[job] for name in job.outputs])
+    clean = [job for job in jobs if not reasons[job]]
+    if clean:
+        _run("snakemake", *_QUIET, "--touch", "--force", "--", *(job.outputs[0] for job in clean))
+    lines = [f"{_outputs(clean)} adopted by Snakemake"]
+    for reason in dict.fromkeys(filter(None, reasons.values())):
+        lines.append(f"{_outputs([job for job in jobs if reasons[job] == reason])} to run again: {reason}")
+    return "\n".join(lines)
+
+
+def record_in_dvc(params: Params) -> str:
+    """Let DVC record a complete run of Snakemake; returns what was done, in a line.
+
+    Raises UserError when Snakemake has a job to run, when a file is not as Snakemake left it, or carries other settings.
+    """
+    dvc.check_written(params)
+    jobs = grid.jobs(params)
+    foreign = _foreign(jobs)
+    if foreign:
+        raise UserError(
+            f"{_some(foreign)} not as Snakemake left it; take over what DVC made with: relearn adopt; "
+            "or delete it and run snakemake"
+        )
+    if "Nothing to be done" not in _run("snakemake", "--cores", "1", "--dry-run"):
+        raise UserError("Snakemake has jobs to run (snakemake -n lists them); finish them first: snakemake --cores 8")
+    other = [name for job in jobs for name in job.outputs if not _has_settings(params, job, name)]
+    if other:
+        raise UserError(f"{_some(other)} {OTHER_SETTINGS}; delete and run: snakemake --cores 8")
+    times = {name: os.stat(name) for job in jobs for name in job.outputs}
+    _run("dvc", "commit", "--force", "--quiet")
+    for name, was in times.items():  # DVC replaces them by copies from its cache, newer than Snakemake left them
+        os.utime(name, ns=(was.st_atime_ns, was.st_mtime_ns))
+    return f"{_outputs(jobs)} recorded by DVC"
+
+
+def check_results(jobs: list[grid.Job]) -> None:
+    """Raises UserError when dvc.lock exists and Snakemake cannot say of a file in results/ what made it.
+
+    Snakemake judges such a file by its time alone, and would take what DVC brought for the result of any settings.
+    """
+    foreign = _foreign(jobs) if dvc.LOCK.exists() and not os.environ.get(ADOPTING) else []
+    if foreign:
+        raise UserError(
+            f"{_some(foreign)} not as Snakemake left it, as after dvc repro, pull or checkout; "
+            "let it judge first: relearn adopt"
+        )
+
+
+def _reasons(params: Params, jobs: list[grid.Job]) -> dict[grid.Job, str]:
+    """Why each job must run again; "" for one that is clean. The order of `jobs` has every job after its inputs."""
+    recorded = dvc.read_lock()
+    status = json.loads(_run("dvc", "status", "--json").strip().splitlines()[-1])
+    reasons: dict[grid.Job, str] = {}
+    stale: set[str] = set()
+    for job in jobs:
+        reasons[job] = _reason(params, job, recorded, status)
+        if not reasons[job] and stale & set(job.inputs):
+            reasons[job] = "made from these"
+        if reasons[job]:
+            stale |= set(job.outputs)
+    return reasons
+
+
+def _reason(params: Params, job: grid.Job, recorded: dict, status: dict) -> str:
+    name = dvc.stage_name(job)
+    if not all(Path(output).is_file() for output in job.outputs):
+        return "missing"
+    if set(recorded.get(name, {})) != set(job.outputs):
+        return "not in dvc.lock"
+    if name in status:
+        outputs = any("changed outs" in entry for entry in status[name] if isinstance(entry, dict))
+        return CHANGED if outputs else "settings, sources or inputs have changed since DVC recorded them"
+    if any(file_digest(Path(output), "md5") != md5 for output, md5 in recorded[name].items()):
+        return CHANGED  # DVC calls it clean: it does not hash what it put there itself, and trusts cache and remotes
+    if not all(_has_settings(params, job, output) for output in job.outputs):
+        return OTHER_SETTINGS
+    return ""
+
+
+def _has_settings(params: Params, job: grid.Job, name: str) -> bool:
+    """Whether a file carries the settings of params.yaml; true of a file that carries none."""
+    carries = job.rule in ("prepare", "surrogate", "poison", "train", "evaluate")
+    if not carries or not name.endswith((".json", ".safetensors")):
+        return True
+    try:
+        found = (_header(name) if name.endswith(".safetensors") else files.read_json(Path(name)))["settings"]
+    except (UserError, OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+        return False
+    return settings_hash(found) == settings_hash(grid.settings(params, job.rule, **grid.parse(job.rule, job.argument)))
+
+
+def _header(name: str) -> dict:
+    """The facts in the header of a safetensors file: its length in eight bytes, then JSON."""
+    with open(name, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return json.loads(json.loads(file.read(min(length, os.path.getsize(name))))["__metadata__"]["facts"])
+
+
+def _foreign(jobs: list[grid.Job]) -> list[str]:
+    """Files that exist, but not as Snakemake left them: it has no record of them, or one of another time."""
+    found = []
+    for name in (name for job in jobs for name in job.outputs if Path(name).exists()):
+        if _snakemake_file("incomplete", name).exists():  # of a job that runs or was killed: Snakemake knows that itself
+            continue
+        record = _snakemake_file("metadata", name)
+        if not record.exists() and os.stat(name).st_mtime == OLD:  # marked by `_mark_outdated`: it will run again
+            continue
+        if not record.exists() or files.read_json(record).get("endtime") != os.stat(name).st_mtime:
+            found.append(name)
+    return found
+
+
+def _snakemake_file(kind: str, name: str) -> Path:
+    """Snakemake's own file about an output: its name is that of the output in base64, cut where it gets too long."""
+    text = base64.urlsafe_b64encode(name.encode()).decode()
+    *folders, last = [text[start : start + 254] for start in range(0, len(text), 254)]
+    return SNAKEMAKE.joinpath(kind, *(f"@{part}" for part in folders), last)
+
+
+def _mark_outdated(names: list[str]) -> None:
+    """Make Snakemake run again what makes these files: without a record, and older than their sources."""
+    existing = [name for name in names if Path(name).exists()]
+    known = [name for name in names if _snakemake_file("metadata", name).exists()]
+    if known:
+        _run("snakemake", *_QUIET, "--cleanup-metadata", *known)
+    for name in existing:
+        os.utime(name, (OLD, OLD))
+
+
+_QUIET = ("--cores", "1", "--quiet", "all")
+
+
+def _run(program: str, *arguments: str) -> str:
+    """What a program prints. Raises UserError when it is not installed or fails."""
+    environment = os.environ | {ADOPTING: "1"}
+    try:
+        done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UserError(
+            f"{program} is not installed here, and relearn adopt needs both engines; install it with: make install"
+        ) from None
+    if "cannot be locked" in done.stderr:
+        raise UserError("Snakemake is running here, or was killed; wait for it, or: snakemake --unlock")
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        raise UserError(f"{program} {arguments[0]} failed: {next((line for line in lines if 'rror' in line), lines[-1])}")
+    return done.stdout + done.stderr if program == "snakemake" else done.stdout
+
+
+def _outputs(jobs: list[grid.Job]) -> str:
+    return f"{sum(len(job.outputs) for job in jobs)} outputs"
+
+
+def _some(names: list[str]) -> str:
+    return f"{names[0]} is" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more are"

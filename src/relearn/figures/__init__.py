@@ -1,0 +1,1 @@
+"""Figures of the records, histories and runs of a grid."""

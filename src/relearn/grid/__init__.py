@@ -1,0 +1,24 @@
+"""The grid: cells, every path, every job of the DAG, and the settings behind each file. Needs no torch."""
+
+from relearn.grid.jobs import Job, cells, check_inputs, job, jobs, plotted_cells, values
+from relearn.grid.paths import RESULTS, RULES, Cell, Rule, log, parse, path, sidecar
+from relearn.grid.provenance import settings
+
+__all__ = [
+    "RESULTS",
+    "RULES",
+    "Cell",
+    "Job",
+    "Rule",
+    "cells",
+    "check_inputs",
+    "job",
+    "jobs",
+    "log",
+    "parse",
+    "path",
+    "plotted_cells",
+    "settings",
+    "sidecar",
+    "values",
+]

@@ -1,0 +1,223 @@
+"""Every job of the DAG: what it reads, depends on and writes. The only code that expands the grid of params.yaml.
+
+Both engines run the jobs made here: Snakemake asks for them by wildcard, DVC reads them from dvc.yaml
+(relearn.engines.dvc). Needs no torch.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from relearn import registry
+from relearn.errors import UserError
+from relearn.grid.paths import RESULTS, RULES, Cell, coordinates, parse, path
+from relearn.params import AXES, Params
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: what it runs, reads and writes. `keys` are the dotted keys of params.yaml that it depends on.
+
+    Among `inputs` is a list of the source files that every job of the rule runs; `sources` are those that only some run.
+    """
+
+    rule: str
+    argument: str
+    inputs: tuple[str, ...]
+    sources: tuple[str, ...]
+    keys: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """The command line, the same for both engines."""
+        return " ".join(filter(None, ("relearn", self.rule, self.argument)))
+
+
+class Needs(NamedTuple):
+    """What a job needs: files of other jobs or of the user, source files of its own, dotted keys of params.yaml."""
+
+    inputs: list[Path]
+    sources: list[Path]
+    keys: list[str]
+
+
+def cells(params: Params) -> list[Cell]:
+    """The grid expanded, in the order of the file; a cell that two blocks have is listed once."""
+    found = {}
+    for block in params.raw["grid"].values():
+        axes = [params.names(axis) if block[axis] == "all" else block[axis] for axis in AXES]
+        for names in itertools.product(*axes, block["seeds"]):
+            found[Cell(*names)] = None
+    return list(found)
+
+
+def job(params: Params, rule: str, argument: str) -> Job:
+    """The job of `rule` with this argument. Raises UserError for a form or a name that params.yaml does not have."""
+    given = parse(rule, argument)
+    names = coordinates(given)
+    for coordinate, name in names.items():
+        if coordinate in registry.SECTIONS:
+            params.settings(registry.SECTIONS[coordinate], name)  # raises for an unknown name
+    inputs, sources, keys = _NEEDS[rule](params, **given)
+    files = set(registry.sources(*registry.rule_sources(rule), *sources))
+    if rule != "sources":
+        inputs = [*inputs, path("sources", "list", rule=rule)]  # one file for the engines to watch instead of twenty
+        files -= set(registry.rule_sources(rule))
+    return Job(
+        rule,
+        argument,
+        tuple(map(str, inputs)),
+        tuple(map(registry.relative, sorted(files))),
+        tuple(key for key in keys if _has_key(params, key)),
+        tuple(pattern.format(**names) for pattern in RULES[rule].outputs.values()),
+    )
+
+
+def jobs(params: Params) -> list[Job]:
+    """Every job that the grid, tables and figures need, in an order in which they could run."""
+    arguments: dict[str, list[str]] = {rule: [] for rule in RULES}
+    arguments["sources"] = [rule for rule in RULES if rule != "sources"]
+    for cell in cells(params):
+        users = (("poisons", cell.poison), ("methods", cell.method))
+        surrogates = (params.named(section, name, "SurrogateName") for section, name in users)
+        arguments["prepare"].append(cell.dataset)
+        arguments["surrogate"] += [f"{cell.dataset}/{surrogate}" for surrogate in surrogates if surrogate]
+        arguments["poison"].append(f"{cell.dataset}/{cell.poison}")
+        arguments["train"].append(str(cell))
+        arguments["evaluate"].append(str(cell))
+    arguments["aggregate"] = [""]
+    arguments["tabulate"] = params.names("tables")
+    arguments["plot"] = params.names("figures")
+    return [job(params, rule, argument) for rule in RULES for argument in dict.fromkeys(arguments[rule])]
+
+
+def plotted_cells(params: Params, figure: str) -> list[Cell]:
+    """The cells whose runs a figure reads: those that its setting of type `list[CellName]` names.
+
+    Raises UserError when that names no cell, or one that the grid does not have.
+    """
+    wanted = params.named("figures", figure, "list[CellName]")
+    if wanted is None:
+        return []
+    known = {str(cell): cell for cell in cells(params)}
+    if not wanted:
+        raise UserError(f"figures.{figure} names no cell; {registry.suggest('', known)}")
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"figures.{figure}: '{name}' is not a cell of the grid; {registry.suggest(name, known)}")
+    return [known[name] for name in wanted]
+
+
+def values(params: Params, keys: tuple[str, ...]) -> dict:
+    """The value of each dotted key in the file as it stands; None where a key is absent."""
+    parts = {key: key.partition(".") for key in keys}
+    return {
+        key: (params.raw.get(section) or {}).get(name) if name else params.raw.get(section)
+        for key, (section, _, name) in parts.items()
+    }
+
+
+def check_inputs(wanted: list[Job]) -> None:
+    """Raises UserError when a file or folder of the user's that one of these jobs reads does not exist."""
+    outside = dict.fromkeys(name for job in wanted for name in job.inputs if not name.startswith(f"{RESULTS}/"))
+    missing = [name for name in outside if not Path(name).exists()]
+    if missing:
+        verb = "does" if len(missing) == 1 else "do"
+        raise UserError(f"params.yaml names {', '.join(missing)}, which {verb} not exist; correct the path")
+
+
+def _has_key(params: Params, key: str) -> bool:
+    section, _, name = key.partition(".")
+    return section in params.raw and (not name or name in (params.raw[section] or {}))
+
+
+def _weights(params: Params, section: str, name: str, dataset: str, *outputs: str) -> list[Path]:
+    """The weights of the surrogate that an entry names, if any: of the last epoch ("model"), of earlier ones."""
+    surrogate = params.named(section, name, "SurrogateName")
+    return [path("surrogate", output, dataset=dataset, surrogate=surrogate) for output in outputs] if surrogate else []
+
+
+def _sources(params: Params, rule: str) -> Needs:
+    known = [name for name in RULES if name != "sources"]
+    if rule not in known:
+        raise UserError(f"unknown rule '{rule}'; {registry.suggest(rule, known)}")
+    return Needs([], list(registry.rule_sources(rule)), [])
+
+
+def _prepare(params: Params, dataset: str) -> Needs:
+    inputs = list(map(Path, params.paths("datasets", dataset)))
+    return Needs(inputs, [params.entry("datasets", dataset).path], [f"datasets.{dataset}"])
+
+
+def _surrogate(params: Params, dataset: str, surrogate: str) -> Needs:
+    arch = params.settings("surrogates", surrogate)["arch"]
+    inputs = [path("prepare", split, dataset=dataset) for split in ("train", "test")]
+    keys = ["compute", "train", f"surrogates.{surrogate}", f"architectures.{arch}"]
+    return Needs(inputs, [params.entry("architectures", arch).path], keys)
+
+
+def _poison(params: Params, dataset: str, poison: str) -> Needs:
+    inputs = [
+        path("prepare", "train", dataset=dataset),
+        *map(Path, params.paths("poisons", poison)),
+        *_weights(params, "poisons", poison, dataset, "model", "earlier"),
+    ]
+    sources, keys = [params.entry("poisons", poison).path], ["compute", f"poisons.{poison}"]
+    arch = params.target_arch(poison)
+    if arch:
+        sources.append(params.entry("architectures", arch).path)
+        keys.append(f"architectures.{arch}")
+    return Needs(inputs, sources, keys)
+
+
+def _train(params: Params, cell: Cell) -> Needs:
+    inputs = [cell.path("poison", "train"), cell.path("prepare", "test")]
+    inputs += _weights(params, "methods", cell.method, cell.dataset, "model")
+    sources = [params.entry("architectures", cell.arch).path, params.entry("methods", cell.method).path]
+    return Needs(inputs, sources, ["compute", "train", f"architectures.{cell.arch}", f"methods.{cell.method}"])
+
+
+def _evaluate(params: Params, cell: Cell) -> Needs:
+    inputs = [cell.path("train", output) for output in ("model", "history", "info")] + [cell.path("prepare", "test")]
+    keys = ["compute", f"architectures.{cell.arch}", f"methods.{cell.method}"]
+    return Needs(inputs, _train(params, cell).sources, keys)
+
+
+def _aggregate(params: Params) -> Needs:
+    wanted = cells(params)
+    inputs = [cell.path("evaluate", "record") for cell in wanted] + [cell.path("train", "history") for cell in wanted]
+    return Needs(inputs, [], ["compute", "train", "surrogates", *AXES, "grid"])
+
+
+def _tabulate(params: Params, table: str) -> Needs:
+    return Needs([path("aggregate", "records")], [params.entry("tables", table).path], [f"tables.{table}"])
+
+
+def _plot(params: Params, figure: str) -> Needs:
+    entry = params.entry("figures", figure)
+    inputs = [path("aggregate", name) for name in entry.arguments if name in RULES["aggregate"].outputs]
+    wanted = [name for name in ("info", *entry.arguments) if name in RULES["train"].outputs]
+    inputs += [cell.path("train", name) for cell in plotted_cells(params, figure) for name in wanted]
+    keys = [f"figures.{figure}"]
+    if "examples" in entry.arguments:
+        known = cells(params)
+        inputs += dict.fromkeys(cell.path("prepare", "train") for cell in known)
+        inputs += dict.fromkeys(cell.path("poison", "train") for cell in known)
+        keys.append("grid")
+    return Needs(inputs, [entry.path], keys)
+
+
+_NEEDS: dict[str, Callable[..., Needs]] = {
+    "sources": _sources,
+    "prepare": _prepare,
+    "surrogate": _surrogate,
+    "poison": _poison,
+    "train": _train,
+    "evaluate": _evaluate,
+    "aggregate": _aggregate,
+    "tabulate": _tabulate,
+    "plot": _plot,
+}

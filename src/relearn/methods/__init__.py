@@ -1,0 +1,1 @@
+"""Training methods; erm.py defines the hooks that all of them share."""

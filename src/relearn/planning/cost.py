@@ -1,0 +1,58 @@
+"""What training and crafting cost: passes per image, and how fast an architecture makes them here."""
+
+import time
+
+import torch
+
+from relearn import registry
+from relearn.data import Split, to_float
+from relearn.params import Params
+from relearn.runtime import device as devices
+from relearn.runtime.seeding import Seeds
+from relearn.training import models
+
+WARM, TIMED = 2, 5  # batches
+
+
+def passes(params: Params, poison: str, images: int) -> float:
+    """Forward and backward passes per image that a poison of params.yaml makes for so many images; 0 without training."""
+    use = params.entry("poisons", poison).name
+    declared = getattr(registry.module("poisons", use), "PASSES", {})
+    return float(declared[use](params.settings("poisons", poison), images)) if use in declared else 0.0
+
+
+def speed(params: Params, arch: str, height: int, width: int) -> tuple[float, int]:
+    """Images per second of forward and backward, and bytes of the weights, measured here and now on a few batches."""
+    use, settings = params.architectures[arch]
+    batch, device = params.recipe["batch"], devices.choose()
+    generator = Seeds("plan").generator("images")
+    images = torch.randint(0, 256, (batch, height, width, 3), generator=generator, dtype=torch.uint8)
+    model = models.build(use, settings, images=images, classes=10, generator=generator, device=device)
+    x = to_float(images.to(device))
+    for k in range(WARM + TIMED):
+        if k == WARM:
+            begin = time.perf_counter()
+        model(x).sum().backward()
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+    return TIMED * batch / (time.perf_counter() - begin), sum(t.numel() * 4 for t in model.state_dict().values())
+
+
+def cost_message(params: Params, poison: str, train: Split) -> str:
+    """One line on what crafting a poison for these images will cost."""
+    count, arch = len(train), params.target_arch(poison)
+    needed = passes(params, poison, count)
+    if not arch or not needed:
+        return f"poison {poison}: {count} images, no model"
+    height, width = train.images.shape[1:3]
+    seconds = needed * count / speed(params, arch, height, width)[0]
+    return (
+        f"poison {poison}: {count} images, {needed:.0f} passes each through {arch}, "
+        f"at most about {_duration(seconds)} at the speed of a few batches just timed"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 36_000 else f"{seconds / 3600:.0f} h"

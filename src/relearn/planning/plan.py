@@ -1,0 +1,144 @@
+"""What a grid will cost before anything runs: cells, passes per image, time on this machine, disk."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from safetensors import safe_open
+
+from relearn import grid
+from relearn.params import Params
+from relearn.planning import cost, estimates
+from relearn.runtime import device as devices
+from relearn.runtime.run_report import peak_memory_mb
+from relearn.runtime.seeding import deterministic
+
+STARTUP_SECONDS = 4.0  # of a job: Python, torch and the engine's own part
+UNKNOWN_SIZE = (60_000, 32, 32)  # images, height, width assumed of a data set that is not prepared yet
+COPIES = {"surrogate": 3, "poison": 12, "train": 3}  # how many copies of the data set a job holds at once; others are small
+MARGIN = 2.0  # what is asked for, over what is expected
+LEAST_MINUTES = 10  # and these on top: queues, start, a slower machine
+
+Size = tuple[int, int, int]  # images, height, width
+
+
+class Work(NamedTuple):
+    """What a job does: passes per image, the architecture they go through if any, and bytes of data it writes."""
+
+    passes: float
+    arch: str | None
+    disk: float
+
+
+class Cost(NamedTuple):
+    """What a job costs: passes per image, seconds on this machine, bytes on disk."""
+
+    passes: float
+    seconds: float
+    disk: float
+
+
+def plan(params: Params, write: bool = False) -> str:
+    """A table of jobs per rule, with passes per image (forward and backward, all of them), hours and megabytes.
+
+    Times come from a few batches of each architecture run here and now, on one job at a time. With `write`, the time
+    and memory that each job asks a cluster for are written for Snakemake as well (estimates.py).
+    """
+    deterministic(params.compute["threads"])
+    jobs, cells = grid.jobs(params), grid.cells(params)
+    sizes = {dataset: _size(dataset) for dataset in dict.fromkeys(cell.dataset for cell in cells)}
+    speeds: dict[str, tuple[float, int]] = {}
+    costs = {job: _cost(params, job, sizes, speeds) for job in jobs}
+    if write:
+        requests = {job.command: _request(job, found.seconds, sizes) for job, found in costs.items() if job.rule in COPIES}
+        estimates.write(params, requests)
+    lines = [f"{len(cells)} cells, {len(jobs)} jobs on {devices.choose()}", *_table(costs)]
+    lines.append("hours are of one job at a time; divide by the jobs that really run side by side")
+    unknown = [dataset for dataset in sizes if not grid.path("prepare", "train", dataset=dataset).exists()]
+    if unknown:
+        lines.append(f"not prepared yet, taken as {UNKNOWN_SIZE[0]} images of 32x32: {', '.join(unknown)}")
+    if write:
+        lines.append(
+            f"wrote {estimates.FILE}: the time and memory that Snakemake asks for, "
+            f"{MARGIN:g} times what jobs are expected to need here"
+        )
+    return "\n".join(lines)
+
+
+def _table(costs: dict[grid.Job, Cost]) -> list[str]:
+    lines = [f"{'rule':<10} {'jobs':>6} {'passes per image':>17} {'hours':>8} {'MB':>9}"]
+    for rule in grid.RULES:
+        found = [cost for job, cost in costs.items() if job.rule == rule]
+        if found:
+            passes, seconds, disk = (sum(column) for column in zip(*found, strict=True))
+            lines.append(
+                f"{rule:<10} {len(found):>6} {passes / len(found):>17.1f} {seconds / 3600:>8.2f} {disk / 2**20:>9.0f}"
+            )
+    seconds, disk = sum(cost.seconds for cost in costs.values()), sum(cost.disk for cost in costs.values())
+    lines.append(f"{'all':<10} {len(costs):>6} {'':>17} {seconds / 3600:>8.2f} {disk / 2**20:>9.0f}")
+    return lines
+
+
+def _request(job: grid.Job, seconds: float, sizes: dict[str, Size]) -> dict[str, int]:
+    """Minutes and megabytes to ask a cluster for.
+
+    Beside its data a job needs what this process needed to train each architecture for a few batches.
+    """
+    images, height, width = sizes[_dataset(job)]
+    data = COPIES[job.rule] * images * height * width * 3 / 2**20
+    minutes = math.ceil(LEAST_MINUTES + MARGIN * seconds / 60)
+    return {"runtime": minutes, "mem_mb": math.ceil(MARGIN * (peak_memory_mb() + data) / 100) * 100}
+
+
+def _cost(params: Params, job: grid.Job, sizes: dict[str, Size], speeds: dict[str, tuple[float, int]]) -> Cost:
+    if job.rule not in _WORK:
+        return Cost(0.0, STARTUP_SECONDS, 0.0)
+    images, height, width = sizes[_dataset(job)]
+    work = _WORK[job.rule](params, (images, height, width), **grid.parse(job.rule, job.argument))
+    if not work.arch or not images:
+        return Cost(work.passes, STARTUP_SECONDS, work.disk)
+    if work.arch not in speeds:
+        speeds[work.arch] = cost.speed(params, work.arch, height, width)
+    per_second, weights = speeds[work.arch]
+    disk = work.disk if job.rule == "poison" else work.disk + weights
+    return Cost(work.passes, STARTUP_SECONDS + work.passes * images / per_second, disk)
+
+
+def _prepare(params: Params, size: Size, dataset: str) -> Work:
+    return Work(0.0, None, math.prod(size) * 3)
+
+
+def _surrogate(params: Params, size: Size, dataset: str, surrogate: str) -> Work:
+    own = params.settings("surrogates", surrogate)
+    return Work(own["epochs"] or params.recipe["epochs"], own["arch"], 0.0)
+
+
+def _poison(params: Params, size: Size, dataset: str, poison: str) -> Work:
+    ratio = params.settings("poisons", poison)["ratio"]
+    passes = ratio * cost.passes(params, poison, max(1, round(ratio * size[0])))
+    return Work(passes, params.target_arch(poison), math.prod(size) * 3)
+
+
+def _train(params: Params, size: Size, cell: grid.Cell) -> Work:
+    return Work(params.recipe["epochs"], cell.arch, 0.0)
+
+
+_WORK: dict[str, Callable[..., Work]] = {
+    "prepare": _prepare,
+    "surrogate": _surrogate,
+    "poison": _poison,
+    "train": _train,
+}
+
+
+def _dataset(job: grid.Job) -> str:
+    return job.argument.split("/")[0]
+
+
+def _size(dataset: str) -> Size:
+    path = grid.path("prepare", "train", dataset=dataset)
+    if not path.exists():
+        return UNKNOWN_SIZE
+    with safe_open(path, framework="pt") as file:
+        images, height, width = file.get_slice("images").get_shape()[:3]
+    return images, height, width

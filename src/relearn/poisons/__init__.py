@@ -1,0 +1,1 @@
+"""Poisons: each makes the perturbation of a training set."""

@@ -1,0 +1,43 @@
+"""What is read from a model: logits and accuracy."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+from relearn.data import to_float
+
+BATCH = 500  # images per forward pass
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients and without compiled code; afterwards every module has the mode it had."""
+    modes = {module: module.training for module in model.modules()}
+    # compiled code would not call hooks that were registered after it was compiled
+    compiled = any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in modes)
+    model.eval()
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def logits(model: nn.Module, images: torch.Tensor, eval_transform: Callable = lambda x: x) -> torch.Tensor:
+    """Logits (N, K) float32 of images after `eval_transform`, in evaluation mode; the model's mode is kept.
+
+    Images are (N, H, W, 3) uint8, or floats (N, C, H, W) as the model takes them; those may lie on another device.
+    """
+    device = next(model.parameters(), images).device
+    with evaluating(model):
+        parts = (part.to(device) for part in images.split(BATCH))
+        parts = (part if part.is_floating_point() else to_float(part) for part in parts)
+        return torch.cat([model(eval_transform(part)).float() for part in parts])
+
+
+def accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """The share of rows of `scores` (N, K) whose largest entry is the label, in percent."""
+    return 100 * (scores.argmax(1) == labels).double().mean().item()

@@ -1,0 +1,128 @@
+"""The probe set: fixed training images on which activations are measured."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from relearn.data import Split
+from relearn.errors import UserError
+from relearn.probing import metrics
+from relearn.probing.acm import acm_score, pooled
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """ACM per layer group, shallow to deep, and the accuracy of the whole network on the probe set, all in 0..1."""
+
+    acm: dict[str, float]
+    accuracy: float
+
+
+class ProbeSet:
+    """Images in two halves: the rows of `reference` set class means, the others are scored by them."""
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, reference: torch.Tensor):
+        self.images, self.labels, self.reference = images, labels, reference
+
+    @classmethod
+    def draw(cls, train: Split, size: int, generator: torch.Generator) -> "ProbeSet":
+        """About `size` images of `train`, the same number (at least 2) per class where there are so many."""
+        device = train.images.device
+        rows, reference = (part.to(device) for part in balanced_rows(train.labels.cpu(), size, generator))
+        return cls(train.images[rows], train.labels[rows], reference)
+
+    @classmethod
+    def from_dataset(cls, dataset, size: int, generator: torch.Generator) -> "ProbeSet":
+        """The same from a data set with a length whose items are (image, label): a float tensor (C, H, W), an int.
+
+        Classes are read from `dataset.targets`, which torchvision's data sets have; without it every item is read once.
+        Raises UserError for items of another kind, of several sizes, or that change from one reading to the next.
+        """
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise UserError(
+                "the probe set is drawn from a data set with a length and items by number, "
+                f"found a {type(dataset).__name__}"
+            )
+        targets = getattr(dataset, "targets", None)
+        targets = [dataset[row][1] for row in range(len(dataset))] if targets is None else targets
+        rows, reference = balanced_rows(torch.as_tensor(targets), size, generator)
+        items = [dataset[row] for row in rows.tolist()]
+        images = [image for image, _ in items]
+        _check_images(images, [dataset[row][0] for row in rows[:8].tolist()])
+        return cls(torch.stack(images), torch.tensor([int(label) for _, label in items]), reference)
+
+    def measure(self, model: nn.Module, eval_transform: Transform, groups: Mapping[str, nn.Module]) -> ProbeResult:
+        """ACM and accuracy from one forward pass over the probe set, as `activations` makes it."""
+        features, logits = self.activations(model, eval_transform, groups)
+        labels, reference = self.labels.to(logits.device), self.reference.to(logits.device)
+        acm = {name: acm_score(activations, labels, reference) for name, activations in features.items()}
+        return ProbeResult(acm, metrics.accuracy(logits, labels) / 100)
+
+    def activations(
+        self, model: nn.Module, eval_transform: Transform, groups: Mapping[str, nn.Module]
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Activations (N, D) float32 of each layer group, pooled, and the logits (N, K), of the whole probe set.
+
+        One forward pass in evaluation mode, without augmentation; the model stays as it was. `groups` names the module
+        whose output is the activation of each layer group, shallow to deep. Raises UserError when an output is no
+        tensor with a row for each image.
+        """
+        kept: dict[str, list[torch.Tensor]] = {name: [] for name in groups}
+
+        def store(name: str, out: object) -> None:
+            if not torch.is_tensor(out):
+                raise UserError(
+                    f"layer group '{name}': its output is a {type(out).__name__}, not a tensor; "
+                    "name modules whose output is one"
+                )
+            features = pooled(out.float())
+            # a later operation in place must not reach what is stored here
+            kept[name].append(features.clone() if features.data_ptr() == out.data_ptr() else features)
+
+        hooks = [
+            module.register_forward_hook(lambda _, __, out, name=name: store(name, out))
+            for name, module in groups.items()
+        ]
+        try:
+            logits = metrics.logits(model, self.images, eval_transform)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        features = {name: torch.cat(parts or [logits[:0]]) for name, parts in kept.items()}
+        for name, found in features.items():
+            if len(found) != len(self.labels):
+                raise UserError(
+                    f"layer group '{name}' gave {len(found)} activations for {len(self.labels)} images; "
+                    "name modules that are called once, with the batch first"
+                )
+        return features, logits
+
+
+def balanced_rows(labels: torch.Tensor, size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (int64) of about `size` labels (N,), equally many of each class, and which of them are reference (bool)."""
+    classes = labels.unique().tolist()
+    per_class = max(2, size // len(classes))
+    rows, reference = [], []
+    for label in classes:
+        of_class = torch.nonzero(labels == label).flatten()
+        drawn = of_class[torch.randperm(len(of_class), generator=generator)[:per_class]]
+        rows.append(drawn)
+        reference.append(torch.arange(len(drawn)) % 2 == 0)
+    return torch.cat(rows), torch.cat(reference)
+
+
+def _check_images(images: list, again: list) -> None:
+    """Raises UserError unless images are float tensors of one size, and the first are equal when read `again`."""
+    kinds = {
+        f"{image.dtype} {tuple(image.shape)}" if torch.is_tensor(image) else type(image).__name__ for image in images
+    }
+    remedy = "give the data set the transform of test time"
+    if len(kinds) > 1 or not torch.is_tensor(images[0]) or not images[0].is_floating_point():
+        found = ", ".join(sorted(kinds)[:3])
+        raise UserError(f"images of the probe set must be float tensors of one size, found {found}; {remedy}")
+    if not all(torch.equal(second, first) for second, first in zip(again, images, strict=False)):
+        raise UserError(f"images of the probe set change from one reading to the next; {remedy}")

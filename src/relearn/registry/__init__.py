@@ -1,0 +1,50 @@
+"""Names, settings and source files of everything that is registered. Needs no torch."""
+
+from relearn.registry.discovery import KINDS, PACKAGE, SECTIONS, Entry, entries, entry, load, module, register
+from relearn.registry.settings import (
+    REQUIRED,
+    TYPES,
+    ArchitectureName,
+    CellName,
+    Fraction,
+    InputPath,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveFraction,
+    PositiveInt,
+    Setting,
+    SurrogateName,
+    suggest,
+)
+from relearn.registry.sources import imports, relative, rule_sources, sources
+
+__all__ = [
+    "KINDS",
+    "PACKAGE",
+    "REQUIRED",
+    "SECTIONS",
+    "TYPES",
+    "ArchitectureName",
+    "CellName",
+    "Entry",
+    "Fraction",
+    "InputPath",
+    "NonNegative",
+    "NonNegativeInt",
+    "Positive",
+    "PositiveFraction",
+    "PositiveInt",
+    "Setting",
+    "SurrogateName",
+    "entries",
+    "entry",
+    "imports",
+    "load",
+    "module",
+    "register",
+    "relative",
+    "rule_sources",
+    "sources",
+    "suggest",
+]

@@ -1,0 +1,77 @@
+"""What tables and figures share: the order of names, groups of cells, and mean ± sd as text."""
+
+from collections.abc import Iterator
+
+import pandas
+
+from relearn.errors import UserError
+from relearn.registry import suggest
+
+CELL = ["dataset", "arch", "poison", "method"]  #: columns that name a cell, apart from its seed
+BLOCK = ["dataset", "arch"]  #: columns that name a block of a table or a section of a figure
+
+
+def names(frame: pandas.DataFrame, column: str) -> list:
+    """The values of `column` in the order of their first appearance, which is the order of params.yaml."""
+    return list(frame[column].unique())
+
+
+def in_order(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """The same frame, whose names sort by first appearance instead of by alphabet.
+
+    Grouping such a frame keeps the order of params.yaml even where a block lacks a poison or a method.
+    """
+    plain = (key for key in CELL if frame[key].dtype != "category")  # what is in order already keeps its order
+    return frame.assign(**{key: pandas.Categorical(frame[key], names(frame, key), ordered=True) for key in plain})
+
+
+def groups(frame: pandas.DataFrame, keys: list[str]):
+    """Rows of `frame` grouped by `keys`, the groups in the order of params.yaml; only groups that have rows."""
+    return in_order(frame).groupby(keys, observed=True, sort=True)
+
+
+def blocks(frame: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
+    """Title and rows of each (dataset, arch), all in the order of params.yaml."""
+    for pair, rows in groups(in_order(frame).sort_values(CELL, kind="stable"), BLOCK):
+        yield ", ".join(pair), rows.astype({key: str for key in CELL})
+
+
+def chosen(frame: pandas.DataFrame, methods: list[str]) -> list[str]:
+    """Those of `methods` that the frame has. Raises UserError if it has none of them."""
+    known = names(frame, "method")
+    found = [method for method in methods if method in known]
+    if not found:
+        raise UserError(f"no cell of the grid uses the methods {methods}; {suggest(' '.join(methods[:1]), known)}")
+    return found
+
+
+def spread(values: pandas.Series) -> str:
+    """Mean and sample standard deviation as text, '71.0 ± 1.4'; of a single value only the mean, of none nothing."""
+    values = values.dropna()
+    mean = f"{values.mean():.1f}" if len(values) else None
+    return mean if len(values) < 2 else f"{mean} ± {values.std(ddof=1):.1f}"
+
+
+def extent(numbers) -> str:
+    """One number, or the smallest and the largest, '2–3', where they differ."""
+    low, high = int(min(numbers)), int(max(numbers))
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def clean_reference(records: pandas.DataFrame) -> pandas.Series:
+    """The mean accuracy of erm on clean data, in percent, by dataset and architecture, named `clean`."""
+    plain = records[(records["poison"] == "clean") & (records["method"] == "erm")]
+    return plain.groupby(BLOCK)["accuracy"].mean().rename("clean")
+
+
+def by_method(records: pandas.DataFrame, value: str, header: str = "{}") -> pandas.DataFrame:
+    """Mean ± sd of `value` over seeds: a row per dataset, arch and poison, a column per method, and the number of seeds.
+
+    `header` is the pattern of the methods' column names. A method that a poison was not run with leaves a gap.
+    """
+    cells = groups(records, CELL)[value]
+    table = cells.apply(spread).unstack("method")
+    counts = cells.size().unstack("method")
+    table.columns = [header.format(method) for method in table.columns]
+    table["n"] = [extent(row.dropna()) for _, row in counts.iterrows()]
+    return table.reset_index()

@@ -1,0 +1,56 @@
+"""evaluate CELL: the victim's accuracy on clean test images, as a record that explains itself."""
+
+from relearn import grid
+from relearn.data import load_split, load_tensors
+from relearn.errors import UserError
+from relearn.methods import erm  # noqa: F401, see rules/train.py
+from relearn.params import Params
+from relearn.probing import metrics
+from relearn.runtime import device as devices
+from relearn.runtime import files
+from relearn.runtime.hashing import settings_hash
+from relearn.runtime.run_report import run_report
+from relearn.runtime.seeding import deterministic
+from relearn.training import models
+
+
+def run(params: Params, cell: grid.Cell) -> None:
+    """Write record.json: settings and their hash, accuracy of the last epoch, the oracle's best epoch, work, verdict.
+
+    The accuracy is computed again from the stored weights. Raises UserError when it is not that of the history's last
+    row: then weights and history are not of one run.
+    """
+    deterministic(params.compute["threads"])
+    device = devices.choose()
+    test, facts = load_split(cell.path("prepare", "test"))
+    info = files.read_json(cell.path("train", "info"))
+    history = [float(row["test_accuracy"]) for row in files.read_rows(cell.path("train", "history"))]
+    with run_report(grid.sidecar("evaluate", "run.json", **vars(cell)), device):
+        weights, _ = load_tensors(cell.path("train", "model"))
+        arch, settings = params.architectures[cell.arch]
+        method = params.build("methods", cell.method)
+        size = method.input_size(tuple(test.images.shape[1:3]))
+        model = models.rebuild(arch, settings, weights, classes=len(facts["classes"]), size=size, device=device)
+        test = test.to(device)
+        accuracy = metrics.accuracy(metrics.logits(model, test.images, method.eval_transform), test.labels)
+        if abs(accuracy - history[-1]) > 0.05:
+            raise UserError(
+                f"{cell}: the stored weights reach {accuracy:.2f} %, the history ends with {history[-1]:.2f} %; "
+                "they are not of one run: run train again"
+            )
+        result = _result(accuracy, history, info)
+        hashed = {"settings": info["settings"], "settings_hash": settings_hash(info["settings"])}
+        files.write_json(cell.path("evaluate", "record"), {"cell": info["cell"], "result": result} | hashed)
+
+
+def _result(accuracy: float, history: list[float], info: dict) -> dict:
+    verdict = info["verdict"]
+    return {
+        "accuracy": accuracy,
+        "oracle_accuracy": max(history),
+        "oracle_epoch": history.index(max(history)) + 1,
+        "passes": info["steps_taken"] / info["steps"],
+        "acm": verdict["acm"],
+        "ratio": verdict["acm"] / max(verdict["probe_accuracy"], 1e-9),
+        "trapped": verdict["trapped"],
+    }

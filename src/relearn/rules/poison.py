@@ -1,0 +1,98 @@
+"""poison DATASET/POISON: craft a perturbation and write the poisoned training set."""
+
+import sys
+
+import torch
+
+from relearn import grid
+from relearn.crafting import perturbation as perturbations
+from relearn.crafting.craft import CraftContext
+from relearn.data import Split, draw_share, load_split, load_tensors, save_split
+from relearn.params import Params
+from relearn.planning import cost
+from relearn.runtime import device as devices
+from relearn.runtime import files
+from relearn.runtime.hashing import settings_hash
+from relearn.runtime.run_report import run_report
+from relearn.runtime.seeding import Seeds, deterministic
+from relearn.training import models
+
+
+def run(params: Params, dataset: str, poison: str) -> None:
+    """Write the poisoned training split (uint8, canonical) and poison.json: declared and measured budget, settings.
+
+    With a `ratio` that is less than 1, a share of every class is poisoned, and crafted, as if it were the whole set;
+    `poisoned` in the split says which images. The share is the same for every poison; a smaller one is part of a larger.
+    """
+    names = {"dataset": dataset, "poison": poison}
+    deterministic(params.compute["threads"])
+    device = devices.choose()
+    whole, facts = load_split(grid.path("prepare", "train", dataset=dataset))
+    ratio = params.settings("poisons", poison)["ratio"]
+    mask = draw_share(whole.labels, ratio, Seeds("poison", dataset).generator("ratio"))
+    train = whole.pick(torch.nonzero(mask).flatten())
+    weights, surrogate_settings = _surrogate_weights(params, dataset, poison)
+    settings = grid.settings(
+        params, "poison", inherited=facts["settings"], surrogate_settings=surrogate_settings, **names
+    )
+    print(cost.cost_message(params, poison, train), file=sys.stderr, flush=True)
+    with run_report(grid.sidecar("poison", "run.json", **names), device):
+        craft = CraftContext(
+            label=f"poison {dataset}/{poison}",
+            seeds=Seeds("poison", dataset, params.entry("poisons", poison).name),
+            device=device,
+            classes=len(facts["classes"]),
+            architectures=params.architectures,
+            checkpoint_path=grid.sidecar("poison", "checkpoint", **names),
+            settings_hash=settings_hash(settings),
+        )
+        if weights:
+            craft.surrogate, craft.load_earlier = _surrogate(params, dataset, poison, weights, whole, craft)
+        perturbation = params.build("poisons", poison, train, craft)
+        changed, measured = perturbations.apply(train.images, perturbation)
+        published = _replace(whole, mask, changed)
+        save_split(grid.path("poison", "train", **names), published, facts | {"settings": settings}, mask)
+        budget = {"declared": vars(perturbation.budget), "measured": measured, "rounding": perturbation.rounding}
+        info = budget | {"images": len(whole), "poisoned": len(train), "settings": settings}
+        files.write_json(grid.path("poison", "info", **names), info)
+        craft.delete_checkpoint()
+
+
+def _replace(whole: Split, mask: torch.Tensor, changed: torch.Tensor) -> Split:
+    """The whole set with the images of `mask` replaced by the changed ones."""
+    if mask.all():
+        return whole.with_images(changed)
+    images = whole.images.clone()
+    images[mask] = changed
+    return whole.with_images(images)
+
+
+def _surrogate_weights(params: Params, dataset: str, poison: str) -> tuple[dict[str, torch.Tensor], dict | None]:
+    """The weights of the surrogate that the poison names, and the settings in their header; none if it names none."""
+    name = params.named("poisons", poison, "SurrogateName")
+    if not name:
+        return {}, None
+    weights, facts = load_tensors(grid.path("surrogate", "model", dataset=dataset, surrogate=name))
+    return weights, facts["settings"]
+
+
+def _surrogate(
+    params: Params, dataset: str, poison: str, weights: dict[str, torch.Tensor], train: Split, craft: CraftContext
+):
+    """The surrogate that the poison names, and a function that loads its earlier checkpoints."""
+    name = params.named("poisons", poison, "SurrogateName")
+    arch, settings = params.architectures[params.settings("surrogates", name)["arch"]]
+
+    def rebuild(tensors: dict[str, torch.Tensor]) -> models.Normalised:
+        size = tuple(train.images.shape[1:3])
+        return models.rebuild(arch, settings, tensors, classes=craft.classes, size=size, device=craft.device)
+
+    def load_earlier() -> list[models.Normalised]:
+        tensors, _ = load_tensors(grid.path("surrogate", "earlier", dataset=dataset, surrogate=name))
+        by_epoch: dict[str, dict[str, torch.Tensor]] = {}
+        for key in sorted(tensors):
+            epoch, _, tensor_name = key.partition(":")
+            by_epoch.setdefault(epoch, {})[tensor_name] = tensors[key]
+        return [rebuild(of_epoch) for of_epoch in by_epoch.values()]
+
+    return rebuild(weights), load_earlier

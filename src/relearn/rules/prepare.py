@@ -1,0 +1,26 @@
+"""prepare DATASET: make or fetch a data set and write its splits."""
+
+from pathlib import Path
+
+from relearn import grid
+from relearn.data import save_split
+from relearn.params import Params
+from relearn.runtime import files
+from relearn.runtime.run_report import run_report
+
+DOWNLOADS = Path("data/downloads")  # outside results/: what is fetched, or put there by hand, outlives `make clean`
+
+
+def run(params: Params, dataset: str) -> None:
+    """Write the train and test split of a data set, and data.json: sizes, classes, counts, settings."""
+    settings = grid.settings(params, "prepare", dataset=dataset)
+    with run_report(grid.sidecar("prepare", "run.json", dataset=dataset), "cpu"):
+        made = params.build("datasets", dataset, DOWNLOADS / dataset)
+        facts = {"classes": made.classes, "settings": settings}
+        counts = {}
+        for name, split in (("train", made.train), ("test", made.test)):
+            save_split(grid.path("prepare", name, dataset=dataset), split, facts)
+            counts[name] = split.labels.bincount(minlength=len(made.classes)).tolist()
+        size = list(made.train.images.shape[1:3])
+        info = facts | {"image_size": size, "images_per_class": counts}
+        files.write_json(grid.path("prepare", "info", dataset=dataset), info)

@@ -1,0 +1,93 @@
+"""train CELL: train a victim on poisoned images by a method."""
+
+import torch
+
+from relearn import grid
+from relearn.data import load_split, load_tensors, save_tensors
+from relearn.methods import erm  # noqa: F401, every method is a difference from it, so its source belongs to this rule
+from relearn.params import Params
+from relearn.probing import verdict
+from relearn.probing.probe_set import ProbeSet
+from relearn.runtime import device as devices
+from relearn.runtime import files
+from relearn.runtime.hashing import settings_hash
+from relearn.runtime.run_report import run_report
+from relearn.runtime.seeding import Seeds, deterministic
+from relearn.training import models
+from relearn.training.fit import Fitted, fit
+
+
+def run(params: Params, cell: grid.Cell) -> None:
+    """Write the victim's weights, history.csv, probes.csv, embeddings.csv, and train.json.
+
+    Initial weights, batches and probe set depend on data set, architecture and seed alone, so that poisons and methods
+    are compared on common random numbers.
+    """
+    deterministic(params.compute["threads"])
+    device = devices.choose()
+    train, facts = load_split(cell.path("poison", "train"))
+    test, _ = load_split(cell.path("prepare", "test"))
+    seeds = Seeds("train", cell.dataset, cell.arch, cell.seed)
+    surrogate, surrogate_settings = _surrogate(params, cell)
+    settings = grid.settings(
+        params, "train", inherited=facts["settings"], surrogate_settings=surrogate_settings, cell=cell
+    )
+    with run_report(grid.sidecar("train", "run.json", **vars(cell)), device) as report:
+        arch, arch_settings = params.architectures[cell.arch]
+        method = params.build("methods", cell.method)
+        model = models.build(
+            arch,
+            arch_settings,
+            images=train.images,
+            classes=len(facts["classes"]),
+            generator=seeds.generator("init"),
+            device=device,
+            size=method.input_size(tuple(train.images.shape[1:3])),
+        )
+        method.initialise(model, surrogate)
+        train, test = train.to(device), test.to(device)
+        fitted = fit(
+            model,
+            method,
+            train,
+            test,
+            params.recipe,
+            seeds,
+            probe_set=ProbeSet.draw(train, params.recipe["probe_size"], seeds.generator("probe")),
+            precision=params.compute["precision"],
+            label=f"train {cell}",
+            checkpoint_path=grid.sidecar("train", "checkpoint.safetensors", **vars(cell)),
+            settings_hash=settings_hash(settings),
+        )
+        report["images"] = fitted.steps_taken * params.recipe["batch"]
+        save_tensors(
+            cell.path("train", "model"), models.weights(model), {"classes": facts["classes"], "settings": settings}
+        )
+        _write_rows(cell, fitted, facts["classes"])
+        work = {"steps_taken": fitted.steps_taken, "steps": fitted.steps, "rolled_back": fitted.rolled_back}
+        info = {"cell": vars(cell), "settings": settings, "verdict": _verdict(fitted)} | work
+        files.write_json(cell.path("train", "info"), info)
+
+
+def _write_rows(cell: grid.Cell, fitted: Fitted, classes: list[str]) -> None:
+    files.write_rows(cell.path("train", "history"), fitted.history)
+    files.write_rows(cell.path("train", "probes"), fitted.probes, header=("steps_taken", "step", "stage"))
+    embeddings = [row | {"label": classes[row["label"]]} for row in fitted.embeddings]
+    files.write_rows(cell.path("train", "embeddings"), embeddings)
+
+
+def _verdict(fitted: Fitted) -> dict:
+    """What the last probe says, by the default thresholds at the middle layer group."""
+    result = fitted.last_probe
+    watch = verdict.middle_group(result)
+    found = {"watch": watch, "acm": result.acm[watch], "probe_accuracy": result.accuracy}
+    return found | {"trapped": verdict.trapped(result, watch)}
+
+
+def _surrogate(params: Params, cell: grid.Cell) -> tuple[dict[str, torch.Tensor], dict | None]:
+    """The weights of the surrogate that the method names, and the settings in their header; none if it names none."""
+    name = params.named("methods", cell.method, "SurrogateName")
+    if not name:
+        return {}, None
+    weights, facts = load_tensors(grid.path("surrogate", "model", dataset=cell.dataset, surrogate=name))
+    return weights, facts["settings"]

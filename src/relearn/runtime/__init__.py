@@ -1,0 +1,1 @@
+"""The machine: devices, processors, random generators, files and progress."""

@@ -1,0 +1,56 @@
+"""Which device a step runs on, and the locks by which jobs side by side share out several GPUs."""
+
+import functools
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from relearn.errors import UserError
+
+POLL_SECONDS = 1.0  # between two tries to get a GPU
+
+
+def choose() -> str:
+    """The device named in RELEARN_DEVICE, else a GPU when there is one, else "cpu". Raises UserError when it is not there.
+
+    Of several GPUs it is one that no other process of this user's has got here, nor gets as long as this one lives; if
+    all are taken it waits. A single GPU, or one named ("cuda:1"), is shared.
+    """
+    wanted = os.environ.get("RELEARN_DEVICE", "")
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if wanted in ("cpu", *gpus):
+        return wanted
+    if wanted in ("", "cuda") and (gpus or not wanted):
+        return gpus[_claimed(_names(len(gpus)))[0]] if len(gpus) > 1 else gpus[0] if gpus else "cpu"
+    raise UserError(f"RELEARN_DEVICE is '{wanted}', which is not here; known: {', '.join(['cpu', *gpus])}")
+
+
+def _names(count: int) -> tuple[str, ...]:
+    """What the GPUs are called outside this process, which may see only some of them and counts those from 0."""
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return tuple(visible[:count]) if len(visible) >= count else tuple(map(str, range(count)))
+
+
+@functools.cache  # asked again, the process gets its GPU again; and the cache keeps the lock alive
+def _claimed(names: tuple[str, ...]) -> tuple[int, FileLock]:
+    """The position of the GPU that this process has got, and its lock, which ends with the process."""
+    folder = Path(tempfile.gettempdir()) / f"relearn-{os.getuid()}"
+    waiting = False
+    while True:
+        for position, name in enumerate(names):
+            lock = FileLock(folder / f"gpu-{name.replace('/', '-')}.lock", fallback_to_soft=False)
+            folder.mkdir(exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            return position, lock
+        if not waiting:
+            print(f"all {len(names)} GPUs are in use; waiting for one", file=sys.stderr, flush=True)
+        waiting = True
+        time.sleep(POLL_SECONDS)

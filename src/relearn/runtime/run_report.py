@@ -1,0 +1,63 @@
+"""`*.run.json`: where, with what and how fast a job ran. No engine tracks these files, so they may differ."""
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from relearn.runtime.files import write_json
+
+
+@contextlib.contextmanager
+def run_report(path: Path, device: str) -> Iterator[dict]:
+    """Write `path` with the seconds, peak memory and environment of the block.
+
+    The block may add entries to the dict that it gets; `images`, how many were trained on, becomes a speed as well.
+    """
+    report: dict = {}
+    begin = time.perf_counter()
+    yield report
+    report["seconds"] = time.perf_counter() - begin
+    if "images" in report:
+        report["images_per_second"] = report["images"] / report["seconds"]
+    report["peak_memory_mb"] = peak_memory_mb()
+    write_json(path, report | environment(device))
+
+
+def environment(device: str) -> dict:
+    """Versions, processor, device, commit and Slurm job of this process."""
+    import numpy
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "processor": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "commit": _commit(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held so far, in megabytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
+
+
+def _commit() -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "rev-parse", "--verify", "--quiet", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    return done.stdout.strip()

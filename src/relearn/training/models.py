@@ -1,0 +1,127 @@
+"""Networks as ordered layer groups, their initialisation from a generator, and input normalisation as a part of them."""
+
+import math
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from relearn import registry
+from relearn.errors import UserError
+
+
+class Grouped(nn.Sequential):
+    """A network whose named children are its layer groups, shallow to deep."""
+
+    def __init__(self, groups: dict[str, nn.Module]):
+        super().__init__(OrderedDict(groups))
+
+    def layer_groups(self) -> dict[str, nn.Module]:
+        """The groups by name in forward order; a group's activation is its module's output."""
+        return dict(self.named_children())
+
+
+class Normalised(nn.Module):
+    """A network that takes images in [0, 1] and first subtracts `mean` and divides by `std`, both (3,) float32."""
+
+    def __init__(self, network: nn.Module, mean: torch.Tensor, std: torch.Tensor):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean.view(1, 3, 1, 1))
+        self.register_buffer("std", std.view(1, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network((x - self.mean) / self.std)
+
+    def layer_groups(self) -> dict[str, nn.Module]:
+        return self.network.layer_groups()
+
+
+def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation per channel of images (N, H, W, 3) uint8, in [0, 1], exact whatever the order of sums."""
+    total, square = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    for part in images.cpu().split(4096):
+        part = part.reshape(-1, 3).to(torch.int64)
+        total += part.sum(0)
+        square += part.square().sum(0)
+    count = images.numel() // 3
+    mean = total.double() / count
+    std = (square.double() / count - mean.square()).clamp_min(1.0).sqrt()
+    return (mean / 255).float(), (std / 255).float()
+
+
+def build(
+    arch: str,
+    settings: dict,
+    *,
+    images: torch.Tensor,
+    classes: int,
+    generator: torch.Generator,
+    device: str,
+    size: tuple[int, int] | None = None,
+) -> Normalised:
+    """The registered architecture, initialised from `generator`, normalised by the statistics of `images`, on `device`.
+
+    `size` (H, W) is that of the images as it will see them, null for that of `images`. Raises UserError when the architecture refuses it.
+    """
+    size = size or tuple(images.shape[1:3])
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # torch's constructors draw from global randomness; what they draw is replaced
+        network = registry.load("architectures", arch)(classes, size, **settings)
+    initialise(network, generator)
+    model = Normalised(network, *channel_statistics(images))
+    return model.to(device=device, memory_format=torch.channels_last)
+
+
+def weights(model: Normalised) -> dict[str, torch.Tensor]:
+    """All that `rebuild` needs of a model: parameters, batch-norm statistics, normalisation; on the CPU."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def rebuild(
+    arch: str, settings: dict, tensors: dict[str, torch.Tensor], *, classes: int, size, device: str
+) -> Normalised:
+    """The model whose `weights` are `tensors`. Raises UserError when they are not of this architecture and these settings."""
+    with torch.random.fork_rng(devices=[]):
+        model = Normalised(
+            registry.load("architectures", arch)(classes, tuple(size), **settings), torch.zeros(3), torch.ones(3)
+        )
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(
+            f"the stored weights are not of {arch} with {settings}: {str(error).splitlines()[-1].strip()}; run train again"
+        ) from None
+    return model.to(device=device, memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw all weights anew: Kaiming normal (fan out) for convolutions, uniform by fan in for linear layers, ones for norms.
+
+    Raises UserError for a layer with parameters of another kind: it would keep weights that no seed controls.
+    """
+    for name, module in network.named_modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.in_features)
+            module.weight.uniform_(-bound, bound, generator=generator)
+        elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
+            nn.init.ones_(module.weight)
+        elif own:
+            raise UserError(
+                f"no initialisation is known for layer '{name}' ({type(module).__name__}); add it to models.initialise"
+            )
+        if own and getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)
+
+
+def check_min_size(size: tuple[int, int], least: int, arch: str) -> None:
+    """Raises UserError when an image of `size` (H, W) is smaller than `arch` can take."""
+    if min(size) < least:
+        raise UserError(
+            f"{arch} needs images of at least {least}x{least}, found {size[0]}x{size[1]}; choose a larger size or another arch"
+        )

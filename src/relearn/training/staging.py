@@ -1,0 +1,100 @@
+"""The stages of PST: when to probe, when probes mean the trap, and what each stage slows.
+
+Dang et al., 2023 (arXiv 2306.02064) slow shallow layers when the activations show that the perturbation is learned.
+Going back to a snapshot, and stopping layer groups, are ours, as are all definitions (docs/pst.md).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from relearn.errors import UserError
+from relearn.probing import verdict
+from relearn.probing.probe_set import ProbeResult
+from relearn.registry import suggest
+from relearn.training.state import TrainingState
+
+
+@dataclass
+class Staging:
+    """Where a run stands between `early` and its last stage, and the snapshots that it can go back to.
+
+    `groups` are the names of the layer groups, shallow to deep; the other fields that can be set are the settings of
+    the method `pst` (docs/pst.md). `snapshots` are the newest ones, oldest first.
+    """
+
+    groups: list[str]
+    watch: str | None = None
+    full_rate_groups: tuple[int, ...] = (2,)
+    rate: float = 0.0
+    early_rate: float = 1.0
+    acm_trapped: float = 0.5
+    ratio_trapped: float = 0.85
+    acm_clean: float = 0.46
+    confirm: int = 2
+    probe_steps: int = 20
+    dense_epochs: float = 2.0
+    probes_per_epoch: int = 2
+    max_snapshots: int = 3
+    stage: int = field(default=0, init=False)  # how many stages have begun
+    streak: int = field(default=0, init=False)  # how many probes in a row have shown the trap
+    snapshots: list[dict] = field(default_factory=list, init=False)
+
+    def should_probe(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether to probe after `step` steps of the schedule; never once the last stage has begun."""
+        if self.stage == len(self.full_rate_groups):
+            return False
+        dense = step <= self.dense_epochs * steps_per_epoch
+        return step % (self.probe_steps if dense else max(1, steps_per_epoch // self.probes_per_epoch)) == 0
+
+    def decide(self, result: ProbeResult, step: int) -> Literal["wait", "snapshot", "next_stage"]:
+        """What a probe asks for: nothing, a snapshot, or the next stage from the newest snapshot.
+
+        Raises UserError when the watched group is none of the groups.
+        """
+        watch = self.watch or verdict.middle_group(result)
+        if watch not in result.acm:
+            raise UserError(
+                f"pst: watch: '{watch}' is not a layer group of this architecture; {suggest(watch, result.acm)}"
+            )
+        trapped = step > 0 and verdict.trapped(result, watch, self.acm_trapped, self.ratio_trapped)
+        self.streak = self.streak + 1 if trapped else 0
+        if self.streak == self.confirm:
+            self.stage, self.streak = self.stage + 1, 0
+            return "next_stage"
+        clean = step == 0 or result.acm[watch] < self.acm_clean
+        return "snapshot" if clean and not trapped else "wait"
+
+    def respond(self, training: TrainingState) -> None:
+        """Act on the probe of a run: take a snapshot, or go back to the newest one and begin the next stage there.
+
+        Without a snapshot the next stage begins where the run stands.
+        """
+        decision = self.decide(training.measure(), training.step)
+        if decision == "snapshot" and self.max_snapshots:
+            self.snapshots = [*self.snapshots, training.snapshot()][-self.max_snapshots :]
+        elif decision == "next_stage":
+            if self.snapshots:
+                training.restore(self.snapshots[-1])
+            training.set_rates(self.rates())
+            training.stage = self.name
+
+    def rates(self) -> dict[str, float]:
+        """The learning-rate multiplier of each group in the present stage."""
+        if self.stage == 0:
+            return dict.fromkeys(self.groups, self.early_rate)
+        slowed = len(self.groups) - self.full_rate_groups[self.stage - 1]
+        return {group: self.rate if place < slowed else 1.0 for place, group in enumerate(self.groups)}
+
+    @property
+    def name(self) -> str:
+        """`early`, or `stage k`."""
+        return f"stage {self.stage}" if self.stage else "early"
+
+    def state(self) -> dict:
+        """What a resumed run needs."""
+        return {"stage": self.stage, "streak": self.streak, "snapshots": [dict(item) for item in self.snapshots]}
+
+    def load_state(self, state: dict) -> None:
+        """Put back what `state` gave."""
+        self.stage, self.streak = state["stage"], state["streak"]
+        self.snapshots = [dict(item) for item in state["snapshots"]]
