@@ -85,7 +85,7 @@ def subset(whole: Split, per_class: int | None, generator: torch.Generator) -> S
 
 
 def draw_share(labels: torch.Tensor, ratio: float, generator: torch.Generator) -> torch.Tensor:
-    """A mask (N,) bool of that share of every class, to the closest image but at least one; a smaller share lies in a larger one."""
+    """A mask (N,) bool of a share `ratio` of every class, at least one image; a smaller share is part of a larger."""
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
         of_class = torch.nonzero(labels == label).flatten()
@@ -95,7 +95,7 @@ def draw_share(labels: torch.Tensor, ratio: float, generator: torch.Generator) -
 
 
 def save_split(path: Path, content: Split, facts: dict, poisoned: torch.Tensor | None = None) -> None:
-    """Write a split as safetensors with `facts` (JSON: class names, settings) in its header, under a temporary name first.
+    """Write a split as safetensors with `facts` (class names, settings) as JSON in its header.
 
     `poisoned` (N,) bool says which images a poison has changed.
     """
@@ -113,7 +113,7 @@ def load_split(path: Path) -> tuple[Split, dict]:
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
-    """Write tensors as safetensors with `facts` as JSON in the header, under a temporary name first. Raises OSError for trouble with the disk."""
+    """Write tensors as safetensors with `facts` as JSON in the header. Raises OSError for trouble with the disk."""
     with atomic(path) as temporary:
         try:
             save_file(
@@ -127,9 +127,10 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> N
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Read a safetensors file of ours and its facts. Raises UserError for a missing, broken or foreign file."""
+    """Read what `save_tensors` wrote: tensors and facts. Raises UserError for a missing or corrupt file."""
     try:
         with safe_open(existing(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {})["facts"])
+            facts = json.loads((file.metadata() or {})["facts"])
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118, it is no mapping
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is corrupt or not written by relearn ({error}); delete it and run again") from None

@@ -255,9 +255,8 @@ def _block_errors(where: str, block, raw: dict) -> list[str]:
         if values == "all" and axis != "seeds":
             continue
         if not isinstance(values, list) or not values:
-            found.append(
-                f"{where}.{axis} must be a list of at least one{'' if axis == 'seeds' else ', or all'}, found {values!r}"
-            )
+            choice = "" if axis == "seeds" else ", or all"
+            found.append(f"{where}.{axis} must be a list of at least one{choice}, found {values!r}")
             continue
         if axis == "seeds":
             found += [

@@ -117,7 +117,7 @@ class PST:
         return verdict.trapped(result, verdict.middle_group(result))
 
     def measure(self) -> ProbeResult:
-        """ACM per layer group and probe accuracy now, by a forward pass over the probe set; kept until the next step."""
+        """ACM per layer group and probe accuracy now, by a forward pass over the probe set; cached until a step."""
         return self.training.measure()
 
     def state_dict(self) -> dict:
@@ -154,7 +154,7 @@ class PST:
         return rolled_back
 
     def _before_update(self, *_) -> None:
-        """The schedule belongs to the update to come: read and put back here, a scheduler may step per batch or epoch."""
+        """Read or restore the schedule here, where an update uses it: a scheduler may step per batch or epoch."""
         step = self.training.step
         if self._restore_schedule:
             self._set_schedule(copy.deepcopy(self._schedules[step]))

@@ -56,7 +56,7 @@ class CraftContext:
     def trained_surrogate(self) -> Normalised:
         """The surrogate that params.yaml names, in evaluation mode, its weights fixed. Raises UserError without one."""
         if self.surrogate is None:
-            raise UserError(f"{self.label} needs a surrogate; give it `surrogate:`, a name of the section `surrogates:`")
+            raise UserError(f"{self.label} needs a surrogate; set `surrogate:` to a name of the section `surrogates:`")
         return self.surrogate.eval().requires_grad_(False)
 
     def ensemble(self, count: int) -> list[Normalised]:

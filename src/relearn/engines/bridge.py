@@ -44,7 +44,7 @@ def adopt(params: Params) -> str:
 def record_in_dvc(params: Params) -> str:
     """Let DVC record a complete run of Snakemake; returns what was done, in a line.
 
-    Raises UserError when Snakemake has a job to run, when a file is not as Snakemake left it, or carries other settings.
+    Raises UserError when Snakemake has a job to run, or a file is not as Snakemake left it or carries other settings.
     """
     dvc.check_written(params)
     jobs = grid.jobs(params)
@@ -133,7 +133,7 @@ def _foreign(jobs: list[grid.Job]) -> list[str]:
     """Files that exist, but not as Snakemake left them: it has no record of them, or one of another time."""
     found = []
     for name in (name for job in jobs for name in job.outputs if Path(name).exists()):
-        if _snakemake_file("incomplete", name).exists():  # of a job that runs or was killed: Snakemake knows that itself
+        if _snakemake_file("incomplete", name).exists():  # the job runs or was killed: Snakemake knows that itself
             continue
         record = _snakemake_file("metadata", name)
         if not record.exists() and os.stat(name).st_mtime == OLD:  # marked by `_mark_outdated`: it will run again
@@ -176,7 +176,8 @@ def _run(program: str, *arguments: str) -> str:
         raise UserError("Snakemake is running here, or was killed; wait for it, or: snakemake --unlock")
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        raise UserError(f"{program} {arguments[0]} failed: {next((line for line in lines if 'rror' in line), lines[-1])}")
+        reason = next((line for line in lines if "rror" in line), lines[-1])
+        raise UserError(f"{program} {arguments[0]} failed: {reason}")
     return done.stdout + done.stderr if program == "snakemake" else done.stdout
 
 

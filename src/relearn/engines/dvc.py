@@ -55,8 +55,8 @@ def read_lock() -> dict[str, dict[str, str]]:
             "or from: relearn adopt --dvc"
         )
     try:
-        recorded = yaml.load(LOCK.read_text(encoding="utf-8"), Loader=Loader)["stages"]
-        return {stage: {out["path"]: out["md5"] for out in content.get("outs", [])} for stage, content in recorded.items()}
+        stages = yaml.load(LOCK.read_text(encoding="utf-8"), Loader=Loader)["stages"]
+        return {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
         raise UserError(f"{LOCK} is not what DVC writes; restore it with: git checkout {LOCK}") from None
 

@@ -20,7 +20,7 @@ from relearn.params import AXES, Params
 class Job:
     """One job: what it runs, reads and writes. `keys` are the dotted keys of params.yaml that it depends on.
 
-    Among `inputs` is a list of the source files that every job of the rule runs; `sources` are those that only some run.
+    Among `inputs` is the list of the source files that every job of the rule runs; `sources` are its own beside them.
     """
 
     rule: str

@@ -60,14 +60,14 @@ _OWN = {"prepare": _prepare, "surrogate": _surrogate, "poison": _poison, "train"
 
 
 def _entry(params: Params, section: str, name: str) -> dict:
-    """An entry's settings and what it uses; of a user's path only the last part, so that records are equal everywhere."""
+    """An entry's settings and what it uses; of a user's path only the last part, so that records can be compared."""
     found = params.settings(section, name) | {"use": params.entry(section, name).name}
     paths = {s.name for s in params.entry(section, name).settings if s.kind == "InputPath"}
     return {key: Path(value).name if key in paths and value is not None else value for key, value in found.items()}
 
 
 def _surrogate_settings(params: Params, section: str, name: str, dataset: str, found: dict | None) -> dict:
-    """The settings of the surrogate that an entry names, as `found` or as params.yaml has them; nothing if it names none."""
+    """The settings of the surrogate that an entry names, if any, as `found` or as params.yaml has them."""
     surrogate = params.named(section, name, "SurrogateName")
     if not surrogate:
         return {}

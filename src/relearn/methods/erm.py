@@ -36,10 +36,10 @@ class ERM:
         return images
 
     def initialise(self, model: Normalised, surrogate: dict[str, torch.Tensor]) -> None:
-        """Change the initial weights; `surrogate` holds those of the surrogate that the method names, if it names one."""
+        """Change the initial weights; `surrogate` has the weights of the surrogate that the method names, if any."""
 
     def rates(self, groups: list[str]) -> dict[str, float]:
-        """The learning-rate multiplier of each layer group at the start; 0 freezes it (batch-norm statistics stay live)."""
+        """The initial learning-rate multiplier of each layer group; 0 freezes it (batch-norm statistics stay live)."""
         return dict.fromkeys(groups, 1.0)
 
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -15,7 +15,7 @@ WARM, TIMED = 2, 5  # batches
 
 
 def passes(params: Params, poison: str, images: int) -> float:
-    """Forward and backward passes per image that a poison of params.yaml makes for so many images; 0 without training."""
+    """Forward and backward passes per image that a poison of params.yaml makes for `images`; 0 without training."""
     use = params.entry("poisons", poison).name
     declared = getattr(registry.module("poisons", use), "PASSES", {})
     return float(declared[use](params.settings("poisons", poison), images)) if use in declared else 0.0

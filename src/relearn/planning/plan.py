@@ -15,7 +15,7 @@ from relearn.runtime.seeding import deterministic
 
 STARTUP_SECONDS = 4.0  # of a job: Python, torch and the engine's own part
 UNKNOWN_SIZE = (60_000, 32, 32)  # images, height, width assumed of a data set that is not prepared yet
-COPIES = {"surrogate": 3, "poison": 12, "train": 3}  # how many copies of the data set a job holds at once; others are small
+COPIES = {"surrogate": 3, "poison": 12, "train": 3}  # copies of the data set that a job holds; other rules are small
 MARGIN = 2.0  # what is asked for, over what is expected
 LEAST_MINUTES = 10  # and these on top: queues, start, a slower machine
 
@@ -50,8 +50,8 @@ def plan(params: Params, write: bool = False) -> str:
     speeds: dict[str, tuple[float, int]] = {}
     costs = {job: _cost(params, job, sizes, speeds) for job in jobs}
     if write:
-        requests = {job.command: _request(job, found.seconds, sizes) for job, found in costs.items() if job.rule in COPIES}
-        estimates.write(params, requests)
+        large = {job: found for job, found in costs.items() if job.rule in COPIES}
+        estimates.write(params, {job.command: _request(job, found.seconds, sizes) for job, found in large.items()})
     lines = [f"{len(cells)} cells, {len(jobs)} jobs on {devices.choose()}", *_table(costs)]
     lines.append("hours are of one job at a time; divide by the jobs that really run side by side")
     unknown = [dataset for dataset in sizes if not grid.path("prepare", "train", dataset=dataset).exists()]

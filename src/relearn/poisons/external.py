@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from relearn.crafting.craft import CraftContext
+from relearn.crafting.perturbation import CHUNK, Budget, Perturbation, norms
 from relearn.data import Split
 from relearn.errors import UserError
-from relearn.crafting.perturbation import CHUNK, Budget, Perturbation, norms
-from relearn.registry import InputPath, Positive, suggest, register
+from relearn.registry import InputPath, Positive, register, suggest
 
 SUFFIXES = (".safetensors", ".npy")
 FLOATS = ("float16", "float32", "float64")
@@ -24,7 +25,7 @@ SAMPLE = 1000  # images compared with their neighbours
 @register
 def external(
     train: Split,
-    craft,
+    craft: CraftContext,
     *,
     file: InputPath,
     kind: Literal["auto", "images", "perturbation"] = "auto",
@@ -39,28 +40,28 @@ def external(
     or one per class in the order of the labels; with as many classes as images it is one per image. Both are (N, H, W, 3)
     or (N, 3, H, W), in `unit` pixels (0..255) or unit (0..1); "auto" takes integers for pixels, floats up to 1 for unit.
     A .safetensors file calls its array `images` or `perturbation`, and may add `labels` (N,) int64, which are compared.
-    In a .npy file "auto" takes floats below 0 for a perturbation, and those that reach half of the range for images.
-    `epsilon` is in 1/255, for l0 in pixels; norm none ignores it, and only asks that images are suggest to their own.
+    In a .npy file "auto" takes floats with negative values for a perturbation, and those that reach half of the range
+    for images. `epsilon` is in 1/255, for l0 in pixels; norm none ignores it, and only requires that images are closer
+    to their own training images than to others.
     Raises UserError for a file that cannot be read, does not fit the training images, or is not in their order.
     """
     path = Path(file).expanduser()
     arrays = _open(path)
-    array, kind = _choose(path, arrays, kind)
+    array, content = _choose(path, arrays, kind)
     _check_labels(path, arrays.get("labels"), train)
-    channels_first, per_class, kind = _layout(path, array, kind, train)
-    kind, scale = _units(path, array, kind, unit)
+    channels_first, per_class, content = _layout(path, array, content, train)
+    content, scale = _units(path, array, content, unit)
     delta = torch.empty((array.shape[0], *train.images.shape[1:]))
     for part in _parts(len(delta)):
         values = array.rows(part)
-        # float32 stays float32: truncation then sees the very products that the usual loaders of such files saw.
+        # float32 stays float32, so that truncation gets the very products that the usual loaders of such files get
         values = values.to(torch.promote_types(values.dtype, torch.float32)) * scale
         values = values.permute(0, 2, 3, 1) if channels_first else values
-        delta[part] = values - train.images[part] if kind == "images" else values
-        if kind == "images" and norm == "l0":
-            delta[part][delta[part].abs() < TOLERANCE] = (
-                0  # k * (1 / 255) * 255 misses k by a hair, which is no changed pixel
-            )
-    if kind == "images":
+        delta[part] = values - train.images[part] if content == "images" else values
+        if content == "images" and norm == "l0":
+            # k * (1 / 255) * 255 misses k by a rounding error, which is no changed pixel
+            delta[part][delta[part].abs() < TOLERANCE] = 0
+    if content == "images":
         _check_order(path, delta, train, norm, epsilon)
     return Perturbation(delta, Budget(norm, epsilon), train.labels if per_class else None, rounding)
 
@@ -73,7 +74,7 @@ class _Array:
     dtype: str
 
     def rows(self, part: slice) -> torch.Tensor:
-        """Rows of the array; the file is opened anew each time, lest every page once read stays in memory."""
+        """Rows of the array; the file is opened anew each time, or every page once read would stay in memory."""
         if self.path.suffix == ".npy":
             values = np.lib.format.open_memmap(self.path, mode="r")[part]
             return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))
@@ -98,7 +99,7 @@ def _open(path: Path) -> dict[str, _Array]:
             found = np.lib.format.open_memmap(path, mode="r")
             return {"": _Array(path, "", found.shape, found.dtype.name)}
         with safe_open(path, framework="pt") as file:
-            headers = {name: file.get_slice(name) for name in file.keys()}
+            headers = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, not a dict
             dtypes = {name: SAFETENSORS.get(header.get_dtype(), header.get_dtype()) for name, header in headers.items()}
             return {
                 name: _Array(path, name, tuple(header.get_shape()), dtypes[name]) for name, header in headers.items()
@@ -111,6 +112,7 @@ def _open(path: Path) -> dict[str, _Array]:
 
 
 def _choose(path: Path, arrays: dict[str, _Array], kind: str) -> tuple[_Array, str]:
+    """The array of the poison, and its kind as far as its name tells it."""
     if path.suffix == ".npy":
         return arrays[""], kind
     wanted = [name for name in (DTYPES if kind == "auto" else [kind]) if name in arrays]
@@ -118,7 +120,8 @@ def _choose(path: Path, arrays: dict[str, _Array], kind: str) -> tuple[_Array, s
     if len(wanted) != 1 or unknown:
         found = ", ".join(arrays) or "nothing"
         raise UserError(
-            f"external: {path} holds {found}, not one of 'images' or 'perturbation' (kind: {kind}), with or without 'labels'"
+            f"external: {path} holds {found}; it must hold one of 'images' or 'perturbation' (kind: {kind}), "
+            "with or without 'labels'"
         )
     return arrays[wanted[0]], wanted[0]
 
@@ -134,11 +137,8 @@ def _check_labels(path: Path, labels: _Array | None, train: Split) -> None:
     differ = torch.nonzero(found != train.labels).flatten()
     if len(differ):
         row = int(differ[0])
-        permuted = (
-            "; each class is as frequent in both, so are they permuted?"
-            if found.sort()[0].equal(train.labels.sort()[0])
-            else ""
-        )
+        same_counts = found.sort()[0].equal(train.labels.sort()[0])
+        permuted = "; each class is as frequent in both, so are they permuted?" if same_counts else ""
         raise UserError(
             f"external: {len(differ)} of {len(train)} labels in {path} are not the training set's, the first at {row}: "
             f"{int(found[row])} for {int(train.labels[row])}{permuted}; put the file in the order of the training set"
@@ -155,11 +155,13 @@ def _layout(path: Path, array: _Array, kind: str, train: Split) -> tuple[bool, b
     if not (last or first) or array.shape[0] not in counts:
         rows = " or ".join(f"{count} ({meaning})" for count, meaning in counts.items())
         raise UserError(
-            f"external: {path} holds {array.shape}; known: (N, {height}, {width}, 3), (N, 3, {height}, {width}), where N is {rows}"
+            f"external: {path} holds {array.shape}; known: (N, {height}, {width}, 3), (N, 3, {height}, {width}), "
+            f"where N is {rows}"
         )
     if last and first:
         raise UserError(
-            f"external: {array.shape} in {path} is ambiguous: channels may come first or last; images of another size are not"
+            f"external: {array.shape} in {path} is ambiguous: channels may come first or last; "
+            "use images of another size"
         )
     per_class = array.shape[0] != len(train)
     return first, per_class, "perturbation" if per_class else kind
@@ -167,7 +169,7 @@ def _layout(path: Path, array: _Array, kind: str, train: Split) -> tuple[bool, b
 
 def _units(path: Path, array: _Array, kind: str, unit: str) -> tuple[str, float]:
     """The kind, and the factor to 1/255, from the dtype and the range of the values."""
-    known = DTYPES[kind] if kind in DTYPES else ("uint8", "int8", *FLOATS)
+    known = DTYPES.get(kind, ("uint8", "int8", *FLOATS))
     if array.dtype not in known:
         raise UserError(f"external: {path} holds {array.dtype}; {suggest(array.dtype, known)} (kind: {kind})")
     low, high = _range(path, array)
@@ -175,9 +177,10 @@ def _units(path: Path, array: _Array, kind: str, unit: str) -> tuple[str, float]
         unit = "unit" if array.dtype in FLOATS and max(-low, high) <= 1 + TOLERANCE else "pixels"
     top = 1 if unit == "unit" else 255
     if kind == "auto":
-        if array.dtype in FLOATS and 0 <= low and high < top / 2:
+        if array.dtype in FLOATS and low >= 0 and high < top / 2:
             raise UserError(
-                f"external: values in {path} go from {low:g} to {high:g}: dark images, or a perturbation? Set `kind` to say which"
+                f"external: values in {path} go from {low:g} to {high:g}, which can be dark images or a perturbation; "
+                "set `kind` to say which"
             )
         kind = "images" if low >= 0 and array.dtype != "int8" else "perturbation"
     bottom = 0 if kind == "images" else -top
@@ -197,7 +200,7 @@ def _range(path: Path, array: _Array) -> tuple[float, float]:
         if not finite.all():
             row = part.start + int(torch.nonzero(~finite.flatten(1).all(1))[0])
             raise UserError(
-                f"external: {path} has NaN or infinite values, first at row {row}; it was not made or stored well"
+                f"external: {path} has NaN or infinite values, the first at row {row}; make or fetch the file again"
             )
         low, high = min(low, float(values.min())), max(high, float(values.max()))
     return low, high
@@ -210,14 +213,15 @@ def _check_order(path: Path, delta: torch.Tensor, train: Split, norm: str, epsil
         other = (delta[rows] + train.images[rows] - train.images[rows.roll(1)]).abs().mean()
         if len(rows) > 1 and own > 0.9 * other:
             raise UserError(
-                f"external: images in {path} are as far from their own training images ({own:.1f}/255 on average) as from others "
-                f"({other:.1f}); are they in another order? Put them in the order of the training set"
+                f"external: images in {path} are as far from their own training images ({own:.1f}/255 on average) as "
+                f"from others ({other:.1f}), so their order seems to differ; put them in the order of the training set"
             )
     found = torch.cat([norms(delta[part], norm) for part in _parts(len(delta))])
     over = found > epsilon + TOLERANCE
     if over.any():
         row, unit = int(found.argmax()), "pixels" if norm == "l0" else "1/255"
         raise UserError(
-            f"external: {int(over.sum())} of {len(train)} images in {path} exceed epsilon {epsilon:g} ({norm}, {unit}), most of all image "
-            f"{row} with {found[row]:.1f}; are they in the order of the training set? If so, set norm and epsilon to what they promise"
+            f"external: {int(over.sum())} of {len(train)} images in {path} exceed epsilon {epsilon:g} ({norm}, {unit}), "
+            f"most of all image {row} with {found[row]:.1f}; put them in the order of the training set, or set norm and "
+            "epsilon to what the images promise"
         )

@@ -4,23 +4,26 @@ Fu et al., 2022, Robust Unlearnable Examples (arXiv 2203.14533), section 4; Liu 
 (arXiv 2311.13091), section 4.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
-from relearn.training.augment import levels, shift_and_flip
 from relearn.crafting.craft import CraftContext
-from relearn.data import Split
-from relearn.crafting.pgd import descend
 from relearn.crafting.perturbation import Budget, Perturbation
-from relearn.registry import ArchitectureName, PositiveInt, NonNegativeInt, NonNegative, Positive, register
+from relearn.crafting.pgd import descend
+from relearn.data import Split, levels
+from relearn.registry import ArchitectureName, NonNegative, NonNegativeInt, Positive, PositiveInt, register
+from relearn.training.augment import shift_and_flip
+from relearn.training.state import copy_state, load_state
 
 
-def _passes(inner):
-    """Passes per image when the defender inside each gradient step takes `inner(settings)` steps."""
+def _passes(inner_steps: Callable[[dict], int]) -> Callable[[dict, int], float]:
+    """Passes per image when the defender inside each gradient step takes `inner_steps(settings)` steps."""
 
     def passes(s: dict, images: int) -> float:
-        sweep = s["steps"] * s["samples"] * (inner(s) + 1)
-        return s["steps_taken"] * min(s["batch"], images) / images * (sweep + s["attack_steps"] + 1) + sweep
+        sweep = s["steps"] * s["samples"] * (inner_steps(s) + 1)
+        return s["train_steps"] * min(s["batch"], images) / images * (sweep + s["attack_steps"] + 1) + sweep
 
     return passes
 
@@ -42,7 +45,7 @@ def rem(
     attack_step: Positive = 0.8,
     attack_steps: PositiveInt = 10,
     samples: PositiveInt = 5,
-    steps_taken: PositiveInt = 5000,
+    train_steps: PositiveInt = 5000,
     decay: PositiveInt = 2000,
     batch: PositiveInt = 128,
     crop_pad: NonNegativeInt = 4,
@@ -51,14 +54,24 @@ def rem(
 ) -> Perturbation:
     """Sample-wise min-min-max noise, L-inf `epsilon` (1/255), against training in an L-inf ball of `radius` (1/255).
 
-    Each of `steps_taken` makes noise for one batch, from a random start, by `steps` signed steps of `step_size`; a gradient
-    is summed over `samples` draws of crop and flip, each at the worst case that `attack_steps` steps of `attack_step` find in
-    the ball. Then the surrogate trains on such worst cases of the poisoned batch; its rate of 0.1 falls tenfold every `decay`
-    steps_taken. The noise of all images is made with the surrogate of the end.
+    Each of `train_steps` steps of the surrogate makes noise for one batch, from a random start, by `steps` signed steps
+    of `step_size` (1/255); a gradient is summed over `samples` draws of crop and flip, each at the worst case that
+    `attack_steps` steps of `attack_step` (1/255) find in the ball. Then the surrogate trains on such worst cases of the
+    poisoned batch; its rate of 0.1 falls tenfold every `decay` steps. The noise of all images is made with the
+    surrogate of the end.
     """
-    how = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "samples": samples}
     robust = _Robust(train, craft, arch, seed, crop_pad, flip, radius, attack_step, attack_steps)
-    return robust.craft_noise(train, steps_taken, decay, batch, inner_steps=attack_steps, **how)
+    return robust.craft_noise(
+        train,
+        train_steps,
+        decay,
+        batch,
+        epsilon=epsilon,
+        step_size=step_size,
+        steps=steps,
+        samples=samples,
+        inner_steps=attack_steps,
+    )
 
 
 @register
@@ -74,20 +87,29 @@ def sem(
     attack_step: Positive = 0.8,
     attack_steps: PositiveInt = 10,
     samples: PositiveInt = 5,
-    steps_taken: PositiveInt = 5000,
+    train_steps: PositiveInt = 5000,
     decay: PositiveInt = 2000,
     batch: PositiveInt = 128,
     crop_pad: NonNegativeInt = 4,
     flip: bool = True,
     seed: NonNegativeInt = 0,
 ) -> Perturbation:
-    """As `rem`, with a uniform draw from the ball of `radius` (1/255) in the place of its worst case while noise is made.
+    """As `rem`, with a uniform draw from the ball of `radius` (1/255) in place of its worst case while noise is made.
 
     The surrogate still trains on worst cases, found by `attack_steps` steps of `attack_step`, as with the authors.
     """
-    how = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "samples": samples}
     robust = _Robust(train, craft, arch, seed, crop_pad, flip, radius, attack_step, attack_steps)
-    return robust.craft_noise(train, steps_taken, decay, batch, inner_steps=0, **how)
+    return robust.craft_noise(
+        train,
+        train_steps,
+        decay,
+        batch,
+        epsilon=epsilon,
+        step_size=step_size,
+        steps=steps,
+        samples=samples,
+        inner_steps=0,
+    )
 
 
 class _Robust:
@@ -111,34 +133,69 @@ class _Robust:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
 
     def craft_noise(
-        self, train: Split, steps_taken: int, decay: int, batch: int, *, epsilon: float, **how
+        self,
+        train: Split,
+        train_steps: int,
+        decay: int,
+        batch: int,
+        *,
+        epsilon: float,
+        step_size: float,
+        steps: int,
+        samples: int,
+        inner_steps: int,
     ) -> Perturbation:
         """Train the surrogate, then make the noise of all images."""
+
+        def make_noise(x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+            return self.noise(
+                x,
+                y,
+                generator,
+                epsilon=epsilon,
+                step_size=step_size,
+                steps=steps,
+                samples=samples,
+                inner_steps=inner_steps,
+            )
+
+        def attack(x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return make_noise(x, y, self.craft.generator("final", self.seed, int(rows[0])))
+
+        batch = min(batch, len(train))
+        self._train(train, train_steps, decay, batch, make_noise)
+        return Perturbation(self.craft.map_batches(train, batch, attack), Budget("linf", epsilon))
+
+    def _train(
+        self,
+        train: Split,
+        train_steps: int,
+        decay: int,
+        batch: int,
+        make_noise: Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor],
+    ) -> None:
+        """Train the surrogate on worst cases of batches with the noise that `make_noise` gives them."""
         saved = self.craft.load_checkpoint("surrogate")
-        begin = saved.get("iteration", 0)
+        begin = saved.get("step", 0)
         if begin:
             self.load_state(saved)
         images, labels = train.images.to(self.craft.device), train.labels.to(self.craft.device)
-        batch = min(batch, len(train))
         per_epoch = len(train) // batch
-        with self.craft.progress(steps_taken, begin) as progress:
-            for iteration in range(begin, steps_taken):
-                epoch, within = divmod(iteration, per_epoch)
-                if within == 0 or iteration == begin:
+        with self.craft.progress(train_steps, begin) as progress:
+            for step in range(begin, train_steps):
+                epoch, within = divmod(step, per_epoch)
+                if within == 0 or step == begin:
                     order = torch.randperm(len(train), generator=self.craft.generator("order", self.seed, epoch))
                 rows = order[within * batch : (within + 1) * batch].to(self.craft.device)
                 x, y = levels(images[rows]), labels[rows]
-                generator = self.craft.generator("iteration", self.seed, iteration)
-                noise = self.noise(x, y, generator, epsilon=epsilon, **how)
-                self.optimizer.param_groups[0]["lr"] = 0.1 * 0.1 ** (iteration // decay)
+                generator = self.craft.generator("iteration", self.seed, step)  # the name decides what is drawn
+                noise = make_noise(x, y, generator)
+                self.optimizer.param_groups[0]["lr"] = 0.1 * 0.1 ** (step // decay)
                 self.learn((x + noise).clamp(0, 255) / 255, y, generator)
-                self.craft.save_checkpoint("surrogate", lambda: self.state(iteration + 1), always=iteration + 1 == steps_taken)
-                progress.advance_to(iteration + 1)
-
-        def attack(x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            return self.noise(x, y, self.craft.generator("final", self.seed, int(rows[0])), epsilon=epsilon, **how)
-
-        return Perturbation(self.craft.map_batches(train, batch, attack), Budget("linf", epsilon))
+                self.craft.save_checkpoint(
+                    "surrogate", lambda step=step: self.state(step + 1), always=step + 1 == train_steps
+                )
+                progress.advance_to(step + 1)
 
     def noise(
         self,
@@ -152,52 +209,50 @@ class _Robust:
         samples: int,
         inner_steps: int,
     ) -> torch.Tensor:
-        """Noise from a random start that lowers the loss seen through augmentation and a perturbation of `inner_steps` steps."""
+        """Noise from a random start that lowers the loss under augmentation and a perturbation of `inner_steps` steps."""
         self.model.eval().requires_grad_(False)
 
         def loss(x: torch.Tensor) -> torch.Tensor:
-            seen = shift_and_flip(x, self.crop_pad, self.flip, generator)
-            return F.cross_entropy(
-                self.model(self.perturbed(seen, labels, generator, inner_steps)), labels, reduction="sum"
-            )
+            augmented = shift_and_flip(x, self.crop_pad, self.flip, generator)
+            logits = self.model(self.perturbed(augmented, labels, generator, inner_steps))
+            return F.cross_entropy(logits, labels, reduction="sum")
 
         start = _uniform(images, epsilon, generator)
         return descend([loss] * samples, images, start, epsilon=epsilon, step_size=step_size, steps=steps)
 
     def perturbed(
-        self, seen: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, steps: int
+        self, augmented: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, steps: int
     ) -> torch.Tensor:
-        """Images in [0, 1] after `steps` steps up the loss from a random point of the ball; a gradient passes as if nothing was added."""
-        images = seen.detach() * 255
+        """Images in [0, 1] after `steps` steps up the loss from a random point of the ball.
+
+        A gradient passes through to `augmented`, images in [0, 1], as if nothing was added.
+        """
+        images = augmented.detach() * 255
 
         def gain(x: torch.Tensor) -> torch.Tensor:
             return -F.cross_entropy(self.model(x), labels, reduction="sum")
 
         start = _uniform(images, self.radius, generator)
         delta = descend([gain], images, start, epsilon=self.radius, step_size=self.attack_step, steps=steps)
-        return seen + ((images + delta).clamp(0, 255) / 255 - seen).detach()
+        return augmented + ((images + delta).clamp(0, 255) / 255 - augmented).detach()
 
     def learn(self, poisoned: torch.Tensor, labels: torch.Tensor, generator: torch.Generator) -> None:
         """One step of the surrogate on worst cases of poisoned images in [0, 1], cropped and flipped."""
         self.model.eval().requires_grad_(False)
-        worst = self.perturbed(
-            shift_and_flip(poisoned, self.crop_pad, self.flip, generator), labels, generator, self.attack_steps
-        )
+        augmented = shift_and_flip(poisoned, self.crop_pad, self.flip, generator)
+        worst = self.perturbed(augmented, labels, generator, self.attack_steps)
         self.model.train().requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(self.model(worst), labels).backward()
         self.optimizer.step()
 
-    def state(self, iteration: int) -> dict:
-        """All that training has changed after so many steps_taken."""
-        momentum = [self.optimizer.state[p]["momentum_buffer"] for p in self.model.parameters()]
-        return {"iteration": iteration, "model": dict(self.model.state_dict()), "momentum": momentum}
+    def state(self, step: int) -> dict:
+        """All that training has changed after `step` steps."""
+        return copy_state(self.model, self.optimizer) | {"step": step}
 
     def load_state(self, state: dict) -> None:
-        """Take back what `state` gave."""
-        self.model.load_state_dict(state["model"])
-        for parameter, buffer in zip(self.model.parameters(), state["momentum"]):
-            self.optimizer.state[parameter]["momentum_buffer"] = buffer.clone()
+        """Put back what `state` gave."""
+        load_state(self.model, self.optimizer, state)
 
 
 def _uniform(like: torch.Tensor, size: float, generator: torch.Generator) -> torch.Tensor:

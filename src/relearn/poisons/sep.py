@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 
 from relearn.crafting.craft import CraftContext
-from relearn.data import Split
-from relearn.crafting.pgd import descend, shifted
 from relearn.crafting.perturbation import Budget, Perturbation
-from relearn.registry import PositiveInt, NonNegativeInt, Positive, SurrogateName, register
+from relearn.crafting.pgd import descend, shifted
+from relearn.data import Split
+from relearn.registry import NonNegativeInt, Positive, PositiveInt, SurrogateName, register
 
 #: forward and backward passes per image, from settings and the number of images
 PASSES = {"sep": lambda s, images: s["models"] * s["steps"]}
@@ -26,17 +26,17 @@ def sep(
     shift: NonNegativeInt | None = None,
     batch: PositiveInt = 512,
 ) -> Perturbation:
-    """Sample-wise noise, L-inf `epsilon` (1/255), that makes all checkpoints of one training see the class `shift` further.
+    """Sample-wise noise, L-inf `epsilon` (1/255): all checkpoints of one training then predict the class `shift` further.
 
-    Signed steps of `step_size` (1/255) along the gradient summed over `models` of the checkpoints that the surrogate kept
-    (its setting `checkpoints`); `shift` is half of the classes unless given, 5 of 10 with the authors. No random start, no
+    Signed steps of `step_size` (1/255) along the gradient summed over `models` of the checkpoints of the surrogate (its
+    setting `checkpoints`); `shift` is half of the classes unless given, 5 of 10 with the authors. No random start, no
     augmentation. Raises UserError when the surrogate has fewer checkpoints, or `shift` aims at the true label.
     """
     ensemble = craft.ensemble(models)
-    aims = shifted(train.labels, craft.classes, craft.classes // 2 if shift is None else shift)
+    targets = shifted(train.labels, craft.classes, craft.classes // 2 if shift is None else shift)
 
     def attack(images: torch.Tensor, _, rows: torch.Tensor) -> torch.Tensor:
-        target = aims[rows].to(craft.device)
+        target = targets[rows].to(craft.device)
         losses = [lambda x, model=model: F.cross_entropy(model(x), target, reduction="sum") for model in ensemble]
         return descend(losses, images, torch.zeros_like(images), epsilon=epsilon, step_size=step_size, steps=steps)
 

@@ -3,12 +3,13 @@
 import torch
 import torch.nn.functional as F
 
-from relearn.training.augment import levels, shift_and_flip
 from relearn.crafting.craft import CraftContext
-from relearn.data import Split
-from relearn.crafting.pgd import descend, shifted
 from relearn.crafting.perturbation import CHUNK, Budget, Perturbation
-from relearn.registry import PositiveInt, NonNegativeInt, Positive, SurrogateName, register
+from relearn.crafting.pgd import descend, shifted
+from relearn.data import Split, levels
+from relearn.registry import NonNegativeInt, Positive, PositiveInt, SurrogateName, register
+from relearn.training.augment import shift_and_flip
+from relearn.training.models import Normalised
 
 #: forward and backward passes per image, from settings and the number of images
 PASSES = dict.fromkeys(("tap", "tap_untargeted"), lambda s, images: s["restarts"] * s["steps"])
@@ -30,16 +31,26 @@ def tap(
     batch: PositiveInt = 512,
     seed: NonNegativeInt = 0,
 ) -> Perturbation:
-    """Sample-wise noise, L-inf `epsilon` (1/255), that makes a surrogate trained on clean images see the class `shift` further.
+    """Sample-wise noise, L-inf `epsilon` (1/255): a surrogate trained on clean images predicts the class `shift` further.
 
-    Signed steps of `step_size` (1/255) from Gaussian noise of that size, through a random crop and flip drawn anew in
-    every step, one for the batch. Of `restarts` runs over the whole set the one with the lowest mean loss is taken.
-    Raises UserError when `shift` aims at the true label.
+    Signed steps of `step_size` (1/255) from Gaussian noise of standard deviation `epsilon`, through a random crop and
+    flip drawn anew in every step, one for the batch. Of `restarts` runs over the whole set the one with the lowest mean
+    loss is taken. Raises UserError when `shift` aims at the true label.
     """
-    model, aims = craft.trained_surrogate(), shifted(train.labels, craft.classes, shift)
-    how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
     return _best(
-        train, craft, model, aims, 1.0, how, restarts=restarts, crop_pad=crop_pad, flip=flip, batch=batch, seed=seed
+        train,
+        craft,
+        craft.trained_surrogate(),
+        shifted(train.labels, craft.classes, shift),
+        1.0,
+        epsilon=epsilon,
+        step_size=step_size,
+        steps=steps,
+        restarts=restarts,
+        crop_pad=crop_pad,
+        flip=flip,
+        batch=batch,
+        seed=seed,
     )
 
 
@@ -58,16 +69,19 @@ def tap_untargeted(
     batch: PositiveInt = 512,
     seed: NonNegativeInt = 0,
 ) -> Perturbation:
-    """As `tap`, away from the true class: the surrogate's loss of the true label is made large. The authors call it brittle."""
-    model = craft.trained_surrogate()
-    how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
+    """As `tap`, away from the true class: the noise raises the surrogate's loss of the true label.
+
+    The authors call it brittle.
+    """
     return _best(
         train,
         craft,
-        model,
+        craft.trained_surrogate(),
         train.labels,
         -1.0,
-        how,
+        epsilon=epsilon,
+        step_size=step_size,
+        steps=steps,
         restarts=restarts,
         crop_pad=crop_pad,
         flip=flip,
@@ -79,46 +93,50 @@ def tap_untargeted(
 def _best(
     train: Split,
     craft: CraftContext,
-    model,
-    aims: torch.Tensor,
+    model: Normalised,
+    targets: torch.Tensor,
     sign: float,
-    how: dict,
     *,
+    epsilon: float,
+    step_size: float,
+    steps: int,
     restarts: int,
     crop_pad: int,
     flip: bool,
     batch: int,
     seed: int,
 ) -> Perturbation:
-    """The perturbation of the restart whose `sign` times mean loss of the labels `aims` is lowest, seen without augmentation."""
+    """The perturbation of the restart whose `sign` times mean loss of the labels `targets` is lowest.
+
+    That loss is measured without augmentation.
+    """
     best = craft.load_checkpoint("best") or {"restart": -1, "loss": float("inf")}
     for restart in range(best["restart"] + 1, restarts):
 
-        def attack(x: torch.Tensor, _, rows: torch.Tensor, restart=restart) -> torch.Tensor:
-            generator, target = craft.generator("attack", seed, restart, int(rows[0])), aims[rows].to(craft.device)
-            start = (how["epsilon"] * torch.randn(x.shape, generator=generator)).clamp(-how["epsilon"], how["epsilon"])
+        def attack(x: torch.Tensor, _, rows: torch.Tensor, restart: int = restart) -> torch.Tensor:
+            generator, target = craft.generator("attack", seed, restart, int(rows[0])), targets[rows].to(craft.device)
+            start = (epsilon * torch.randn(x.shape, generator=generator)).clamp(-epsilon, epsilon)
 
-            def loss(seen: torch.Tensor) -> torch.Tensor:
-                return sign * F.cross_entropy(
-                    model(shift_and_flip(seen, crop_pad, flip, generator)), target, reduction="sum"
-                )
+            def loss(poisoned: torch.Tensor) -> torch.Tensor:
+                logits = model(shift_and_flip(poisoned, crop_pad, flip, generator))
+                return sign * F.cross_entropy(logits, target, reduction="sum")
 
-            return descend([loss], x, start.to(craft.device), **how)
+            return descend([loss], x, start.to(craft.device), epsilon=epsilon, step_size=step_size, steps=steps)
 
         delta = craft.map_batches(train, batch, attack, part=f"restart{restart}")
-        found = _loss(model, train.images, delta, aims, craft.device) * sign
-        if found < best["loss"]:
-            best = {"restart": restart, "loss": found, "delta": delta}
+        loss = _loss(model, train.images, delta, targets, craft.device) * sign
+        if loss < best["loss"]:
+            best = {"restart": restart, "loss": loss, "delta": delta}
         best["restart"] = restart
         if restarts > 1:
-            craft.save_checkpoint("best", lambda: best, always=True)
+            craft.save_checkpoint("best", lambda best=best: best, always=True)
             craft.delete_checkpoint(f"restart{restart}")
-    return Perturbation(best["delta"].cpu(), Budget("linf", how["epsilon"]))
+    return Perturbation(best["delta"].cpu(), Budget("linf", epsilon))
 
 
 @torch.no_grad()
-def _loss(model, images: torch.Tensor, delta: torch.Tensor, labels: torch.Tensor, device: str) -> float:
-    """The mean loss of poisoned images, images and perturbation (N, H, W, 3)."""
+def _loss(model: Normalised, images: torch.Tensor, delta: torch.Tensor, labels: torch.Tensor, device: str) -> float:
+    """The mean loss of poisoned images, from images and perturbation (N, H, W, 3)."""
     total = torch.zeros((), dtype=torch.float64)
     for rows in torch.arange(len(images)).split(CHUNK):
         x = (levels(images[rows]) + delta[rows].permute(0, 3, 1, 2)).clamp(0, 255) / 255

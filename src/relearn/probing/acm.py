@@ -14,7 +14,7 @@ POSITIONS = 4  # activations are pooled to this many rows and columns: the spati
 
 
 def pooled(activations: torch.Tensor) -> torch.Tensor:
-    """Activations (N, C, H, W) pooled to `POSITIONS` squared and flattened; tokens (N, T, D) likewise; flat ones (N, D) as they are.
+    """Activations (N, C, H, W) or tokens (N, T, D) pooled to `POSITIONS` squared and flattened; flat ones as they are.
 
     Tokens are taken as a square grid, row by row, after as many others (class token, registers) as are left over: those
     keep positions of their own. Where more are left over than the grid has positions, neighbours are pooled along T.
@@ -39,7 +39,7 @@ def standardised(features: torch.Tensor) -> torch.Tensor:
 
 
 def acm_score(features: torch.Tensor, labels: torch.Tensor, reference: torch.Tensor) -> float:
-    """ACM in 0..1 of features (N, D) float32: class means from the rows where `reference` (N,) bool, the other rows scored."""
+    """ACM in 0..1 of features (N, D) float32; the rows of `reference` (N,) bool set class means, others are scored."""
     features = standardised(features)
     classes, label = labels.unique(return_inverse=True)
     one_hot = F.one_hot(label[reference], len(classes)).to(features.dtype)

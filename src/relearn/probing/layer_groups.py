@@ -1,4 +1,4 @@
-"""Layer groups of any network, shallow to deep: found from its modules and one forward pass, or as the user lists them."""
+"""Layer groups of any network, shallow to deep: found from one forward pass, or as the user lists them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from relearn.probing import metrics
 from relearn.errors import UserError
+from relearn.probing import metrics
 from relearn.registry import suggest
 
-ENOUGH = 4  # modules before the head, or resolutions: where a network has so many, it is cut there, as ResNets are into stages
+ENOUGH = 4  # modules, or resolutions, before the head: a network with so many is cut there, as ResNets are into stages
 MOST = 5  # groups before the head: as many as a ResNet has, with its stem
 
 GroupList = Mapping | Iterable | None
@@ -26,7 +26,7 @@ class Group:
 
 @dataclass
 class Call:
-    """What a forward pass showed of a module: the place of its first return among all, how often, and the shape it gave."""
+    """What a forward pass showed of a module: the place of its first return, the number of calls, the output shape."""
 
     place: int
     times: int
@@ -34,20 +34,20 @@ class Call:
 
 
 def layer_groups(model: nn.Module, images: torch.Tensor, groups: GroupList = None) -> dict[str, Group]:
-    """The layer groups of `model` by name, shallow to deep: a partition of its parameters, the last group being the head.
+    """The layer groups of `model` by name, shallow to deep: a partition of its parameters, the last one being the head.
 
-    `images` are a few images (N, C, H, W) as the model takes them, for one forward pass in evaluation mode. `groups`, if
-    given, is a list with an entry per group, or a mapping of names to entries; an entry is a module, a module's name, or
-    a list of these. A parameter that hangs on a module around the groups (a class token) goes to the first group in it,
-    one that two groups share to the shallower. Raises UserError when `groups` is no partition in the order of the forward
-    pass, or when none is found.
+    `images` are a few images (N, C, H, W) as the model takes them, for one forward pass in evaluation mode. `groups`,
+    if given, is a list with an entry per group, or a mapping of names to entries; an entry is a module, a module's
+    name, or a list of these. A parameter of a module around the groups (a class token) goes to the first group in it,
+    one that two groups share to the shallower. Raises UserError when `groups` is no partition in the order of the
+    forward pass, or when none is found.
     """
     calls = _trace(model, images)
     names = {module: name for name, module in model.named_modules()}
     parts = _found(model, calls, names) if groups is None else _given(groups, names)
     outputs = {name: _output(name, part, calls, names) for name, part in parts.items()}
     places = [calls[module].place for module in outputs.values()]
-    for name, after, here, there in zip(parts, list(parts)[1:], places, places[1:]):
+    for name, after, here, there in zip(parts, list(parts)[1:], places, places[1:], strict=False):
         if here > there:
             raise UserError(
                 f"groups: '{after}' returns before '{name}' in the forward pass; list them from shallow to deep"
@@ -72,7 +72,7 @@ def _trace(model: nn.Module, images: torch.Tensor) -> dict[nn.Module, Call]:
     return calls
 
 
-# As the user lists them
+# Groups that the user lists
 
 
 def _given(groups: Mapping | Iterable, names: dict[nn.Module, str]) -> dict[str, list[nn.Module]]:
@@ -82,7 +82,8 @@ def _given(groups: Mapping | Iterable, names: dict[nn.Module, str]) -> dict[str,
         if isinstance(entry, nn.Module):
             if entry not in names:
                 raise UserError(
-                    f"groups: a {type(entry).__name__} that is no part of the model; name modules of the model, as model.named_modules() does"
+                    f"groups: a {type(entry).__name__} is not a module of the model; "
+                    "name modules as model.named_modules() does"
                 )
             return [entry]
         if isinstance(entry, str):
@@ -95,18 +96,19 @@ def _given(groups: Mapping | Iterable, names: dict[nn.Module, str]) -> dict[str,
 
     parts = [resolve(entry) for entry in (groups.values() if isinstance(groups, Mapping) else groups)]
     labels = list(groups) if isinstance(groups, Mapping) else [names[part[0]] if part else "" for part in parts]
-    seen: dict[nn.Module, str] = {}
-    for label, part in zip(labels, parts):
+    group_of: dict[nn.Module, str] = {}
+    for label, part in zip(labels, parts, strict=True):
         for inner in (inner for module in part for inner in module.modules()):
-            if inner in seen:
+            if inner in group_of:
                 raise UserError(
-                    f"groups: '{names[inner]}' is in '{seen[inner]}' and again in '{label}'; every module goes into one group"
+                    f"groups: '{names[inner]}' is in '{group_of[inner]}' and again in '{label}'; "
+                    "every module goes into one group"
                 )
-            seen[inner] = label
-    return dict(zip(labels, parts))
+            group_of[inner] = label
+    return dict(zip(labels, parts, strict=True))
 
 
-# As they are found
+# Groups that are found
 
 
 def _found(model: nn.Module, calls: dict[nn.Module, Call], names: dict[nn.Module, str]) -> dict[str, list[nn.Module]]:
@@ -116,7 +118,8 @@ def _found(model: nn.Module, calls: dict[nn.Module, Call], names: dict[nn.Module
         units = _inside(whole[0], calls)
     if len(whole) < 2:
         raise UserError(
-            f"no layer groups found in this {type(model).__name__}; give groups=[...], modules or their names from shallow to deep"
+            f"no layer groups found in this {type(model).__name__}; "
+            "give groups=[...], modules or their names from shallow to deep"
         )
     head = whole[-1]
     units = units[: units.index(head)]
@@ -126,7 +129,7 @@ def _found(model: nn.Module, calls: dict[nn.Module, Call], names: dict[nn.Module
     stages: list[list[nn.Module]] = []
     for unit in units:
         if _learns(unit):
-            dvc.append([unit])
+            stages.append([unit])
         elif stages and calls[unit].times == 1 and calls[unit].shape == calls[stages[-1][-1]].shape:
             stages[-1].append(unit)  # an activation function: what is measured is what the next group gets
     stages = [*_merged(stages, calls), [head]]
@@ -154,9 +157,9 @@ def _resolution(stage: list[nn.Module], calls: dict[nn.Module, Call]) -> tuple:
 
 
 def _inside(module: nn.Module, calls: dict[nn.Module, Call]) -> list[nn.Module]:
-    """The modules called right below `module`, in the order of the forward pass; lists, which nobody calls, are looked into."""
-    below = [unit for child in module.children() for unit in ([child] if child in calls else _inside(child, calls))]
-    return sorted(dict.fromkeys(below), key=lambda unit: calls[unit].place)
+    """The outermost modules that are called inside `module`, in the order of the forward pass."""
+    found = [unit for child in module.children() for unit in ([child] if child in calls else _inside(child, calls))]
+    return sorted(dict.fromkeys(found), key=lambda unit: calls[unit].place)
 
 
 def _learns(unit: nn.Module) -> bool:
@@ -164,7 +167,7 @@ def _learns(unit: nn.Module) -> bool:
 
 
 def _opens(unit: nn.Module, calls: dict[nn.Module, Call]) -> bool:
-    """Whether what learns in `unit` may be told apart: modules that are called once each, and nothing beside but parameters of its own."""
+    """Whether `unit` can be split: what learns in it are modules called once each, and parameters of its own."""
     inside = [module for module in _inside(unit, calls) if _learns(module)]
     known = {parameter for module in inside for parameter in module.parameters()} | set(unit.parameters(recurse=False))
     return bool(inside) and all(calls[module].times == 1 for module in inside) and known == set(unit.parameters())
@@ -174,7 +177,7 @@ def _layers(unit: nn.Module, calls: dict[nn.Module, Call]) -> int:
     return sum(module in calls and any(True for _ in module.parameters(recurse=False)) for module in unit.modules())
 
 
-# What both come to
+# The activation and the parameters of a group
 
 
 def _output(name: str, part: list[nn.Module], calls: dict[nn.Module, Call], names: dict[nn.Module, str]) -> nn.Module:
@@ -184,7 +187,8 @@ def _output(name: str, part: list[nn.Module], calls: dict[nn.Module, Call], name
         return max(measurable, key=lambda module: calls[module].place)
     found = [f"'{names[module]}' is called {calls[module].times if module in calls else 0} times" for module in part]
     raise UserError(
-        f"layer group '{name}': no module that is called once and gives a tensor ({', '.join(found)}); give groups=[...] with other modules"
+        f"layer group '{name}': no module is called once and gives a tensor ({', '.join(found)}); "
+        "give groups=[...] with other modules"
     )
 
 

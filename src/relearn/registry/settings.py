@@ -68,7 +68,7 @@ class Setting:
         return _error(ast.parse(self.annotation, mode="eval").body, value)
 
     def resolved(self, given: dict):
-        """The value `given` has for this setting, or the default; an int becomes a float where the annotation is one."""
+        """The value of this setting in `given`, else the default; a whole number becomes a float where one is due."""
         value = given.get(self.name, self.default)
         return float(value) if self.kind in FLOATS and type(value) is int else value
 

@@ -17,7 +17,8 @@ def run(params: Params) -> None:
     cells = grid.cells(params)
     missing = [str(cell) for cell in cells if not cell.path("evaluate", "record").exists()]
     if missing:
-        raise UserError(f"{len(missing)} of {len(cells)} cells have no record: {_some(missing)}; run: snakemake --cores 8")
+        count = f"{len(missing)} of {len(cells)} cells"
+        raise UserError(f"{count} have no record: {_some(missing)}; run: snakemake --cores 8")
     found = {cell: files.read_json(cell.path("evaluate", "record")) for cell in cells}
     stale = [
         str(cell)

@@ -21,8 +21,8 @@ from relearn.training import models
 def run(params: Params, dataset: str, poison: str) -> None:
     """Write the poisoned training split (uint8, canonical) and poison.json: declared and measured budget, settings.
 
-    With a `ratio` that is less than 1, a share of every class is poisoned, and crafted, as if it were the whole set;
-    `poisoned` in the split says which images. The share is the same for every poison; a smaller one is part of a larger.
+    With a `ratio` of less than 1, a share of every class is poisoned, as if it were the whole set; `poisoned` in the
+    split says which images. The share is the same for every poison, and a smaller one is part of a larger.
     """
     names = {"dataset": dataset, "poison": poison}
     deterministic(params.compute["threads"])

@@ -1,4 +1,4 @@
-"""The instructions that numerical libraries may use: the choice between them changes the last digits. Needs no torch."""
+"""The CPU instructions that numerical libraries may use: their choice changes the last digits. Needs no torch."""
 
 import os
 import platform

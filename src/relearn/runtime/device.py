@@ -1,4 +1,4 @@
-"""Which device a step runs on, and the locks by which jobs side by side share out several GPUs."""
+"""Which device a job runs on, and the locks by which jobs side by side share out several GPUs."""
 
 import functools
 import os
@@ -16,10 +16,10 @@ POLL_SECONDS = 1.0  # between two tries to get a GPU
 
 
 def choose() -> str:
-    """The device named in RELEARN_DEVICE, else a GPU when there is one, else "cpu". Raises UserError when it is not there.
+    """The device named in RELEARN_DEVICE, else a GPU when there is one, else "cpu".
 
-    Of several GPUs it is one that no other process of this user's has got here, nor gets as long as this one lives; if
-    all are taken it waits. A single GPU, or one named ("cuda:1"), is shared.
+    Of several GPUs it is one that no other process of this user's uses, nor gets as long as this one lives; if all are
+    in use it waits. A single GPU, or one that is named ("cuda:1"), is shared. Raises UserError for an unknown device.
     """
     wanted = os.environ.get("RELEARN_DEVICE", "")
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]

@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict:
 
 
 def write_rows(path: Path, rows: list[dict], header: tuple[str, ...] = ()) -> None:
-    """Write a list of like dicts as CSV, floats with six decimals; `header` names the columns when there are no rows."""
+    """Write rows with equal keys as CSV, floats with six decimals; `header` has the columns for no rows."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else header, lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Where every random number comes from: generators derived from coordinates and a purpose; and the determinism switches."""
+"""Random generators derived from coordinates and a purpose, and torch's switches for determinism."""
 
 import hashlib
 import os

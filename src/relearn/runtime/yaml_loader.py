@@ -7,7 +7,7 @@ import yaml
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with two differences: a duplicate key is an error, and 5e-4 is a number, as it is for DVC."""
+    """PyYAML's safe loader, but a duplicate key is an error, and 5e-4 is a number, as it is for DVC."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         """The mapping of a node. Raises ConstructorError for a duplicate key."""

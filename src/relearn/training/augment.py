@@ -12,7 +12,10 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of every common graysc
 
 
 def crop_and_flip(images: torch.Tensor, pad: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
-    """Random crop after zero padding by `pad`, then, if `flip`, a horizontal flip with probability 1/2; (B, H, W, 3) uint8 to the same."""
+    """Random crop after zero padding by `pad`, then, if `flip`, a horizontal flip with probability 1/2.
+
+    Images are (B, H, W, 3) uint8, and stay so.
+    """
     count, height, width, _ = images.shape
     device = images.device
     offset = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator, device=device)
@@ -26,9 +29,9 @@ def crop_and_flip(images: torch.Tensor, pad: int, flip: bool, generator: torch.G
 
 
 def shift_and_flip(x: torch.Tensor, pad: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
-    """One random crop after zero padding by `pad` and, if `flip`, one horizontal flip with probability 1/2, for the whole batch.
+    """One random crop after zero padding by `pad` and, if `flip`, one horizontal flip, for the whole batch.
 
-    The draw is one per batch, so that a gradient passes through at the price of a copy. `generator` is on the CPU.
+    A single draw per batch lets a gradient pass through at the cost of a copy. `generator` is on the CPU.
     """
     height, width = x.shape[2:]
     down, right, flipped = torch.rand(3, generator=generator).tolist()
@@ -56,27 +59,30 @@ def random_gray(x: torch.Tensor, probability: float, generator: torch.Generator)
 
 
 def downsample(x: torch.Tensor, factor: int) -> torch.Tensor:
-    """The mean of every `factor` x `factor` square of pixels, which is what a class-wise filter changes least; rests at the border are cut off."""
+    """The mean of every `factor` x `factor` square of pixels, which a class-wise filter changes least.
+
+    Pixels at the border that fill no square are cut off.
+    """
     return x if factor == 1 else F.avg_pool2d(x, factor)
 
 
 def colour_jitter(
     x: torch.Tensor, strength: float, hue: float, probability: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Brightness, contrast and saturation by factors in 1 ± `strength`, hue by ± `hue` turns, each image with `probability`.
+    """Change brightness, contrast and saturation by factors in 1 ± `strength`, and the hue by ± `hue` turns.
 
-    All but contrast are linear in colour, so one 3x3 matrix per image does them at once; hue turns the chroma plane of
-    YIQ. Results are clipped to [0, 1] once, at the end.
+    Each image is changed with `probability`. All but contrast are linear in colour, so one 3x3 matrix per image does
+    them at once; hue turns the chroma plane of YIQ. Results are clipped to [0, 1] once, at the end.
     """
     count, device = len(x), x.device
 
     def draw(width: float) -> torch.Tensor:
         return (torch.rand(count, 1, 1, generator=generator, device=device) * 2 - 1) * width
 
-    identity = torch.eye(3, device=device)
+    eye = torch.eye(3, device=device)
     luma = torch.tensor(LUMA, device=device).expand(3, 3)
     brightness, contrast, saturation = 1 + draw(strength), 1 + draw(strength), 1 + draw(strength)
-    matrix = saturation * identity + (1 - saturation) * luma
+    matrix = saturation * eye + (1 - saturation) * luma
     matrix = brightness * torch.matmul(_hue_rotation(draw(hue) * 2 * math.pi, device), matrix)
     jittered = mix_channels(x, matrix)
     mean = gray(jittered).mean((1, 2, 3), keepdim=True)
@@ -87,7 +93,7 @@ def colour_jitter(
 
 
 def random_convolution(x: torch.Tensor, width: float, generator: torch.Generator) -> torch.Tensor:
-    """Each image filtered with a 3x3 kernel of its own: the identity plus noise uniform in ± `width`, minus the noise's mean.
+    """Filter each image with a 3x3 kernel of its own: 1 in the middle, plus noise uniform in ± `width` less its mean.
 
     The kernel sums to 1, so brightness stays; it is shared by the channels, and the border is reflected. Results are
     clipped to [0, 1]. Blurring and sharpening at random hides what a fixed filter per class has done.

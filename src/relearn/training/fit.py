@@ -91,7 +91,7 @@ class Run:
         self._order: tuple[int, torch.Tensor] | None = None
 
     def advance(self) -> None:
-        """One optimizer step. Its batch and its augmentation depend on the step alone, so a restored run repeats them."""
+        """One optimizer step. Batch and augmentation depend on the step alone, so a restored run repeats them."""
         training, optimizer = self.training, self.training.optimizer
         images, labels, generator = self._batch()
         x = self.method.augment(to_float(images), generator)
@@ -209,7 +209,13 @@ def fit(
     if checkpoint_path is not None:
         checkpoint_path.unlink(missing_ok=True)
     return Fitted(
-        run.history, training.probes, training.measure(), run.embeddings, run.rolled_back, training.steps_taken, run.steps
+        history=run.history,
+        probes=training.probes,
+        last_probe=training.measure(),
+        embeddings=run.embeddings,
+        rolled_back=run.rolled_back,
+        steps_taken=training.steps_taken,
+        steps=run.steps,
     )
 
 

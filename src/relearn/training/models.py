@@ -1,4 +1,4 @@
-"""Networks as ordered layer groups, their initialisation from a generator, and input normalisation as a part of them."""
+"""Networks as ordered layer groups, their initialisation from a generator, and their input normalisation."""
 
 import math
 from collections import OrderedDict
@@ -31,14 +31,16 @@ class Normalised(nn.Module):
         self.register_buffer("std", std.view(1, 3, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits of a batch (B, 3, H, W) in [0, 1]."""
         return self.network((x - self.mean) / self.std)
 
     def layer_groups(self) -> dict[str, nn.Module]:
+        """The groups of the network."""
         return self.network.layer_groups()
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation per channel of images (N, H, W, 3) uint8, in [0, 1], exact whatever the order of sums."""
+    """Mean and standard deviation per channel, in [0, 1], of images (N, H, W, 3) uint8; integer sums make them exact."""
     total, square = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
     for part in images.cpu().split(4096):
         part = part.reshape(-1, 3).to(torch.int64)
@@ -62,7 +64,8 @@ def build(
 ) -> Normalised:
     """The registered architecture, initialised from `generator`, normalised by the statistics of `images`, on `device`.
 
-    `size` (H, W) is that of the images as it will see them, null for that of `images`. Raises UserError when the architecture refuses it.
+    `size` (H, W) is that of the images as the model will get them, None for that of `images`. Raises UserError when the
+    architecture cannot take it.
     """
     size = size or tuple(images.shape[1:3])
     with torch.random.fork_rng(
@@ -82,7 +85,7 @@ def weights(model: Normalised) -> dict[str, torch.Tensor]:
 def rebuild(
     arch: str, settings: dict, tensors: dict[str, torch.Tensor], *, classes: int, size, device: str
 ) -> Normalised:
-    """The model whose `weights` are `tensors`. Raises UserError when they are not of this architecture and these settings."""
+    """The model whose `weights` are `tensors`. Raises UserError when they do not fit the architecture."""
     with torch.random.fork_rng(devices=[]):
         model = Normalised(
             registry.load("architectures", arch)(classes, tuple(size), **settings), torch.zeros(3), torch.ones(3)
@@ -91,16 +94,18 @@ def rebuild(
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(
-            f"the stored weights are not of {arch} with {settings}: {str(error).splitlines()[-1].strip()}; run train again"
+            f"the stored weights are not of {arch} with {settings}: {str(error).splitlines()[-1].strip()}; "
+            "run train again"
         ) from None
     return model.to(device=device, memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights anew: Kaiming normal (fan out) for convolutions, uniform by fan in for linear layers, ones for norms.
+    """Draw all weights anew.
 
-    Raises UserError for a layer with parameters of another kind: it would keep weights that no seed controls.
+    Kaiming normal (fan out) for convolutions, uniform by fan in for linear layers, ones for norms. Raises UserError for
+    a layer with parameters of another kind: its weights would be under the control of no seed.
     """
     for name, module in network.named_modules():
         own = list(module.parameters(recurse=False))
@@ -123,5 +128,6 @@ def check_min_size(size: tuple[int, int], least: int, arch: str) -> None:
     """Raises UserError when an image of `size` (H, W) is smaller than `arch` can take."""
     if min(size) < least:
         raise UserError(
-            f"{arch} needs images of at least {least}x{least}, found {size[0]}x{size[1]}; choose a larger size or another arch"
+            f"{arch} needs images of at least {least}x{least}, found {size[0]}x{size[1]}; "
+            "choose a larger size or another arch"
         )

@@ -20,7 +20,7 @@ def unchanged(x: torch.Tensor) -> torch.Tensor:
 
 
 def copy_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """A copy of the parameters and buffers of `model` and of the state of `optimizer`: nested dicts of tensors and numbers."""
+    """A copy of parameters and buffers of `model`, and of the state of `optimizer`, as nested dicts."""
     tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
     return {"model": tensors, "optimizer": copy.deepcopy(optimizer.state_dict())}
 
@@ -78,7 +78,7 @@ class TrainingState:
                     parameter.grad = None
 
     def snapshot(self) -> dict:
-        """A copy of all that training has changed: weights, buffers, optimizer state, rates, stage, step, and `extra`."""
+        """A copy of what training has changed: weights, buffers, optimizer state, rates, stage, step, and `extra`."""
         extra = {name: tensor.clone() for name, tensor in self.extra.items()}
         place = {"rates": dict(self.rates), "stage": self.stage, "step": self.step}
         return copy_state(self.model, self.optimizer) | {"extra": extra} | place
