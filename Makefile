@@ -1,12 +1,15 @@
-# `make demo`, `make test` and `make test-system` on a bare machine with Python 3.11 or newer; nothing outside this folder is touched.
+# Every target works on a bare machine with Python 3.11 or newer; nothing outside this folder is touched.
+# make demo | test | test-system | lint | format | docs
 
 PYTHON ?= python3
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN := .venv/bin
+SNAKEFILES := Snakefile workflow/rules
+DICTIONARIES := --dictionary - --dictionary .ci/spelling.txt
 PYTEST := python -m pytest -q --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-system install store clean
+.PHONY: demo test test-system lint format docs install store clean
 
 demo: install
 	snakemake --cores $(CORES) --quiet rules
@@ -22,6 +25,22 @@ test: install
 test-system: install
 	$(PYTEST) -n $$(($(CORES) + 1)) -m system  # one more than cores: much of it is waiting
 
+lint: $(BIN)/.lint
+	ruff check .
+	ruff format --check .
+	snakefmt --check $(SNAKEFILES)
+	mypy
+	codespell $(DICTIONARIES)
+
+format: $(BIN)/.lint
+	ruff check --fix-only .
+	ruff format .
+	snakefmt $(SNAKEFILES)
+
+# the pages are in site/; --strict makes a broken link an error
+docs: $(BIN)/.docs
+	mkdocs build --strict
+
 install: $(BIN)/.installed
 
 # torch before the rest: where a CPU build is preferred (pip's --extra-index-url or --find-links), torchvision must find it there
@@ -33,6 +52,10 @@ $(BIN)/.installed: envs/requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(BIN)/.lint $(BIN)/.docs: $(BIN)/.%: envs/requirements-%.txt $(BIN)/.installed
+	$(BIN)/pip install --quiet -r $<
+	@touch $@
+
 # after a change of a source that the quickstart's results depend on: makes them again, and the DVC remote in this repository
 store: install
 	snakemake --cores $(CORES) --quiet rules
@@ -42,4 +65,4 @@ store: install
 	dvc push --quiet
 
 clean:
-	rm -rf results .snakemake
+	rm -rf results .snakemake site

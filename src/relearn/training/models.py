@@ -40,7 +40,7 @@ class Normalised(nn.Module):
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation per channel, in [0, 1], of images (N, H, W, 3) uint8; integer sums make them exact."""
+    """Mean and standard deviation per channel, in [0, 1], of images (N, H, W, 3) uint8; sums of integers are exact."""
     total, square = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
     for part in images.cpu().split(4096):
         part = part.reshape(-1, 3).to(torch.int64)
