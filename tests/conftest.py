@@ -99,7 +99,10 @@ def craft():
         if any(setting.kind == "SurrogateName" for setting in registry.entry("poisons", poison).settings):
             generator = Seeds("test").generator("surrogate")
             made.surrogate, *earlier = (
-                models.build("cnn", {"width": 4}, images=train.images, classes=made.classes, generator=generator, device="cpu") for _ in range(3)
+                models.build(
+                    "cnn", {"width": 4}, images=train.images, classes=made.classes, generator=generator, device="cpu"
+                )
+                for _ in range(3)
             )
             made.earlier = lambda: earlier
         return made
@@ -120,7 +123,9 @@ class Project:
     def python(self, *arguments: str) -> tuple[int, str, str]:
         """The same of Python with any arguments."""
         env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "RELEARN_DEVICE": "cpu"}
-        done = subprocess.run([sys.executable, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, timeout=300
+        )
         return done.returncode, done.stdout, done.stderr
 
 
@@ -130,7 +135,9 @@ def copy_project(folder: Path) -> None:
     for name in FILES:
         shutil.copy(ROOT / name, folder / name)
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "estimates.json"))
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "estimates.json")
+        )
 
 
 @pytest.fixture
@@ -142,7 +149,9 @@ def project(tmp_path) -> Project:
 
 
 def noise(count: int, height: int, width: int) -> torch.Tensor:
-    return torch.randint(1, 256, (count, height, width, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    return torch.randint(
+        1, 256, (count, height, width, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
 
 
 def drawn() -> torch.Generator:

@@ -88,7 +88,10 @@ class SlurmCluster:
         wrapper = self.folder / "bin" / "srun"
         wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
         wrapper.chmod(0o755)
-        self.environment = os.environ | {"SLURM_CONF": f"{self.folder}/slurm.conf", "PATH": f"{self.folder}/bin{os.pathsep}{_path()}"}
+        self.environment = os.environ | {
+            "SLURM_CONF": f"{self.folder}/slurm.conf",
+            "PATH": f"{self.folder}/bin{os.pathsep}{_path()}",
+        }
         try:
             self._start()
         except BaseException:
@@ -125,14 +128,18 @@ class SlurmCluster:
 
     def jobs(self) -> list[dict[str, str]]:
         """Every job so far, oldest first, as `scontrol show job` tells it."""
-        lines = [line for line in self.run("scontrol", "--oneliner", "show", "job").splitlines() if line.startswith("JobId=")]
+        lines = [
+            line for line in self.run("scontrol", "--oneliner", "show", "job").splitlines() if line.startswith("JobId=")
+        ]
         jobs = [dict(word.partition("=")[::2] for word in line.split() if "=" in word) for line in lines]
         return sorted(jobs, key=lambda job: int(job["JobId"]))
 
     def _configure(self) -> None:
         host = socket.gethostname().partition(".")[0]
         controller_port, node_port = _free_ports(2)
-        text = CONFIG.format(host=host, folder=self.folder, controller_port=controller_port, node_port=node_port, gpus=GPUS)
+        text = CONFIG.format(
+            host=host, folder=self.folder, controller_port=controller_port, node_port=node_port, gpus=GPUS
+        )
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File={self.folder}/nvidia[0-{GPUS - 1}]\n")
         for number in range(GPUS):
@@ -149,7 +156,9 @@ class SlurmCluster:
         self.run("slurmctld", "-f", f"{self.folder}/slurm.conf")
         self.run("slurmd", "-f", f"{self.folder}/slurm.conf")
         if not _wait(lambda: "idle" in self.run("sinfo", "-h", "-o", "%T"), 60):
-            raise RuntimeError("the node is not idle after a minute:\n" + "".join(path.read_text() for path in log.glob("slurm*.log")))
+            raise RuntimeError(
+                "the node is not idle after a minute:\n" + "".join(path.read_text() for path in log.glob("slurm*.log"))
+            )
 
 
 def _path() -> str:

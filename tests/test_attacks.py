@@ -37,10 +37,20 @@ def poisoned(train, perturbation) -> torch.Tensor:
 
 def test_l2_steps_go_straight_down_and_stay_in_the_ball():
     """Down a linear objective, steps follow its slope until the ball ends, whatever the slope's length."""
-    slope = torch.randn(3, 3, 5, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-3, 1.0, 1e3]).view(3, 1, 1, 1)
+    slope = torch.randn(3, 3, 5, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-3, 1.0, 1e3]).view(
+        3, 1, 1, 1
+    )
     images = torch.full(slope.shape, 128.0)
     for steps, length in ((2, 6.0), (5, 10.0)):
-        delta = descend([lambda x: (slope * x).sum()], images, torch.zeros_like(images), epsilon=10.0, step_size=3.0, steps=steps, norm="l2")
+        delta = descend(
+            [lambda x: (slope * x).sum()],
+            images,
+            torch.zeros_like(images),
+            epsilon=10.0,
+            step_size=3.0,
+            steps=steps,
+            norm="l2",
+        )
         expected = -length * slope / slope.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         assert torch.allclose(delta, expected, atol=1e-4)
 
@@ -58,7 +68,9 @@ def test_shifted_labels_are_other_labels(classes, shift):
     labels = torch.arange(classes)
     found = shifted(labels, classes, shift)
     assert (found != labels).all() and found.sort().values.equal(labels)
-    with pytest.raises(Fault, match=f"shift is {2 * classes}, which aims at the true label where there are {classes} classes"):
+    with pytest.raises(
+        Fault, match=f"shift is {2 * classes}, which aims at the true label where there are {classes} classes"
+    ):
         shifted(labels, classes, 2 * classes)
 
 
@@ -102,8 +114,14 @@ def test_sep_lowers_the_loss_of_the_opposite_class_for_its_ensemble(odd, craft):
 def test_an_ensemble_is_evenly_spread_and_complete(tiny, craft):
     made = craft("sep", tiny)
     everyone = [*made.earlier(), made.surrogate]
-    assert made.ensemble(3) == everyone and made.ensemble(1) == everyone[-1:] and made.ensemble(2) == [everyone[1], everyone[2]]
-    with pytest.raises(Fault, match="asks for 4 checkpoints of its surrogate, which kept 3; say `checkpoints: 4` there"):
+    assert (
+        made.ensemble(3) == everyone
+        and made.ensemble(1) == everyone[-1:]
+        and made.ensemble(2) == [everyone[1], everyone[2]]
+    )
+    with pytest.raises(
+        Fault, match="asks for 4 checkpoints of its surrogate, which kept 3; say `checkpoints: 4` there"
+    ):
         sep(tiny, made, **EASY, models=4)
 
 
@@ -111,7 +129,9 @@ def test_hypo_in_the_l2_ball(tiny, craft):
     made = craft("hypo", tiny)
     perturbation = hypo(tiny, made, surrogate="surrogate", norm="l2", epsilon=127.5, step_size=25.5, steps=8)
     assert perturbation.budget.norm == "l2" and 120 < float(perturbation.delta.flatten(1).norm(dim=1).max()) <= 127.51
-    assert loss(made.surrogate, poisoned(tiny, perturbation), tiny.labels) < loss(made.surrogate, tiny.images, tiny.labels)
+    assert loss(made.surrogate, poisoned(tiny, perturbation), tiny.labels) < loss(
+        made.surrogate, tiny.images, tiny.labels
+    )
 
 
 def test_dune_adds_one_colour_per_class_to_its_noise(odd, craft):
@@ -122,7 +142,10 @@ def test_dune_adds_one_colour_per_class_to_its_noise(odd, craft):
         own = perturbation.delta[odd.labels == label]
         assert (own - own.mean((0, 1, 2))).abs().max() <= 2e-3
     aims = (odd.labels + 3) % 8
-    before, after = (sum(loss(model, images, aims) for model in made.ensemble(2)) for images in (odd.images, poisoned(odd, perturbation)))
+    before, after = (
+        sum(loss(model, images, aims) for model in made.ensemble(2))
+        for images in (odd.images, poisoned(odd, perturbation))
+    )
     assert after < before and perturbation.budget.norm == "none"
 
 
@@ -195,7 +218,9 @@ def test_a_step_of_the_generator_raises_the_clean_loss_after_the_virtual_step(ti
     before = {name: tensor.clone() for name, tensor in duel.model.state_dict().items()}
     losses = [float(duel.confuse(x, y)) for _ in range(25)]
     assert sum(losses[-5:]) > sum(losses[:5]) + 0.01
-    assert all(torch.equal(tensor, before[name]) for name, tensor in duel.model.state_dict().items())  # the virtual step was one
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in duel.model.state_dict().items()
+    )  # the virtual step was one
 
 
 @pytest.mark.parametrize("size", [(8, 8), (13, 22)])
@@ -232,7 +257,11 @@ def test_free_pixels_of_a_budget_are_counted():
     delta[0, 0, 0], delta[0, 2, 1] = 90.0, -90.0
     budget = quantise.Budget("linf", 8.4, free=2)
     changed, _ = quantise.apply(images, quantise.Perturbation(delta, budget))
-    assert changed[0, 0, 0].tolist() == [190] * 3 and changed[0, 2, 1].tolist() == [10] * 3 and changed[0, 3, 3].tolist() == [108] * 3
+    assert (
+        changed[0, 0, 0].tolist() == [190] * 3
+        and changed[0, 2, 1].tolist() == [10] * 3
+        and changed[0, 3, 3].tolist() == [108] * 3
+    )
     with pytest.raises(Fault, match="linf norm before rounding is 90.000, above the declared 8.400"):
         quantise.apply(images, quantise.Perturbation(delta, quantise.Budget("linf", 8.4, free=1)))
 

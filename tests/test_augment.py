@@ -27,7 +27,9 @@ def test_crop_and_flip_gives_each_image_a_crop_of_its_own(flip):
     images = noise(300, 6, 5)
     changed = augment.crop_and_flip(images, 1, flip, drawn())
     assert changed.dtype == torch.uint8 and changed.shape == images.shape
-    places = [crops(image, 1)[result.contiguous().numpy().tobytes()] for image, result in zip(images, changed)]  # KeyError: no crop at all
+    places = [
+        crops(image, 1)[result.contiguous().numpy().tobytes()] for image, result in zip(images, changed)
+    ]  # KeyError: no crop at all
     # 300 images over 9 offsets and 2 sides: every one is drawn, about as often as any other
     expected = {(y, x, side) for y in range(3) for x in range(3) for side in ((False, True) if flip else (False,))}
     assert set(places) == expected

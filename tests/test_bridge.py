@@ -77,7 +77,9 @@ def reference(tmp_path_factory):
     """The folder `made`, the repository to clone, and the SHA-256 of every artifact by lr."""
     base = tmp_path_factory.mktemp("bridge")
     origin = copy(base / "origin", PRESET)
-    (origin / ".dvc/config").write_text("[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n    url = " + f"{base / 'store'}\n")
+    (origin / ".dvc/config").write_text(
+        "[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n    url = " + f"{base / 'store'}\n"
+    )
     run(origin, "dvc", "repro", "-q")
     sums = {}
     for branch, lr in (("one", "0.1"), ("two", "0.2")):
@@ -107,8 +109,13 @@ class Order:
             getattr(self, word)()
 
     def snakemake(self):
-        env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        done = subprocess.run(["snakemake", "-n", "--quiet", "all"], cwd=self.folder, env=env, capture_output=True, text=True)
+        env = os.environ | {
+            "PYTHONPATH": str(self.folder / "src"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        done = subprocess.run(
+            ["snakemake", "-n", "--quiet", "all"], cwd=self.folder, env=env, capture_output=True, text=True
+        )
         if done.returncode:
             assert "relearn adopt" in done.stderr, done.stderr
             self.adopt()
@@ -189,7 +196,9 @@ def test_every_order_ends_with_the_results_of_params(reference, tmp_path, log, n
     order.give()
     assert json.loads(run(order.folder, "dvc", "status", "--json").splitlines()[-1]) == {}
     order.none()
-    log(f"{' '.join(words)}: {len(sums[lr])} artifacts equal those of a fresh run at lr {lr}; then neither engine has anything to do")
+    log(
+        f"{' '.join(words)}: {len(sums[lr])} artifacts equal those of a fresh run at lr {lr}; then neither engine has anything to do"
+    )
 
 
 # ---- without engines
@@ -275,16 +284,27 @@ def test_files_that_carry_other_settings_are_seen(folder):
     assert not adopt._carries(checked, item, RECORD)
     poison = next(item for item in grid.nodes(checked) if item.step == "poison" and "lsp" in item.argument)
     assert not adopt._carries(checked, poison, POISON)  # no safetensors at all
-    header = json.dumps({"__metadata__": {"facts": json.dumps({"settings": grid.settings(checked, "poison", dataset="digits", poison="lsp")})}})
+    header = json.dumps(
+        {
+            "__metadata__": {
+                "facts": json.dumps({"settings": grid.settings(checked, "poison", dataset="digits", poison="lsp")})
+            }
+        }
+    )
     Path(POISON).write_bytes(len(header).to_bytes(8, "little") + header.encode())
     assert adopt._carries(checked, poison, POISON)
 
 
 def record(folder: Path) -> dict[str, str]:
     """Write the dvc.lock of the files as they are; the MD5 of each."""
-    sums = {name: hashlib.md5(Path(name).read_bytes()).hexdigest() for item in grid.nodes(params.load()) for name in item.outputs}
+    sums = {
+        name: hashlib.md5(Path(name).read_bytes()).hexdigest()
+        for item in grid.nodes(params.load())
+        for name in item.outputs
+    }
     locked = {
-        stages.name(item): {"outs": [{"path": name, "md5": sums[name]} for name in item.outputs]} for item in grid.nodes(params.load())
+        stages.name(item): {"outs": [{"path": name, "md5": sums[name]} for name in item.outputs]}
+        for item in grid.nodes(params.load())
     }
     (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": locked}))
     return sums
@@ -301,7 +321,11 @@ def test_adopt_hashes_itself_what_dvc_calls_clean(folder, monkeypatch):
     Path(histories).write_text("corrupt")
     reasons = adopt._judged(checked, grid.nodes(checked))
     assert reasons[item] == "not the files DVC recorded"
-    assert {found.step for found, reason in reasons.items() if reason == "made from these"} == {"evaluate", "aggregate", "tabulate"}
+    assert {found.step for found, reason in reasons.items() if reason == "made from these"} == {
+        "evaluate",
+        "aggregate",
+        "tabulate",
+    }
 
 
 def test_verify_names_what_is_corrupt_in_the_cache(folder):
@@ -313,7 +337,10 @@ def test_verify_names_what_is_corrupt_in_the_cache(folder):
     assert equal and lines[-1] == "33 equal, 0 different, 0 missing here, 0 missing there, compared with dvc.lock"
     kept.write_text("corrupt")
     lines, equal = verify.compare(params.load(), None)
-    assert not equal and lines[-2:] == [f"corrupt       {kept}", "delete these and what is different above, then: dvc pull"]
+    assert not equal and lines[-2:] == [
+        f"corrupt       {kept}",
+        "delete these and what is different above, then: dvc pull",
+    ]
 
 
 def clone(folder: Path) -> Path:
@@ -334,7 +361,9 @@ def test_verify_compares_with_another_clone(folder):
         (root / beside).write_text(json.dumps({"seconds": 3.0, "torch": torch}))
     lines, equal = verify.compare(params.load(), str(other))
     assert not equal
-    assert {f"different     {RECORD}", f"missing there {POISON}", "missing here  results/tables/accuracy.csv"} <= set(lines)
+    assert {f"different     {RECORD}", f"missing there {POISON}", "missing here  results/tables/accuracy.csv"} <= set(
+        lines
+    )
     assert lines[-4:] == [
         f"30 equal, 1 different, 1 missing here, 1 missing there, compared with {other}",
         "5 artifacts were made in two environments:", "  here:  torch 2.12", "  there: torch 2.13",

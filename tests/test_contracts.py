@@ -19,12 +19,26 @@ from relearn.steps import plot
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERYTHING = [(kind, name) for kind in registry.KINDS for name in registry.entries(kind)]
-DOWNLOADED = {"cifar10": 10, "cifar100": 100}  # their archives are faked in test_datasets_files.py; here only what they promise
+DOWNLOADED = {
+    "cifar10": 10,
+    "cifar100": 100,
+}  # their archives are faked in test_datasets_files.py; here only what they promise
 
 # What is given for settings that cost time, wherever a registered thing has one of these names. A width below 8 would do,
 # but torch 2.13 on a CPU corrupts memory in the backward pass of a 1x1 convolution of stride 2 with fewer input channels.
 CHEAP = {"copies": 1, "width": 8, "rounds": 2, "steps": 2, "batches": 3, "batch": 16, "epochs": 1, "tick_steps": 2}
-CHEAP |= {"restarts": 2, "models": 3, "iterations": 3, "samples": 2, "attack_steps": 2, "block": 24, "validation": 16, "particles": 3, "searches": 2, "sample": 4}
+CHEAP |= {
+    "restarts": 2,
+    "models": 3,
+    "iterations": 3,
+    "samples": 2,
+    "attack_steps": 2,
+    "block": 24,
+    "validation": 16,
+    "particles": 3,
+    "searches": 2,
+    "sample": 4,
+}
 NAMES = {"ArchitectureName": "cnn", "SurrogateName": "surrogate"}
 RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
 RECIPE |= {"epochs": 2, "batch": 16, "warmup_steps": 2, "crop_pad": 2}
@@ -86,7 +100,9 @@ def test_documented(kind, name):
 
 @pytest.mark.parametrize("kind, name", EVERYTHING)
 def test_defaults_pass_their_own_check(kind, name):
-    faults = {s.name: s.fault(s.default) for s in registry.entry(kind, name).settings if s.default is not registry.REQUIRED}
+    faults = {
+        s.name: s.fault(s.default) for s in registry.entry(kind, name).settings if s.default is not registry.REQUIRED
+    }
     assert not {name: fault for name, fault in faults.items() if fault}
     # a value of no possible type must be refused by every annotation, or the check says nothing
     assert all(s.fault(object()) for s in registry.entry(kind, name).settings)
@@ -134,7 +150,12 @@ def pictures(tmp_path) -> str:
 
 
 def check_split(part, classes: int) -> None:
-    assert part.images.dtype == torch.uint8 and part.images.ndim == 4 and part.images.shape[3] == 3 and part.images.is_contiguous()
+    assert (
+        part.images.dtype == torch.uint8
+        and part.images.ndim == 4
+        and part.images.shape[3] == 3
+        and part.images.is_contiguous()
+    )
     assert part.labels.dtype == part.index.dtype == torch.int64
     assert len(part.images) == len(part.labels) == len(part.index) == len(part.index.unique())
     assert part.labels.unique().tolist() == list(range(classes))
@@ -157,7 +178,11 @@ def test_datasets(name, tmp_path, pictures):
     for part in (one.train, one.test):
         check_split(part, len(one.classes))
     assert one.train.images.shape[1:] == one.test.images.shape[1:]
-    assert same(vars(one.train), vars(again.train)) and same(vars(one.test), vars(again.test)) and one.classes == again.classes
+    assert (
+        same(vars(one.train), vars(again.train))
+        and same(vars(one.test), vars(again.test))
+        and one.classes == again.classes
+    )
     # no image in both splits: training on the test images is the one fault nothing later would show
     tests = {image.numpy().tobytes() for image in one.test.images}
     assert not any(image.numpy().tobytes() in tests for image in one.train.images)
@@ -176,7 +201,9 @@ def test_datasets(name, tmp_path, pictures):
 def test_architectures(name, size):
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (6, *size, 3), generator=generator, dtype=torch.uint8)
-    model = models.build(name, cheap("architectures", name), images=images, classes=7, generator=generator, device="cpu")
+    model = models.build(
+        name, cheap("architectures", name), images=images, classes=7, generator=generator, device="cpu"
+    )
     scores = model(images.permute(0, 3, 1, 2).float() / 255)
     assert scores.shape == (6, 7) and scores.isfinite().all()
     groups = model.layer_groups()
@@ -193,7 +220,9 @@ def test_architectures(name, size):
 def test_architectures_call_their_groups_in_order(name):
     """ACM is measured on the groups' outputs, and PST freezes from the front: the order must be that of the forward pass."""
     images = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
-    model = models.build(name, cheap("architectures", name), images=images, classes=4, generator=torch.Generator(), device="cpu")
+    model = models.build(
+        name, cheap("architectures", name), images=images, classes=4, generator=torch.Generator(), device="cpu"
+    )
     called = []
     for label, group in model.layer_groups().items():
         group.register_forward_hook(lambda *_, label=label: called.append(label))
@@ -207,7 +236,11 @@ def test_architectures_take_all_weights_from_the_generator(name):
 
     def weights(seed: int) -> dict:
         generator = torch.Generator().manual_seed(seed)
-        return models.weights(models.build(name, cheap("architectures", name), images=images, classes=5, generator=generator, device="cpu"))
+        return models.weights(
+            models.build(
+                name, cheap("architectures", name), images=images, classes=5, generator=generator, device="cpu"
+            )
+        )
 
     stir(1)
     one = weights(0)
@@ -224,7 +257,9 @@ def test_architectures_take_all_weights_from_the_generator(name):
 def test_architectures_refuse_images_that_are_too_small(name):
     images = torch.zeros(1, 2, 32, 3, dtype=torch.uint8)
     with pytest.raises(Fault, match=r"2x32"):
-        models.build(name, cheap("architectures", name), images=images, classes=2, generator=torch.Generator(), device="cpu")
+        models.build(
+            name, cheap("architectures", name), images=images, classes=2, generator=torch.Generator(), device="cpu"
+        )
 
 
 @named("architectures")
@@ -266,7 +301,9 @@ def test_poisons(name, train, craft, foreign):
 
     stir(1)
     perturbation, poisoned = crafted()
-    assert torch.equal(train.images, images) and torch.equal(train.labels, labels)  # it may not write on what it is given
+    assert torch.equal(train.images, images) and torch.equal(
+        train.labels, labels
+    )  # it may not write on what it is given
     assert perturbation.delta.isfinite().all() and perturbation.delta.shape[1:] == images.shape[1:]
     assert not perturbation.delta.requires_grad and perturbation.delta.is_contiguous()
     assert poisoned.shape == images.shape and poisoned.dtype == torch.uint8
@@ -278,7 +315,9 @@ def test_poisons(name, train, craft, foreign):
     settings = {s.name: s.default for s in registry.entry("poisons", name).settings}
     if "seed" in settings:
         assert not torch.equal(crafted(seed=1)[1], poisoned)
-    if "epsilon" in settings and perturbation.budget.norm != "none" and name != "external":  # the foreign noise is what it is
+    if (
+        "epsilon" in settings and perturbation.budget.norm != "none" and name != "external"
+    ):  # the foreign noise is what it is
         smaller = crafted(epsilon=settings["epsilon"] / 2)[0].budget
         assert smaller.value < perturbation.budget.value and smaller.norm == perturbation.budget.norm
 
@@ -322,7 +361,11 @@ def test_methods(name, tiny):
     assert all(row["train_loss"] > 0 for row in fitted.history)
     assert not same(weights, models.weights(methods_model(tiny)))  # it did train
     assert same(weights, weights_again) and same(vars(fitted.reading), vars(again.reading))
-    assert same(fitted.history, again.history) and same(fitted.ticks, again.ticks) and same(fitted.embeddings, again.embeddings)
+    assert (
+        same(fitted.history, again.history)
+        and same(fitted.ticks, again.ticks)
+        and same(fitted.embeddings, again.embeddings)
+    )
 
 
 @named("methods")
@@ -340,7 +383,9 @@ def test_methods_give_a_rate_to_each_group(name, tiny):
     rates = method.rates(list(model.layer_groups()))
     assert list(rates) == list(model.layer_groups())
     assert all(rate >= 0 for rate in rates.values()) and max(rates.values()) > 0
-    run = Run(model, method, tiny, RECIPE, Seeds("test"), Probe.draw(tiny, 40, Seeds("test").generator("probe")), "float32")
+    run = Run(
+        model, method, tiny, RECIPE, Seeds("test"), Probe.draw(tiny, 40, Seeds("test").generator("probe")), "float32"
+    )
     assert run.rates == rates
 
 

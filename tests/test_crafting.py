@@ -31,7 +31,9 @@ figures: {}
 """
 
 
-@pytest.mark.parametrize("epochs, checkpoints, expected", [(8, 5, [2, 4, 5, 7]), (120, 30, list(range(4, 120, 4))), (3, 1, []), (2, 9, [1])])
+@pytest.mark.parametrize(
+    "epochs, checkpoints, expected", [(8, 5, [2, 4, 5, 7]), (120, 30, list(range(4, 120, 4))), (3, 1, []), (2, 9, [1])]
+)
 def test_checkpoints_are_evenly_spread_and_end_before_the_last_epoch(epochs, checkpoints, expected):
     assert kept_epochs(epochs, checkpoints) == expected
 
@@ -46,7 +48,10 @@ def test_an_ensemble_and_shares_from_the_command_line(project):
     results = project.folder / "results"
     clean, _ = data.load_split(results / "data/digits/train.safetensors")
     count = round(0.2 * len(clean))
-    assert abs(int(said.split("poison sep: ")[1].split(" images, 6 passes each through cnn, at most about")[0]) - count) <= 5
+    assert (
+        abs(int(said.split("poison sep: ")[1].split(" images, 6 passes each through cnn, at most about")[0]) - count)
+        <= 5
+    )
 
     earlier, _ = data.load_tensors(results / "surrogates/digits/small/earlier.safetensors")
     last, _ = data.load_tensors(results / "surrogates/digits/small/model.safetensors")
@@ -63,7 +68,9 @@ def test_an_ensemble_and_shares_from_the_command_line(project):
         mask = masks[poison] = tensors["poisoned"]
         assert torch.equal(tensors["images"][~mask], clean.images[~mask])
         assert (tensors["images"][mask] != clean.images[mask]).flatten(1).any(1).all()
-        assert (info["poisoned"], info["images"]) == (int(mask.sum()), len(clean)) and info["settings"]["poison"]["ratio"] == ratio
+        assert (info["poisoned"], info["images"]) == (int(mask.sum()), len(clean)) and info["settings"]["poison"][
+            "ratio"
+        ] == ratio
         for label in range(10):
             own = clean.labels == label
             assert abs(int(mask[own].sum()) - ratio * int(own.sum())) <= 0.5

@@ -49,7 +49,9 @@ def archive(request, tmp_path, monkeypatch):
     source = getattr(torchvision().datasets, request.param)
     rng = np.random.default_rng(0)
     key = "labels" if request.param == "CIFAR10" else "fine_labels"
-    files = {name: batch(rng, 4, key) for name, _ in source.train_list} | {name: batch(rng, 6, key) for name, _ in source.test_list}
+    files = {name: batch(rng, 4, key) for name, _ in source.train_list} | {
+        name: batch(rng, 6, key) for name, _ in source.test_list
+    }
     files[source.meta["filename"]] = pickle.dumps({source.meta["key"]: NAMES})
     (tmp_path / "served").mkdir()
     path = tmp_path / "served" / source.filename
@@ -87,7 +89,11 @@ def refused(maker, source, root: Path) -> str:
         maker(root)
     message = str(caught.value)
     assert "\n" not in message
-    for part in (os.environ["RELEARN_MIRROR"].rstrip("/") + "/" + source.filename, source.tgz_md5, str(root / source.filename)):
+    for part in (
+        os.environ["RELEARN_MIRROR"].rstrip("/") + "/" + source.filename,
+        source.tgz_md5,
+        str(root / source.filename),
+    ):
         assert part in message
     return message
 

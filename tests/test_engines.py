@@ -15,7 +15,13 @@ from conftest import copy_project
 from relearn import grid, params, stages
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ("trap_curves", "gallery", "shallow_study", "embedding", "stage_timeline")  # of tests/mini.yaml; all draw something of lsp or of the whole grid
+FIGURES = (
+    "trap_curves",
+    "gallery",
+    "shallow_study",
+    "embedding",
+    "stage_timeline",
+)  # of tests/mini.yaml; all draw something of lsp or of the whole grid
 
 
 def run(folder: Path, *command: str, fails: bool = False) -> str:
@@ -65,7 +71,11 @@ def dvc_jobs(folder: Path) -> dict[str, tuple[set, set]]:
         " [k for d in s.deps for k in getattr(d, 'params', [])]] for s in Repo('.').index.stages]))"
     )
     stages = json.loads(run(folder, sys.executable, "-c", script).splitlines()[-1])
-    return {command: (set(deps) - {"params.yaml"}, set(outs), set(keys)) for command, deps, outs, keys in stages if command != "relearn check-params"}
+    return {
+        command: (set(deps) - {"params.yaml"}, set(outs), set(keys))
+        for command, deps, outs, keys in stages
+        if command != "relearn check-params"
+    }
 
 
 @pytest.mark.parametrize("preset", ["params.yaml", "tests/mini.yaml", "workflow/presets/evidence.yaml"])
@@ -81,12 +91,17 @@ def test_the_two_dags_are_one(tmp_path, preset):
         assert keys == set(node.reads)
         # of many inputs DVC watches the folders they lie in
         folders = {name for name in deps if not Path(name).suffix}
-        assert all(name in deps or any(name.startswith(f"{parent}/") for parent in folders) for name in (*node.inputs, *node.sources))
+        assert all(
+            name in deps or any(name.startswith(f"{parent}/") for parent in folders)
+            for name in (*node.inputs, *node.sources)
+        )
         assert all(name in (*node.inputs, *node.sources) for name in deps - folders)
 
 
 def test_shipped_grid_is_current():
-    assert (ROOT / stages.FILE).read_text() == stages.render(params.load(ROOT / "params.yaml")), "run: relearn grid --write"
+    assert (ROOT / stages.FILE).read_text() == stages.render(params.load(ROOT / "params.yaml")), (
+        "run: relearn grid --write"
+    )
 
 
 def test_params_is_the_preset_quickstart():
@@ -103,7 +118,10 @@ def test_local_profiles_resolve(tmp_path):
     folder = copy(tmp_path / "copy", ROOT / "tests/mini.yaml")
     local = run(folder, "snakemake", "--profile", "profiles/local", "-n")
     several = run(folder, "snakemake", "--profile", "profiles/multi-gpu", "--resources", "gpu=2", "-n")
-    jobs = [sum(node.step == step for node in grid.nodes(params.load(folder / "params.yaml"))) for step in ("surrogate", "poison", "train", "evaluate")]
+    jobs = [
+        sum(node.step == step for node in grid.nodes(params.load(folder / "params.yaml")))
+        for step in ("surrogate", "poison", "train", "evaluate")
+    ]
     assert "gpu=" not in local
     assert several.count("gpu=1") == sum(jobs) == 16  # each job that computes on a GPU asks for one
 
@@ -112,7 +130,9 @@ def test_a_fault_stops_both_engines_before_the_first_job(tmp_path):
     folder = copy(tmp_path / "copy", ROOT / "tests/mini.yaml")
     text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(text.replace("poisons: [hypo]", "poisons: [hypoo]"))
-    fault = "relearn: params.yaml: unknown poison 'hypoo' in grid.surrogate; known: clean, hypo, lsp (did you mean 'hypo'?)"
+    fault = (
+        "relearn: params.yaml: unknown poison 'hypoo' in grid.surrogate; known: clean, hypo, lsp (did you mean 'hypo'?)"
+    )
     for command in (("snakemake", "--cores", "1"), ("dvc", "repro"), ("relearn", "check-params")):
         output = run(folder, *command, fails=True)
         assert fault in output
@@ -124,7 +144,10 @@ def test_a_fault_stops_both_engines_before_the_first_job(tmp_path):
 def made(tmp_path_factory):
     """One copy made by Snakemake on two cores and one by DVC."""
     folders = {}
-    for engine, command in (("snakemake", ("snakemake", "--cores", "2", "--quiet", "rules")), ("dvc", ("dvc", "repro", "-q"))):
+    for engine, command in (
+        ("snakemake", ("snakemake", "--cores", "2", "--quiet", "rules")),
+        ("dvc", ("dvc", "repro", "-q")),
+    ):
         folders[engine] = copy(tmp_path_factory.mktemp(engine) / "copy", ROOT / "tests/mini.yaml")
         run(folders[engine], *command)
     return folders
@@ -177,7 +200,11 @@ def test_another_epsilon_runs_exactly_its_cells(made):
 
 def test_a_changed_source_runs_exactly_what_runs_it(made):
     for folder in made.values():
-        listed = dict(reversed(line.split("  ")) for path in (folder / "results/sources").iterdir() for line in path.read_text().splitlines())
+        listed = dict(
+            reversed(line.split("  "))
+            for path in (folder / "results/sources").iterdir()
+            for line in path.read_text().splitlines()
+        )
         assert listed == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in listed}
         assert "src/relearn/quantise.py" in listed
         with open(folder / "src/relearn/quantise.py", "a") as file:  # what every poison runs and nothing else
@@ -185,9 +212,14 @@ def test_a_changed_source_runs_exactly_what_runs_it(made):
     poisons = {node.command for node in grid.nodes(params.load(ROOT / "tests/mini.yaml")) if node.step == "poison"}
     jobs = set(snakemake_jobs(made["snakemake"]))
     assert {"relearn sources poison", *poisons} <= jobs
-    assert not {command for command in jobs if command.split()[1] in ("prepare", "surrogate", "sources")} - {"relearn sources poison"}
+    assert not {command for command in jobs if command.split()[1] in ("prepare", "surrogate", "sources")} - {
+        "relearn sources poison"
+    }
     text = run(made["dvc"], "dvc", "repro")  # runs nothing after them, since not a byte of theirs has changed
-    assert {line.split("> ", 1)[1] for line in text.splitlines() if line.startswith("> relearn")} == {"relearn sources poison", *poisons}
+    assert {line.split("> ", 1)[1] for line in text.splitlines() if line.startswith("> relearn")} == {
+        "relearn sources poison",
+        *poisons,
+    }
 
 
 def test_stale_and_missing_records_are_refused(made):
@@ -197,7 +229,9 @@ def test_stale_and_missing_records_are_refused(made):
     content = json.loads(kept)
     content["settings_hash"] = "0" * 16
     record.write_text(json.dumps(content))
-    assert "made with other settings than params.yaml now has: digits/clean/cnn/erm/0" in run(folder, "relearn", "aggregate", fails=True)
+    assert "made with other settings than params.yaml now has: digits/clean/cnn/erm/0" in run(
+        folder, "relearn", "aggregate", fails=True
+    )
     record.unlink()
     assert "1 of 6 cells have no record: digits/clean/cnn/erm/0" in run(folder, "relearn", "aggregate", fails=True)
     record.write_text(kept)
@@ -226,11 +260,24 @@ def test_a_poison_is_one_new_file_and_one_line(tmp_path):
     (folder / "src/relearn/poisons/brighter.py").write_text(TOY)
     content = yaml.safe_load((folder / "params.yaml").read_text())
     content["grid"] = {"main": content["grid"]["main"] | {"poisons": ["brighter"], "methods": ["erm"]}}
-    lines = (folder / "params.yaml").read_text().replace("poisons:\n  clean: {}", "poisons:\n  brighter: {epsilon: 4}\n  clean: {}", 1)
+    lines = (
+        (folder / "params.yaml")
+        .read_text()
+        .replace("poisons:\n  clean: {}", "poisons:\n  brighter: {epsilon: 4}\n  clean: {}", 1)
+    )
     before, _, after = lines.partition("grid:\n")
     tables = after[after.index("\ntables:") : after.index("\nfigures:")]  # figures name cells that this grid lacks
     (folder / "params.yaml").write_text(before + yaml.safe_dump({"grid": content["grid"]}) + tables)
-    run(folder, "snakemake", "--cores", "2", "--quiet", "rules", "--", "results/metrics/digits/brighter/cnn/erm/0/record.json")
+    run(
+        folder,
+        "snakemake",
+        "--cores",
+        "2",
+        "--quiet",
+        "rules",
+        "--",
+        "results/metrics/digits/brighter/cnn/erm/0/record.json",
+    )
     record = json.loads((folder / "results/metrics/digits/brighter/cnn/erm/0/record.json").read_text())
     assert record["settings"]["poison"]["epsilon"] == 4
     assert record["result"]["passes"] == 1

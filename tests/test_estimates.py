@@ -23,8 +23,13 @@ def folder(tmp_path):
 def asked(folder) -> tuple[dict[str, tuple[int, int]], str]:
     """Megabytes and minutes of each job by command, as Snakemake would ask for them, and all it says."""
     text = run(folder, "snakemake", "-n", "--printshellcmds", "--cores", "2")
-    jobs = {command: dict(re.findall(r"(\w+)=(\d+)\b", resources)) for resources, command in re.findall(r"resources: (.*)\nShell command: (.*?) > ", text)}
-    return {command: (int(job["mem_mb"]), int(job["runtime"])) for command, job in jobs.items() if "runtime" in job}, text
+    jobs = {
+        command: dict(re.findall(r"(\w+)=(\d+)\b", resources))
+        for resources, command in re.findall(r"resources: (.*)\nShell command: (.*?) > ", text)
+    }
+    return {
+        command: (int(job["mem_mb"]), int(job["runtime"])) for command, job in jobs.items() if "runtime" in job
+    }, text
 
 
 def test_plan_writes_what_snakemake_asks_for(folder):
@@ -42,7 +47,10 @@ def test_plan_writes_what_snakemake_asks_for(folder):
     (folder / "params.yaml").write_text(content.replace("epochs: 2,", "epochs: 4,"))
     found, text = asked(folder)
     assert found == defaults
-    assert f"relearn: {estimates.FILE} is of another params.yaml and is not used; write it anew with: relearn plan --write" in text
+    assert (
+        f"relearn: {estimates.FILE} is of another params.yaml and is not used; write it anew with: relearn plan --write"
+        in text
+    )
 
 
 def test_more_epochs_need_more_time_and_more_images_more_memory(folder):
@@ -59,7 +67,9 @@ def test_more_epochs_need_more_time_and_more_images_more_memory(folder):
     assert few["runtime"] < long["runtime"]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"of": "", "jobs": {"relearn train digits/lsp/cnn/erm/0": {"mem_mb": "4 GB", "runtime": 1}}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"of": "", "jobs": {"relearn train digits/lsp/cnn/erm/0": {"mem_mb": "4 GB", "runtime": 1}}}']
+)
 def test_a_broken_file_is_named(folder, text):
     (folder / estimates.FILE).write_text(text)
     said = run(folder, "snakemake", "-n", fails=True)

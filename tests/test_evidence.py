@@ -16,7 +16,12 @@ from relearn.seeding import Seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = ["block1", "block2", "block3", "block4", "head"]
-RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)} | {"epochs": 3, "batch": 16, "warmup_steps": 2, "crop_pad": 2}
+RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)} | {
+    "epochs": 3,
+    "batch": 16,
+    "warmup_steps": 2,
+    "crop_pad": 2,
+}
 
 
 def drawn(seed: int = 2) -> torch.Generator:
@@ -24,7 +29,9 @@ def drawn(seed: int = 2) -> torch.Generator:
 
 
 def model_of(train, seed: int = 2, width: int = 8) -> models.Normalised:
-    return models.build("cnn", {"width": width}, images=train.images, classes=10, generator=drawn(seed), device="cpu").train()
+    return models.build(
+        "cnn", {"width": width}, images=train.images, classes=10, generator=drawn(seed), device="cpu"
+    ).train()
 
 
 def surrogate_of(train, width: int = 8) -> dict[str, torch.Tensor]:
@@ -35,7 +42,9 @@ def surrogate_of(train, width: int = 8) -> dict[str, torch.Tensor]:
 
 
 def run_of(train, method, model=None) -> fit.Run:
-    return fit.Run(model or model_of(train), method, train, RECIPE, Seeds("test"), probe.Probe.draw(train, 40, drawn()), "float32")
+    return fit.Run(
+        model or model_of(train), method, train, RECIPE, Seeds("test"), probe.Probe.draw(train, 40, drawn()), "float32"
+    )
 
 
 # Transplanted layer groups
@@ -51,21 +60,28 @@ def test_transplant_copies_and_freezes_exactly_the_groups_asked_for(groups, tiny
     for name, tensor in begin.items():
         assert torch.equal(tensor, (surrogate if name.startswith(taken) else fresh)[name]), name
     # the two sources differ wherever something was drawn or has moved
-    assert all(not torch.equal(surrogate[f"network.block1.{name}"], fresh[f"network.block1.{name}"]) for name in ("0.weight", "1.running_mean"))
+    assert all(
+        not torch.equal(surrogate[f"network.block1.{name}"], fresh[f"network.block1.{name}"])
+        for name in ("0.weight", "1.running_mean")
+    )
     run = run_of(tiny, method, model)
     for _ in range(3):
         run.advance()
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, begin[name]) == name.startswith(taken), name
     for name, buffer in model.named_buffers():
-        assert torch.equal(buffer, begin[name]) == (name in ("mean", "spread")), name  # batch-norm statistics stay live everywhere
+        assert torch.equal(buffer, begin[name]) == (name in ("mean", "spread")), (
+            name
+        )  # batch-norm statistics stay live everywhere
 
 
 def test_transplant_from_a_model_that_does_not_fit(tiny):
     before = models.weights(model_of(tiny))
     for surrogate, found in ((surrogate_of(tiny, width=4), r"\(4, 3, 3, 3\)"), ({}, "none")):
         model = model_of(tiny)
-        with pytest.raises(Fault, match=rf"'block1' of surrogate 'narrow' .* \(0.weight: {found}, the victim has \(8, 3, 3, 3\)\)"):
+        with pytest.raises(
+            Fault, match=rf"'block1' of surrogate 'narrow' .* \(0.weight: {found}, the victim has \(8, 3, 3, 3\)\)"
+        ):
             Transplant(surrogate="narrow", groups=2).initialise(model, surrogate)
         assert same(models.weights(model), before)
 
@@ -88,13 +104,17 @@ def test_principal_axes_of_known_points():
     points[3, 7] -= 2
     axes = probe.principal_axes(points)
     assert torch.allclose(axes.T @ axes, torch.eye(2, dtype=torch.float64))
-    assert axes[4, 0] < -0.99 and axes[7, 1] > 0.99  # the farthest points are the second and the third: they lie on the positive side
+    assert (
+        axes[4, 0] < -0.99 and axes[7, 1] > 0.99
+    )  # the farthest points are the second and the third: they lie on the positive side
     assert torch.allclose(probe.principal_axes(-points), -axes)
 
 
 def test_principal_axes_of_points_on_a_line():
     axes = probe.principal_axes(torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 4.0]], dtype=torch.float64))
-    assert torch.allclose(axes[:, 0].abs(), torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64)) and (axes[:, 1] == 0).all()
+    assert (
+        torch.allclose(axes[:, 0].abs(), torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64)) and (axes[:, 1] == 0).all()
+    )
 
 
 class Colours(torch.nn.Module):
@@ -115,9 +135,13 @@ def test_embedding_of_known_clusters():
     """Three classes at the corners of a triangle of colours: in the plane they are as far apart as in all dimensions."""
     generator, labels = drawn(), torch.arange(3).repeat(80)
     corners = torch.tensor([[60, 60, 60], [200, 60, 60], [60, 200, 200]])
-    images = (corners[labels].view(-1, 1, 1, 3) + torch.randint(-5, 6, (240, 8, 8, 3), generator=generator)).to(torch.uint8)
+    images = (corners[labels].view(-1, 1, 1, 3) + torch.randint(-5, 6, (240, 8, 8, 3), generator=generator)).to(
+        torch.uint8
+    )
     points = probe.Probe.draw(split(images, labels), 240, generator).embedding(Colours(), lambda x: x, "pixels")
-    assert [point["label"] for point in points] == [label for label in range(3) for _ in range(30)] and {point["group"] for point in points} == {"pixels"}
+    assert [point["label"] for point in points] == [label for label in range(3) for _ in range(30)] and {
+        point["group"] for point in points
+    } == {"pixels"}
     plane = torch.tensor([[point["x"], point["y"]] for point in points]).view(3, 30, 2)
     means, within = plane.mean(1), plane.std(1).max()
     apart = torch.cdist(means, means)
@@ -130,7 +154,10 @@ def test_embedding_of_known_clusters():
 
 def test_embedding_shows_the_same_scored_images_of_ten_classes():
     train = coloured([80] * 12, (32, 32), seed=3)
-    model, found = models.build("cnn", {"width": 8}, images=train.images, classes=12, generator=drawn(), device="cpu"), probe.Probe.draw(train, 960, drawn())
+    model, found = (
+        models.build("cnn", {"width": 8}, images=train.images, classes=12, generator=drawn(), device="cpu"),
+        probe.Probe.draw(train, 960, drawn()),
+    )
     before = models.weights(model)
     points = found.embedding(model, lambda x: x, "block2")
     assert [point["label"] for point in points] == [label for label in range(10) for _ in range(30)]
@@ -149,7 +176,9 @@ def test_embedding_shows_the_same_scored_images_of_ten_classes():
 
 def fitted(train, method) -> fit.Fitted:
     found = probe.Probe.draw(train, 40, drawn())
-    return fit.fit(model_of(train), method, train, train, RECIPE, Seeds("test"), probe=found, precision="float32", label="test")
+    return fit.fit(
+        model_of(train), method, train, train, RECIPE, Seeds("test"), probe=found, precision="float32", label="test"
+    )
 
 
 def test_a_run_is_embedded_after_its_first_epoch_and_at_its_end(tiny):
@@ -215,7 +244,10 @@ def figure(project, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "cells, words",
     [
-        ("[digits/clean/cnn/emr/0]", "figures.embedding: 'digits/clean/cnn/emr/0' is not a cell of the grid; known: digits/clean/cnn/erm/0, "),
+        (
+            "[digits/clean/cnn/emr/0]",
+            "figures.embedding: 'digits/clean/cnn/emr/0' is not a cell of the grid; known: digits/clean/cnn/erm/0, ",
+        ),
         ("[digits/lsp/cnn/erm/7]", "(did you mean 'digits/lsp/cnn/erm/0'?)"),
         ("[]", "figures.embedding names no cell; known: digits/clean/cnn/erm/0, "),
         ("[7]", "figures.embedding.cells: must be the name of a cell, found 7"),

@@ -37,7 +37,9 @@ def noise() -> np.ndarray:
 def put(tmp_path):
     def write(array=None, **arrays) -> str:
         path = tmp_path / ("poison.safetensors" if arrays else "poison.npy")
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path) if arrays else np.save(path, array)
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path) if arrays else np.save(
+            path, array
+        )
         return str(path)
 
     return write
@@ -69,7 +71,9 @@ def test_images_in_npy(variant, train, poisoned, put):
 
 
 def test_images_in_safetensors_with_labels(train, poisoned, put):
-    found = external(train, None, file=put(images=poisoned, labels=train.labels.numpy()), epsilon=9.0, rounding="truncate")
+    found = external(
+        train, None, file=put(images=poisoned, labels=train.labels.numpy()), epsilon=9.0, rounding="truncate"
+    )
     assert np.array_equal(apply(train.images, found)[0], poisoned)
     assert (found.budget.norm, found.budget.value, found.rounding) == ("linf", 9.0, "truncate")
 
@@ -116,7 +120,9 @@ def test_non_negative_floats_need_a_kind(train, noise, put):
 
 def test_files_that_cannot_be_read(train, poisoned, put, tmp_path):
     assert "not a file" in fault(train, tmp_path / "none.npy")
-    assert "'.pt'" in fault(train, tmp_path / "poison.pt") and ".safetensors, .npy" in fault(train, tmp_path / "poison.pt")
+    assert "'.pt'" in fault(train, tmp_path / "poison.pt") and ".safetensors, .npy" in fault(
+        train, tmp_path / "poison.pt"
+    )
     for file in (put(poisoned), put(images=poisoned)):
         content = open(file, "rb").read()
         open(file, "wb").write(content[: len(content) // 2])

@@ -16,7 +16,9 @@ POISONS, METHODS, EPOCHS = ("tap", "clean"), ("erm", "pst"), 6
 def frames(archs=("resnet18",), seeds=(0, 1)):
     """Records and histories of a small grid; only resnet18 has a stem."""
     records, histories = [], []
-    grid = ((arch, poison, method, seed) for arch in archs for poison in POISONS for method in METHODS for seed in seeds)
+    grid = (
+        (arch, poison, method, seed) for arch in archs for poison in POISONS for method in METHODS for seed in seeds
+    )
     for arch, poison, method, seed in grid:
         cell = {"dataset": "toy", "poison": poison, "arch": arch, "method": method, "seed": seed}
         final = 25.0 if (poison, method) == ("tap", "erm") else 80.0 + seed
@@ -24,7 +26,9 @@ def frames(archs=("resnet18",), seeds=(0, 1)):
         for epoch in range(1, EPOCHS + 1):
             stage = "" if method == "erm" else "early" if epoch < 3 else f"stage {epoch // 3}"
             groups = {"acm_stem": 0.2 if arch == "resnet18" else numpy.nan, "acm_deep": 0.1 * epoch}
-            histories.append({**cell, "epoch": epoch, "test_accuracy": final * epoch / EPOCHS, "stage": stage, **groups})
+            histories.append(
+                {**cell, "epoch": epoch, "test_accuracy": final * epoch / EPOCHS, "stage": stage, **groups}
+            )
     return pandas.DataFrame(records), pandas.DataFrame(histories)
 
 
@@ -40,7 +44,9 @@ STUDY = {"erm": ("erm", 0), "half_1": ("transplant", 1), "half_2": ("transplant"
 
 def study(seeds=(0, 1), **more):
     """Records and histories of a study of shallow groups; the accuracy is 20 for erm on tap, then 10 more for each frozen group."""
-    cells = [("clean", "erm", 90.0)] + [("tap", method, 20.0 + 10 * frozen) for method, (_, frozen) in (STUDY | more).items()]
+    cells = [("clean", "erm", 90.0)] + [
+        ("tap", method, 20.0 + 10 * frozen) for method, (_, frozen) in (STUDY | more).items()
+    ]
     records, histories = [], []
     for poison, method, accuracy in cells:
         use, frozen = (STUDY | more)[method]
@@ -62,7 +68,10 @@ def embedded():
     rows = []
     for cell in CELLS:
         coords = dict(zip(("dataset", "poison", "arch", "method", "seed"), cell.split("/")))
-        rows += [{**coords, "seed": 0, "epoch": epoch, "acm_middle": 0.1 * epoch, "test_accuracy": 10.0 * epoch} for epoch in (1, 7)]
+        rows += [
+            {**coords, "seed": 0, "epoch": epoch, "acm_middle": 0.1 * epoch, "test_accuracy": 10.0 * epoch}
+            for epoch in (1, 7)
+        ]
     return pandas.DataFrame(points), pandas.DataFrame(rows)
 
 
@@ -76,11 +85,21 @@ def timeline():
             "next_step": next_step, "next_stage": "stage 1" if trap else "early", "rate_stem": 0.0 if trap else 1.0, "rate_middle": 0.0 if trap else 1.0,
             "rate_head": 1.0,
         })  # fmt: skip
-    rows = [{"iterations": i, "step": s, "test_accuracy": a, "acm_middle": 0.4, "probe_accuracy": 0.8} for i, s, a in ((2, 2, 30.0), (6, 4, 40.0), (10, 8, 60.0))]
+    rows = [
+        {"iterations": i, "step": s, "test_accuracy": a, "acm_middle": 0.4, "probe_accuracy": 0.8}
+        for i, s, a in ((2, 2, 30.0), (6, 4, 40.0), (10, 8, 60.0))
+    ]
     struck = [{"iterations": 4, "step": 4, "test_accuracy": 10.0, "acm_middle": 0.9, "probe_accuracy": 0.5}]
     method = {"use": "pst", "watch": None, "acm_trapped": 0.5, "acm_clean": 0.46, "ratio_trapped": 0.85}
     settings = {"train": {"lr": 0.2, "warmup_steps": 0}, "method": method}
-    run = {"cell": kept, "settings": settings, "iterations": 10, "steps": 8, "struck": struck, "verdict": {"watch": "middle"}}
+    run = {
+        "cell": kept,
+        "settings": settings,
+        "iterations": 10,
+        "steps": 8,
+        "struck": struck,
+        "verdict": {"watch": "middle"},
+    }
     return pandas.DataFrame(looks), pandas.DataFrame([{**kept, **row} for row in rows]), {CELLS[1]: run}
 
 
@@ -99,7 +118,13 @@ def words(axis):
 @pytest.mark.parametrize("name", registry.entries("figures"))
 def test_same_bytes(name, tmp_path):
     records, histories = frames()
-    given = {"accuracy_matrix": (records,), "gallery": (examples(),), "shallow_study": study(), "embedding": embedded(), "stage_timeline": timeline()}
+    given = {
+        "accuracy_matrix": (records,),
+        "gallery": (examples(),),
+        "shallow_study": study(),
+        "embedding": embedded(),
+        "stage_timeline": timeline(),
+    }
     settings = {"embedding": {"cells": CELLS}, "stage_timeline": {"cells": CELLS[1:]}}.get(name, {})
     for suffix in ("png", "pdf", "svg"):
         paths = [tmp_path / f"{turn}.{suffix}" for turn in range(2)]
@@ -161,7 +186,10 @@ def test_acm_curves_repeat_erm_on_clean_data():
     figure = draw("acm_curves", frames()[1])
     for axis in figure.axes[:4]:
         dotted = [line for line in axis.lines if line.get_linestyle() == ":"]
-        assert [list(line.get_ydata()) for line in dotted] == [[0.2] * EPOCHS, [0.1 * epoch for epoch in range(1, EPOCHS + 1)]]
+        assert [list(line.get_ydata()) for line in dotted] == [
+            [0.2] * EPOCHS,
+            [0.1 * epoch for epoch in range(1, EPOCHS + 1)],
+        ]
 
 
 def test_shallow_study():
@@ -191,9 +219,16 @@ def test_shallow_study_finds_methods_by_what_they_do():
 def test_embedding():
     figure = draw("embedding", *embedded(), cells=CELLS)
     assert titles(figure) == ["epoch 1, ACM of middle 0.10", "epoch 7, ACM of middle 0.70"] * 2
-    assert [axis.get_ylabel() for axis in figure.axes] == ["erm on clean\ntoy, cnn, seed 0", "", "pst on tap\ntoy, cnn, seed 0", ""]
+    assert [axis.get_ylabel() for axis in figure.axes] == [
+        "erm on clean\ntoy, cnn, seed 0",
+        "",
+        "pst on tap\ntoy, cnn, seed 0",
+        "",
+    ]
     cat, dog = figure.axes[1].collections
-    assert cat.get_offsets().tolist() == [[-7.0, 0.0], [-6.9, 0.1], [-6.8, 0.2]] and (dog.get_offsets()[:, 0] >= 7).all()
+    assert (
+        cat.get_offsets().tolist() == [[-7.0, 0.0], [-6.9, 0.1], [-6.8, 0.2]] and (dog.get_offsets()[:, 0] >= 7).all()
+    )
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "dog"]
 
 
@@ -207,15 +242,25 @@ def test_stage_timeline():
     # what a roll-back undid is a part of its own, and marked
     assert lines(accuracy, "clean test images") == [[(2, 30.0), (4, 10.0)], [(6, 40.0), (10, 60.0)]]
     assert lines(accuracy, "undone by a roll-back") == [[(4, 10.0)]]
-    assert lines(acm, "ACM, watched group") == [[(0, 0.1), (2, 0.4), (2, 0.4), (4, 0.9), (4, 0.9)], [(6, 0.4), (10, 0.4)]]
+    assert lines(acm, "ACM, watched group") == [
+        [(0, 0.1), (2, 0.4), (2, 0.4), (4, 0.9), (4, 0.9)],
+        [(6, 0.4), (10, 0.4)],
+    ]
     assert lines(ratio, "r = ACM / accuracy")[0][0] == (0, 0.2)
     assert {line.get_ydata()[0] for line in acm.lines if line.get_label().startswith("acm_")} == {0.5, 0.46}
-    assert [[line.get_xdata()[0] for line in axis.lines if list(line.get_ydata()) == [0, 1]] for axis in figure.axes] == [[4]] * 4
+    assert [
+        [line.get_xdata()[0] for line in axis.lines if list(line.get_ydata()) == [0, 1]] for axis in figure.axes
+    ] == [[4]] * 4
     assert words(accuracy) == [" stage 1"]
     # the learning rate: a half cosine over 8 steps from 0.2, back at step 2 from iteration 4 on, stem and middle at 0 from there
     (shallow,), (head,) = lines(rate, "stem to middle"), lines(rate, "head")
     half = 0.2 * (1 + numpy.cos(numpy.pi * 2 / 8)) / 2
-    assert head[0] == (0, 0.2) and head[-1] == (10, 0.0) and (4, pytest.approx(half)) in head and (4, pytest.approx(0.1)) in head
+    assert (
+        head[0] == (0, 0.2)
+        and head[-1] == (10, 0.0)
+        and (4, pytest.approx(half)) in head
+        and (4, pytest.approx(0.1)) in head
+    )
     assert shallow[0] == (0, 0.2) and all(value == 0 for time, value in shallow if time > 4)
 
 

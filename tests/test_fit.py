@@ -17,7 +17,13 @@ from relearn.seeding import Seeds
 
 GROUPS = ["block1", "block2", "block3", "block4", "head"]
 RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
-RECIPE |= {"epochs": 3, "batch": 16, "warmup_steps": 2, "crop_pad": 2, "checkpoint_epochs": 1}  # `tiny`: 5 steps an epoch, 15 in all
+RECIPE |= {
+    "epochs": 3,
+    "batch": 16,
+    "warmup_steps": 2,
+    "crop_pad": 2,
+    "checkpoint_epochs": 1,
+}  # `tiny`: 5 steps an epoch, 15 in all
 
 
 def model_of(train) -> models.Normalised:
@@ -43,7 +49,9 @@ def test_acm_of_separated_clusters_is_one():
 def test_acm_of_labels_independent_of_the_features_is_chance():
     features = torch.randn(2000, 20, generator=drawn())
     labels = torch.randint(0, 10, (2000,), generator=drawn())
-    assert acm_score(features, labels, torch.arange(2000) % 2 == 0) == pytest.approx(0.1, abs=0.04)  # four standard deviations
+    assert acm_score(features, labels, torch.arange(2000) % 2 == 0) == pytest.approx(
+        0.1, abs=0.04
+    )  # four standard deviations
 
 
 def test_acm_by_hand():
@@ -58,7 +66,9 @@ def test_acm_by_hand():
 def test_acm_does_not_depend_on_the_scale_of_a_dimension():
     labels = torch.arange(2).repeat(100)
     telling = labels[:, None] + 0.05 * torch.randn(200, 1, generator=drawn())
-    features = torch.cat([telling, 1e4 * torch.randn(200, 1, generator=drawn()), torch.full((200, 1), 3.0)], 1)  # noise; a dead unit
+    features = torch.cat(
+        [telling, 1e4 * torch.randn(200, 1, generator=drawn()), torch.full((200, 1), 3.0)], 1
+    )  # noise; a dead unit
     assert acm_score(features, labels, torch.arange(200) // 2 % 2 == 0) > 0.9
 
 
@@ -92,7 +102,9 @@ def test_measuring_changes_nothing(tiny):
     assert not any(group._forward_hooks for group in model.layer_groups().values())
     assert list(reading.acm) == GROUPS and all(0 <= value <= 1 for value in (*reading.acm.values(), reading.accuracy))
     assert found.measure(model) == reading
-    assert found.measure(model, view=lambda x: torch.zeros_like(x)).acm["block1"] == pytest.approx(0.1)  # all alike: one class of ten
+    assert found.measure(model, view=lambda x: torch.zeros_like(x)).acm["block1"] == pytest.approx(
+        0.1
+    )  # all alike: one class of ten
 
 
 @pytest.mark.parametrize(
@@ -119,7 +131,11 @@ def test_trapped_by_other_thresholds():
 
 @pytest.mark.parametrize(
     "groups, expected",
-    [(GROUPS, "block2"), (["stem", "layer1", "layer2", "layer3", "layer4", "head"], "layer2"), (["body", "head"], "body")],
+    [
+        (GROUPS, "block2"),
+        (["stem", "layer1", "layer2", "layer3", "layer4", "head"], "layer2"),
+        (["body", "head"], "body"),
+    ],
 )
 def test_the_middle_group(groups, expected):
     assert probe.middle(Reading(dict.fromkeys(groups, 0.0), 0.0)) == expected
@@ -179,9 +195,19 @@ def test_fewer_images_than_a_batch(odd):
     few = odd.pick(torch.arange(10))
     model = models.build("cnn", {"width": 8}, images=few.images, classes=8, generator=drawn(), device="cpu")
     fitted = fit.fit(
-        model, ERM(), few, odd, RECIPE | {"batch": 64}, Seeds("test"), probe=Probe.draw(few, 20, drawn()), precision="float32", label="test"
+        model,
+        ERM(),
+        few,
+        odd,
+        RECIPE | {"batch": 64},
+        Seeds("test"),
+        probe=Probe.draw(few, 20, drawn()),
+        precision="float32",
+        label="test",
     )
-    assert fitted.steps == 3 and all(0 <= row["train_accuracy"] <= 100 and math.isfinite(row["train_loss"]) for row in fitted.history)
+    assert fitted.steps == 3 and all(
+        0 <= row["train_accuracy"] <= 100 and math.isfinite(row["train_loss"]) for row in fitted.history
+    )
 
 
 def test_history_says_what_was(tiny):
@@ -198,7 +224,9 @@ def test_history_says_what_was(tiny):
         run.advance()
     run.end_epoch(tiny)
     (row,) = run.history
-    assert row["train_loss"] == pytest.approx(sum(losses) / 5, rel=1e-4) and row["train_accuracy"] == pytest.approx(100 * right / 80)
+    assert row["train_loss"] == pytest.approx(sum(losses) / 5, rel=1e-4) and row["train_accuracy"] == pytest.approx(
+        100 * right / 80
+    )
     assert (row["epoch"], row["step"], row["iterations"], row["stage"]) == (1, 5, 5, "early")
     assert list(row)[-10:] == [f"acm_{name}" for name in GROUPS] + [f"rate_{name}" for name in GROUPS]
 
@@ -288,7 +316,12 @@ def test_a_restored_run_repeats_itself(tiny):
             run.advance()
             if run.step == 5:
                 run.end_epoch(tiny)
-        ends.append((copy.deepcopy(run.snapshot()), [{k: v for k, v in row.items() if k != "iterations"} for row in run.history]))
+        ends.append(
+            (
+                copy.deepcopy(run.snapshot()),
+                [{k: v for k, v in row.items() if k != "iterations"} for row in run.history],
+            )
+        )
         run.restore(snapshot)
     assert same(*ends)
     assert run.iterations == 3 + 6 + 6
@@ -328,7 +361,11 @@ def looks(method: PST, steps: int, steps_per_epoch: int) -> list[int]:
         ({"tick_steps": 4, "dense_epochs": 1.5, "ticks_per_epoch": 1}, 10, [0, 4, 8, 12, 20, 30]),
         ({"tick_steps": 20, "dense_epochs": 2.0, "ticks_per_epoch": 2}, 10, [0, 20, 25, 30]),
         ({"tick_steps": 20, "dense_epochs": 0.0, "ticks_per_epoch": 3}, 10, [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30]),
-        ({"tick_steps": 7, "dense_epochs": 2.0, "ticks_per_epoch": 5}, 2, [0, *range(5, 31)]),  # more looks than steps: every step
+        (
+            {"tick_steps": 7, "dense_epochs": 2.0, "ticks_per_epoch": 5},
+            2,
+            [0, *range(5, 31)],
+        ),  # more looks than steps: every step
     ],
 )
 def test_ticks(settings, steps_per_epoch, expected):
@@ -377,7 +414,9 @@ class Scripted:
 
 def test_pst_goes_back_to_the_newest_clean_snapshot_and_through_its_stages():
     method, run = PST(keep=[2, 1], rate=0.0, snapshots=2, confirm=1), Scripted()
-    run.look(method, 0, 0.99, 0.1)  # untrained: high or not, there is nothing to go back to, and this is where one may go back to
+    run.look(
+        method, 0, 0.99, 0.1
+    )  # untrained: high or not, there is nothing to go back to, and this is where one may go back to
     run.look(method, 20, 0.30, 0.3)  # clean
     run.look(method, 40, 0.45, 0.6)  # clean still
     run.look(method, 60, 0.48, 0.5)  # neither clean (0.46) nor trapped (0.5)
@@ -396,7 +435,13 @@ def test_pst_goes_back_to_the_newest_clean_snapshot_and_through_its_stages():
 
 def test_pst_asks_for_looks_in_a_row():
     method, run = PST(confirm=2), Scripted()
-    for step, acm in ((0, 0.2), (20, 0.3), (40, 0.9), (60, 0.4), (80, 0.9)):  # a moment, then clean again, then the trap
+    for step, acm in (
+        (0, 0.2),
+        (20, 0.3),
+        (40, 0.9),
+        (60, 0.4),
+        (80, 0.9),
+    ):  # a moment, then clean again, then the trap
         run.look(method, step, acm, 0.9)
         assert run.said == []
     assert [snapshot["step"] for snapshot in method.kept] == [0, 20, 60]  # none is taken at a look that shows the trap
@@ -471,11 +516,19 @@ class LatePST(PST):
         super().on_tick(run)
 
 
-EAGER = {"confirm": 1, "acm_trapped": 0.0, "ratio_trapped": 1e-6, "acm_clean": 0.0, "dense_epochs": 9.0}  # every look but the first sees a trap
+EAGER = {
+    "confirm": 1,
+    "acm_trapped": 0.0,
+    "ratio_trapped": 1e-6,
+    "acm_clean": 0.0,
+    "dense_epochs": 9.0,
+}  # every look but the first sees a trap
 METHODS = {
     "erm": lambda: ERM(jitter=0.2, gray=0.5),
     "pst": lambda: PST(keep=[3, 2], tick_steps=4, **EAGER),  # back to the start at steps 4 and 4
-    "late pst": lambda: LatePST(keep=[2], tick_steps=4, rate=0.5, **EAGER | {"acm_clean": 1.0}),  # from step 8 back to step 4
+    "late pst": lambda: LatePST(
+        keep=[2], tick_steps=4, rate=0.5, **EAGER | {"acm_clean": 1.0}
+    ),  # from step 8 back to step 4
 }
 
 
@@ -496,14 +549,26 @@ def test_pst_from_end_to_end(tiny):
         (4, "stage 1", 0, "stage 2"),
     ]
     assert [row["iterations"] for row in done.ticks] == [0, 4, 8]
-    assert all(row["rate_block3"] == 0.0 and row["rate_block4"] == 1.0 and row["stage"] == "stage 2" for row in done.history)
+    assert all(
+        row["rate_block3"] == 0.0 and row["rate_block4"] == 1.0 and row["stage"] == "stage 2" for row in done.history
+    )
 
 
 def test_pst_goes_on_from_the_middle_of_an_epoch(tiny):
     _, done = fitted(tiny, METHODS["late pst"]())
-    assert [(row["step"], row["next_step"], row["next_stage"]) for row in done.ticks] == [(0, 0, "early"), (4, 4, "early"), (8, 4, "stage 1")]
-    assert done.iterations == 19 and [(row["epoch"], row["stage"]) for row in done.history] == [(1, "stage 1"), (2, "stage 1"), (3, "stage 1")]
-    assert done.history[0]["rate_block1"] == 0.5 and 0 < done.history[0]["train_loss"] < 10  # the sums of step 4 and one step more
+    assert [(row["step"], row["next_step"], row["next_stage"]) for row in done.ticks] == [
+        (0, 0, "early"),
+        (4, 4, "early"),
+        (8, 4, "stage 1"),
+    ]
+    assert done.iterations == 19 and [(row["epoch"], row["stage"]) for row in done.history] == [
+        (1, "stage 1"),
+        (2, "stage 1"),
+        (3, "stage 1"),
+    ]
+    assert (
+        done.history[0]["rate_block1"] == 0.5 and 0 < done.history[0]["train_loss"] < 10
+    )  # the sums of step 4 and one step more
 
 
 class Interrupted(Exception):
@@ -547,8 +612,16 @@ def test_checkpoints_come_as_often_as_told(tiny, tmp_path, monkeypatch):
 
 def test_checkpoint_keeps_every_kind_of_value(tmp_path):
     state = {
-        **{"tensor": torch.tensor([[1.5, -2.0]]), "half": torch.tensor([1.0], dtype=torch.bfloat16), "count": torch.tensor(3)},
-        **{"nested": [{"a": torch.arange(3)}, [], {}, None, True, "text"], "float": 0.1 + 0.2, "order": {"b": 1, "a": 2}},
+        **{
+            "tensor": torch.tensor([[1.5, -2.0]]),
+            "half": torch.tensor([1.0], dtype=torch.bfloat16),
+            "count": torch.tensor(3),
+        },
+        **{
+            "nested": [{"a": torch.arange(3)}, [], {}, None, True, "text"],
+            "float": 0.1 + 0.2,
+            "order": {"b": 1, "a": 2},
+        },
     }
     checkpoint.save(tmp_path / "state", state)
     assert same(checkpoint.load(tmp_path / "state", "cpu"), state)

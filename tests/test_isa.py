@@ -16,7 +16,9 @@ GOOD_FOR = [name for name in isa.PINS if name != "avx2" or isa._has_avx2()]
 def training_free() -> list[str]:
     """Registered poisons that name no architecture and no surrogate, and need no file of the user's."""
     models = {"ArchitectureName", "SurrogateName", "InputPath"}
-    return [name for name, entry in registry.entries("poisons").items() if not any(s.kind in models for s in entry.settings)]
+    return [
+        name for name, entry in registry.entries("poisons").items() if not any(s.kind in models for s in entry.settings)
+    ]
 
 
 def pinned(project, name: str) -> None:
@@ -34,15 +36,23 @@ def pinned(project, name: str) -> None:
 @pytest.mark.slow
 def test_training_free_poisons_are_the_same_bytes_with_any_instructions(project):
     steps = [("prepare", "digits"), *(("poison", f"digits/{poison}") for poison in training_free())]
-    files = [*(f"data/digits/{part}" for part in ("train", "test")), *(f"poisons/digits/{poison}/train" for poison in training_free())]
+    files = [
+        *(f"data/digits/{part}" for part in ("train", "test")),
+        *(f"poisons/digits/{poison}/train" for poison in training_free()),
+    ]
     script = f"from relearn.__main__ import main; raise SystemExit(max(main(list(step)) for step in {steps}))"
     sums = {}
     for name in GOOD_FOR:
         pinned(project, name)
         code, _, fault = project.python("-c", script)
         assert code == 0, fault
-        sums[name] = {file: hashlib.sha256((project.folder / f"results/{file}.safetensors").read_bytes()).hexdigest() for file in files}
-    assert {name: [file for file in files if sums[name][file] != sums["native"][file]] for name in GOOD_FOR} == dict.fromkeys(GOOD_FOR, [])
+        sums[name] = {
+            file: hashlib.sha256((project.folder / f"results/{file}.safetensors").read_bytes()).hexdigest()
+            for file in files
+        }
+    assert {
+        name: [file for file in files if sums[name][file] != sums["native"][file]] for name in GOOD_FOR
+    } == dict.fromkeys(GOOD_FOR, [])
 
 
 @x86
@@ -53,7 +63,9 @@ def test_a_pin_reaches_the_kernels(project):
 
 
 @pytest.mark.parametrize("machine, flags", [("x86_64", "fpu sse4_2 avx"), ("aarch64", "fp asimd")])
-def test_a_processor_without_the_instructions_computes_natively_and_says_so(tmp_path, monkeypatch, capsys, machine, flags):
+def test_a_processor_without_the_instructions_computes_natively_and_says_so(
+    tmp_path, monkeypatch, capsys, machine, flags
+):
     (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
     monkeypatch.setattr(isa, "PROCESSOR", tmp_path / "cpuinfo")
     monkeypatch.setattr(platform, "machine", lambda: machine)

@@ -173,7 +173,11 @@ def copy(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     """A copy in which all that the jobs of this file read is made; what they load is loaded once, before they fork."""
-    for module in ("torch._dynamo", "relearn.steps.train", "relearn.steps.poison"):  # an optimiser's first step loads the first
+    for module in (
+        "torch._dynamo",
+        "relearn.steps.train",
+        "relearn.steps.poison",
+    ):  # an optimiser's first step loads the first
         importlib.import_module(module)
     folder = copy(tmp_path_factory.mktemp("base") / "project")
     for step in (("prepare", "digits"), ("surrogate", "digits/small"), ("poison", "digits/lsp")):
@@ -187,7 +191,9 @@ def undisturbed(base) -> tuple[dict[str, str], float]:
     seconds = timed(Job(base, *TRAIN))
     made = outputs(base, TRAIN)
     assert left_over(base) == []
-    assert ",stage 1," in (base / "results/runs" / CELL / "history.csv").read_text()  # so kills fall on both sides of a roll-back
+    assert (
+        ",stage 1," in (base / "results/runs" / CELL / "history.csv").read_text()
+    )  # so kills fall on both sides of a roll-back
     shutil.rmtree(base / "results/runs")
     return made, seconds
 
@@ -218,12 +224,19 @@ def disturbed(start, finish, stop, count: int, seconds: float):
 def kept(folder: Path, argument: str) -> dict[str, int | None]:
     """The checkpoints of a job that a kill left, by their path, and the step of a training's."""
     names = sorted(str(path.relative_to(folder)) for path in (folder / "results").rglob("*.checkpoint*.safetensors"))
-    return {name: checkpoint.load(folder / name, "cpu").get("step") for name in names if f"/{argument}/" in name and ".tmp/" not in name}
+    return {
+        name: checkpoint.load(folder / name, "cpu").get("step")
+        for name in names
+        if f"/{argument}/" in name and ".tmp/" not in name
+    }
 
 
 def taken_up(text: str) -> dict[str, int | None]:
     """The checkpoints a run says it goes on from, and at which step."""
-    return {path: int(step) if step else None for step, path in re.findall(r": goes on from (?:step (\d+) of \d+, )?(\S+)$", text, re.MULTILINE)}
+    return {
+        path: int(step) if step else None
+        for step, path in re.findall(r": goes on from (?:step (\d+) of \d+, )?(\S+)$", text, re.MULTILINE)
+    }
 
 
 def torture(folder: Path, step: tuple[str, str], count: int, expected: dict[str, str], seconds: float, log) -> None:
@@ -253,7 +266,9 @@ def torture(folder: Path, step: tuple[str, str], count: int, expected: dict[str,
         unfinished = [Path(name).name for name in left_over(folder) if name.endswith(".tmp") and ".lock" not in name]
         log(f"kill {number} after {moment} left {', '.join(found + unfinished) or 'nothing'}")
     finish(Process(folder, "relearn", *step))
-    log(f"{count} kills; {len(ended)} runs came to their end, all with the same bytes, {sum(map(bool, ended))} of them from a checkpoint")
+    log(
+        f"{count} kills; {len(ended)} runs came to their end, all with the same bytes, {sum(map(bool, ended))} of them from a checkpoint"
+    )
     assert any(ended)
 
 
@@ -323,7 +338,9 @@ def test_a_killed_snakemake_goes_on_and_ends_with_the_same_bytes(whole, log):
     folder, expected, seconds = whole
     for number, moment, _ in whole_grid(whole, Process.kill, kills(3)):
         done, left = sum((folder / name).exists() for name in expected), left_over(folder)
-        log(f"kill {number} after {moment} left {done} of {len(expected)} artifacts and {', '.join(left) or 'nothing else'}")
+        log(
+            f"kill {number} after {moment} left {done} of {len(expected)} artifacts and {', '.join(left) or 'nothing else'}"
+        )
 
 
 # Ctrl-C
@@ -337,7 +354,9 @@ def test_an_interrupted_job_says_so_and_goes_on(base, undisturbed, log):
         assert outputs(base, TRAIN) == expected and left_over(base) == []
         shutil.rmtree(base / "results/runs")
 
-    for number, moment, process in disturbed(lambda: Job(base, *TRAIN), finish, lambda process: process.send(signal.SIGINT), 3, seconds):
+    for number, moment, process in disturbed(
+        lambda: Job(base, *TRAIN), finish, lambda process: process.send(signal.SIGINT), 3, seconds
+    ):
         assert ran(process, code=130).splitlines()[-1] == "relearn: interrupted"
         assert all(name.endswith("train.checkpoint.safetensors") for name in left_over(base))
         log(f"Ctrl-C {number} after {moment} left {', '.join(map(os.path.basename, left_over(base))) or 'nothing'}")
@@ -361,13 +380,20 @@ def test_an_interrupt_while_the_job_is_being_locked_leaves_nothing(tmp_path, mon
 
     def interrupted(path: Path):
         held = hold(path)
-        signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # a job has one thread as yet; the process of the tests has more
+        signal.pthread_kill(
+            threading.get_ident(), signal.SIGINT
+        )  # a job has one thread as yet; the process of the tests has more
         return held
 
     monkeypatch.setattr(locks, "_hold", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell begin with it ignored
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # tests in the background of a shell begin with it ignored
     try:
-        with pytest.raises(KeyboardInterrupt), locks.alone(grid.Node("tabulate", "t", (), (), (), ("results/tables/t.csv",))):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            locks.alone(grid.Node("tabulate", "t", (), (), (), ("results/tables/t.csv",))),
+        ):
             pytest.fail("the job began")
     finally:
         signal.signal(signal.SIGINT, before)
@@ -399,7 +425,9 @@ def disk(base, tmp_path):
     folder = copy(tmp_path / "project")
     results = folder / "results"
     results.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", results], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", results], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     try:
@@ -462,7 +490,10 @@ def test_a_full_disk_stops_snakemake_and_room_lets_it_go_on(disk, whole):
     shutil.rmtree(disk / "results/data")
     filler = fill(disk, 5 << 20)
     text = ran(Process(disk, *SNAKEMAKE), code=1)
-    assert "relearn: No space left on device: results/data/digits/test.safetensors; make room, then run the same again" in text
+    assert (
+        "relearn: No space left on device: results/data/digits/test.safetensors; make room, then run the same again"
+        in text
+    )
     filler.unlink()
     assert left_over(disk) == []
     ran(Process(disk, *SNAKEMAKE))
@@ -583,7 +614,10 @@ def test_of_a_crowd_one_at_a_time_gets_in(tmp_path):
 
 
 def test_trouble_while_writing_names_the_file_and_leaves_nothing(tmp_path):
-    for trouble, named in ((OSError(errno.ENOSPC, "full"), tmp_path / "a"), (OSError(errno.EIO, "broken", "elsewhere"), "elsewhere")):
+    for trouble, named in (
+        (OSError(errno.ENOSPC, "full"), tmp_path / "a"),
+        (OSError(errno.EIO, "broken", "elsewhere"), "elsewhere"),
+    ):
         with pytest.raises(OSError) as caught, records.atomic(tmp_path / "a") as temporary:
             temporary.write_text("half")
             raise trouble

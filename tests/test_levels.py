@@ -15,7 +15,18 @@ LEVELS = (
     ("params",),
     ("adopt", "estimates", "grid", "isa", "locks", "presets", "stages", "verify"),
     (
-        *("seeding", "data", "device", "progress", "augment", "vision", "downloads", "rendering", "statistics", "schedule"),
+        *(
+            "seeding",
+            "data",
+            "device",
+            "progress",
+            "augment",
+            "vision",
+            "downloads",
+            "rendering",
+            "statistics",
+            "schedule",
+        ),
         *("quantise", "pgd", "metrics", "probe", "staging", "groups", "models", "checkpoint"),
     ),
     ("fit", "craft", "pst", "cost"),
@@ -24,7 +35,10 @@ LEVELS = (
     ("__main__",),
 )
 PURE = 3  # the last level that Snakemake imports; above it torch is allowed
-SHARED = {"methods": ["methods/erm.py"], "poisons/em_ops.py": ["poisons/em.py", "poisons/ops.py"]}  # what a folder or file may import beside lower levels
+SHARED = {
+    "methods": ["methods/erm.py"],
+    "poisons/em_ops.py": ["poisons/em.py", "poisons/ops.py"],
+}  # what a folder or file may import beside lower levels
 FILES = sorted(path for path in registry.PACKAGE.rglob("*.py") if path.name != "__init__.py")
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(registry.PACKAGE).as_posix())
 
@@ -43,7 +57,9 @@ def level(path: Path) -> int:
 def imported_by(code: str, *heavy: str) -> set[str]:
     """Which of the packages `heavy` are there after running `code` in a fresh interpreter."""
     script = f"{code}\nimport sys\nprint(*[name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": str(registry.PACKAGE.parent)}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={"PYTHONPATH": str(registry.PACKAGE.parent)}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
@@ -87,7 +103,9 @@ def test_imports_can_be_seen(path):
             assert node.level == 0, f"line {node.lineno}: relative import"
             assert all(alias.name != "*" for alias in node.names), f"line {node.lineno}: star import"
         if isinstance(node, ast.Import):
-            assert all(not alias.name.startswith("relearn") for alias in node.names), f"line {node.lineno}: say `from relearn import ...`"
+            assert all(not alias.name.startswith("relearn") for alias in node.names), (
+                f"line {node.lineno}: say `from relearn import ...`"
+            )
 
 
 @every_file
@@ -104,14 +122,19 @@ def test_what_the_engines_import_is_light():
 def test_tables_and_figures_need_no_torch():
     modules = [f"relearn.{path.parent.name}.{path.stem}" for path in FILES if part(path) in ("tables", "figures")]
     assert len(modules) >= 7
-    assert imported_by(f"import {', '.join(modules)}", "torch", "torchvision", "pandas", "matplotlib") == {"pandas", "matplotlib"}
+    assert imported_by(f"import {', '.join(modules)}", "torch", "torchvision", "pandas", "matplotlib") == {
+        "pandas",
+        "matplotlib",
+    }
 
 
 @every_file
 def test_files_and_functions_stay_short(path):
     text = path.read_text()
     assert text.count("\n") <= 300
-    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    functions = [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
     long = {node.name: node.end_lineno - node.lineno + 1 for node in functions if node.end_lineno - node.lineno >= 60}
     assert not long
 
@@ -120,5 +143,9 @@ def test_files_and_functions_stay_short(path):
 def test_files_and_public_functions_are_documented(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), "the file has no docstring"
-    public = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")]
+    public = [
+        node
+        for node in tree.body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+    ]
     assert [node.name for node in public if not ast.get_docstring(node)] == []

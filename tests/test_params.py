@@ -42,7 +42,11 @@ FAULTS = {
         "[clean, hypoo]",
         "unknown poison 'hypoo' in grid.main; known: clean, em, hypo (did you mean 'hypo'?)",
     ),
-    "unknown dataset in grid": ("[digits]", "[digit]", "unknown dataset 'digit' in grid.main; known: digits (did you mean 'digits'?)"),
+    "unknown dataset in grid": (
+        "[digits]",
+        "[digit]",
+        "unknown dataset 'digit' in grid.main; known: digits (did you mean 'digits'?)",
+    ),
     "number for a name in grid": ("[digits]", "[7]", "unknown dataset 7 in grid.main; known: digits"),
     "list for a name in grid": ("[digits]", "[[digits]]", "unknown dataset ['digits'] in grid.main; known: digits"),
     "mapping for a name in grid": (
@@ -50,9 +54,23 @@ FAULTS = {
         "[clean, hypo: {}]",
         "unknown poison {'hypo': {}} in grid.main; known: clean, em, hypo",
     ),
-    "misspelt key in train": ("{epochs: 2", "{epoch: 2", "train: unknown setting 'epoch'; known: batch, ", "(did you mean 'epochs'?)"),
-    "misspelt setting": ("{width: 4}", "{widht: 4}", "architectures.cnn: unknown setting 'widht'; known: width (did you mean 'width'?)"),
-    "misspelt key in compute": ("{threads: 1}", "{thread: 1}", "compute: unknown setting 'thread'", "(did you mean 'threads'?)"),
+    "misspelt key in train": (
+        "{epochs: 2",
+        "{epoch: 2",
+        "train: unknown setting 'epoch'; known: batch, ",
+        "(did you mean 'epochs'?)",
+    ),
+    "misspelt setting": (
+        "{width: 4}",
+        "{widht: 4}",
+        "architectures.cnn: unknown setting 'widht'; known: width (did you mean 'width'?)",
+    ),
+    "misspelt key in compute": (
+        "{threads: 1}",
+        "{thread: 1}",
+        "compute: unknown setting 'thread'",
+        "(did you mean 'threads'?)",
+    ),
     "text for a count": ("epochs: 2", "epochs: two", "train.epochs: must be a whole number, 1 or more, found 'two'"),
     "zero for a count": ("epochs: 2", "epochs: 0", "train.epochs: must be a whole number, 1 or more, found 0"),
     "truth for a count": ("epochs: 2", "epochs: true", "train.epochs: must be a whole number, 1 or more, found True"),
@@ -60,7 +78,11 @@ FAULTS = {
     "nothing for a count": ("epochs: 2", "epochs: ", "train.epochs: must be a whole number, 1 or more, found None"),
     "negative rate": ("batch: 64", "lr: -0.1", "train.lr: must be a number above 0, found -0.1"),
     "no number": ("batch: 64", "lr: .nan", "train.lr: must be a number above 0, found nan"),
-    "infinite number": ("batch: 64", "weight_decay: .inf", "train.weight_decay: must be a number, 0 or more, found inf"),
+    "infinite number": (
+        "batch: 64",
+        "weight_decay: .inf",
+        "train.weight_decay: must be a number, 0 or more, found inf",
+    ),
     "number for a truth": ("batch: 64", "flip: 1", "train.flip: must be true or false, found 1"),
     "share above one": ("erm: {}", "erm: {gray: 1.5}", "methods.erm.gray: must be a number from 0 to 1, found 1.5"),
     "unknown choice": (
@@ -69,19 +91,44 @@ FAULTS = {
         "compute.precision: found 'float16'; known: bfloat16, float32 (did you mean 'bfloat16'?)",
     ),
     "number for a list": ("pst: {}", "pst: {keep: 2}", "methods.pst.keep: must be a list, found 2"),
-    "wrong item in a list": ("pst: {}", "pst: {keep: [2, 0]}", "methods.pst.keep: must be a whole number, 1 or more, found 0"),
+    "wrong item in a list": (
+        "pst: {}",
+        "pst: {keep: [2, 0]}",
+        "methods.pst.keep: must be a whole number, 1 or more, found 0",
+    ),
     "number for a text": ("pst: {}", "pst: {watch: 3}", "methods.pst.watch: must be a text, found 3"),
     "empty list": ("[clean, hypo]", "[]", "grid.main.poisons must be a list of at least one, or all, found []"),
-    "name for a list": ("[clean, hypo]", "clean", "grid.main.poisons must be a list of at least one, or all, found 'clean'"),
+    "name for a list": (
+        "[clean, hypo]",
+        "clean",
+        "grid.main.poisons must be a list of at least one, or all, found 'clean'",
+    ),
     "missing axis": ("methods: all, ", "", "grid.main.methods must be a list of at least one, or all, found None"),
-    "misspelt axis": ("seeds: [0, 1]", "seeds: [0], seed: [1]", "grid.main: unknown key 'seed'; known: ", "(did you mean 'seeds'?)"),
+    "misspelt axis": (
+        "seeds: [0, 1]",
+        "seeds: [0], seed: [1]",
+        "grid.main: unknown key 'seed'; known: ",
+        "(did you mean 'seeds'?)",
+    ),
     "no seeds": ("seeds: [0, 1]", "seeds: []", "grid.main.seeds must be a list of at least one, found []"),
     "all seeds": ("seeds: [0, 1]", "seeds: all", "grid.main.seeds must be a list of at least one, found 'all'"),
-    "negative seed": ("seeds: [0, 1]", "seeds: [0, -1]", "grid.main.seeds: a seed is a whole number, 0 or more, found -1"),
+    "negative seed": (
+        "seeds: [0, 1]",
+        "seeds: [0, -1]",
+        "grid.main.seeds: a seed is a whole number, 0 or more, found -1",
+    ),
     "broken seed": ("seeds: [0, 1]", "seeds: [0.5]", "grid.main.seeds: a seed is a whole number, 0 or more, found 0.5"),
     "true seed": ("seeds: [0, 1]", "seeds: [true]", "grid.main.seeds: a seed is a whole number, 0 or more, found True"),
-    "seed as text": ("seeds: [0, 1]", "seeds: ['0']", "grid.main.seeds: a seed is a whole number, 0 or more, found '0'"),
-    "missing required setting": ("hypo: {surrogate: small}", "hypo: {}", "poisons.hypo: setting 'surrogate' is missing"),
+    "seed as text": (
+        "seeds: [0, 1]",
+        "seeds: ['0']",
+        "grid.main.seeds: a seed is a whole number, 0 or more, found '0'",
+    ),
+    "missing required setting": (
+        "hypo: {surrogate: small}",
+        "hypo: {}",
+        "poisons.hypo: setting 'surrogate' is missing",
+    ),
     "unknown surrogate": (
         "{surrogate: small}",
         "{surrogate: smal}",
@@ -92,18 +139,41 @@ FAULTS = {
         "em: {arch: cn}",
         "poisons.em.arch: 'cn' is not in architectures; known: cnn (did you mean 'cnn'?)",
     ),
-    "default architecture of a poison": ("em: {arch: cnn}", "em: {}", "poisons.em.arch: 'resnet18' is not in architectures; known: cnn"),
+    "default architecture of a poison": (
+        "em: {arch: cnn}",
+        "em: {}",
+        "poisons.em.arch: 'resnet18' is not in architectures; known: cnn",
+    ),
     "unknown architecture of a surrogate": (
         "small: {arch: cnn}",
         "small: {arch: can}",
         "surrogates.small.arch: 'can' is not in architectures",
         "did you mean 'cnn'",
     ),
-    "surrogate without architecture": ("small: {arch: cnn}", "small: {}", "surrogates.small: setting 'arch' is missing"),
-    "unknown name": ("em: {arch: cnn}", "emm: {arch: cnn}", "unknown poison 'emm' in poisons; known: ", "(did you mean 'em'?)"),
-    "unknown use": ("pst: {}", "pst_cg: {use: pts}", "unknown method 'pts' in methods; known: ", "(did you mean 'pst'?)"),
+    "surrogate without architecture": (
+        "small: {arch: cnn}",
+        "small: {}",
+        "surrogates.small: setting 'arch' is missing",
+    ),
+    "unknown name": (
+        "em: {arch: cnn}",
+        "emm: {arch: cnn}",
+        "unknown poison 'emm' in poisons; known: ",
+        "(did you mean 'em'?)",
+    ),
+    "unknown use": (
+        "pst: {}",
+        "pst_cg: {use: pts}",
+        "unknown method 'pts' in methods; known: ",
+        "(did you mean 'pst'?)",
+    ),
     "unknown table": ("accuracy: {}", "acuracy: {}", "unknown table 'acuracy' in tables", "(did you mean 'accuracy'?)"),
-    "unknown section": ("compute:", "compuet:", "unknown section 'compuet'; known: architectures, ", "(did you mean 'compute'?)"),
+    "unknown section": (
+        "compute:",
+        "compuet:",
+        "unknown section 'compuet'; known: architectures, ",
+        "(did you mean 'compute'?)",
+    ),
     "bad name": (
         "  erm: {}",
         "  erm: {}\n  My-ERM: {use: erm}",
@@ -137,7 +207,10 @@ def test_the_params_all_faults_start_from_are_good(tmp_path):
     (tmp_path / "params.yaml").write_text(GOOD)
     checked = params.load(tmp_path / "params.yaml")
     assert [str(cell) for cell in grid.cells(checked)] == [
-        f"digits/{poison}/cnn/{method}/{seed}" for poison in ("clean", "hypo") for method in ("erm", "pst") for seed in (0, 1)
+        f"digits/{poison}/cnn/{method}/{seed}"
+        for poison in ("clean", "hypo")
+        for method in ("erm", "pst")
+        for seed in (0, 1)
     ]
 
 
@@ -195,7 +268,9 @@ def test_a_repeated_key_is_told_with_its_line(tmp_path):
     assert "line 6" in wrong(tmp_path, edited(("  clean: {}", "  clean: {}\n  clean: {}")))
 
 
-@pytest.mark.parametrize("text, value", [("5e-4", 5e-4), ("1e3", 1e3), ("-2E-3", -2e-3), ("1.e+2", 100.0), ("5.0e-4", 5e-4), ("0.5", 0.5)])
+@pytest.mark.parametrize(
+    "text, value", [("5e-4", 5e-4), ("1e3", 1e3), ("-2E-3", -2e-3), ("1.e+2", 100.0), ("5.0e-4", 5e-4), ("0.5", 0.5)]
+)
 def test_numbers_with_an_exponent_are_numbers(text, value):
     """Plain YAML 1.1 takes 5e-4 for a text, DVC's YAML 1.2 for a number: both engines must read the same."""
     found = yaml.load(f"lr: {text}", Loader=params.Loader)["lr"]
@@ -264,20 +339,35 @@ def test_cli_without_params(main, here):
 @pytest.mark.parametrize(
     "command, parts",
     [
-        (("train", "digits/clean/cnn/erm"), ["relearn train takes DATASET/POISON/ARCH/METHOD/SEED, found 'digits/clean/cnn/erm'"]),
+        (
+            ("train", "digits/clean/cnn/erm"),
+            ["relearn train takes DATASET/POISON/ARCH/METHOD/SEED, found 'digits/clean/cnn/erm'"],
+        ),
         (("train", f"{CELL}/"), ["relearn train takes DATASET/POISON/ARCH/METHOD/SEED, found"]),
         (("train", ""), ["relearn train takes DATASET/POISON/ARCH/METHOD/SEED, found ''"]),
         (("poison", "digits"), ["relearn poison takes DATASET/POISON, found 'digits'"]),
-        (("train", "digits/cleen/cnn/erm/0"), ["unknown poison 'cleen': params.yaml has none", "did you mean 'clean'?"]),
+        (
+            ("train", "digits/cleen/cnn/erm/0"),
+            ["unknown poison 'cleen': params.yaml has none", "did you mean 'clean'?"],
+        ),
         (("train", "digits/clean/cnn/emr/0"), ["unknown method 'emr': params.yaml has none", "did you mean 'erm'?"]),
-        (("evaluate", "digit/clean/cnn/erm/0"), ["unknown dataset 'digit': params.yaml has none", "did you mean 'digits'?"]),
+        (
+            ("evaluate", "digit/clean/cnn/erm/0"),
+            ["unknown dataset 'digit': params.yaml has none", "did you mean 'digits'?"],
+        ),
         (("train", "digits/clean/cnn/erm/zero"), ["the seed of a cell is a whole number, found 'zero'"]),
         (("train", "digits/clean/cnn/erm/-1"), ["the seed of a cell is a whole number, found '-1'"]),
         (("train", "digits/clean/cnn/erm/²"), ["the seed of a cell is a whole number, found '²'"]),
         (("train", "digits/clean/cnn/erm/00"), ["the seed of a cell is a whole number, found '00'"]),
         (("prepare", "mnist"), ["unknown dataset 'mnist': params.yaml has none; known: digits"]),
-        (("surrogate", "digits/smal"), ["unknown surrogate 'smal': params.yaml has none; known: small (did you mean 'small'?)"]),
-        (("tabulate", "acuracy"), ["unknown table 'acuracy': params.yaml has none; known: accuracy (did you mean 'accuracy'?)"]),
+        (
+            ("surrogate", "digits/smal"),
+            ["unknown surrogate 'smal': params.yaml has none; known: small (did you mean 'small'?)"],
+        ),
+        (
+            ("tabulate", "acuracy"),
+            ["unknown table 'acuracy': params.yaml has none; known: accuracy (did you mean 'accuracy'?)"],
+        ),
         (("plot", "../gallery"), ["relearn plot takes FIGURE, found '../gallery'"]),
         (("preset", "quickstrat"), ["unknown preset 'quickstrat'", "did you mean 'quickstart'?"]),
     ],
@@ -320,9 +410,16 @@ def test_cli_aggregate_names_the_missing_cells(main):
 def upstream(here):
     """The splits that train, poison and plot read, made of noise."""
     content = coloured([4] * 10, (32, 32), seed=5)
-    paths = [f"data/digits/{name}" for name in ("train", "test")] + ["poisons/digits/clean/train", "poisons/digits/hypo/train"]
+    paths = [f"data/digits/{name}" for name in ("train", "test")] + [
+        "poisons/digits/clean/train",
+        "poisons/digits/hypo/train",
+    ]
     for path in paths:
-        save_split(here.folder / "results" / f"{path}.safetensors", content, {"classes": [str(k) for k in range(10)], "settings": {}})
+        save_split(
+            here.folder / "results" / f"{path}.safetensors",
+            content,
+            {"classes": [str(k) for k in range(10)], "settings": {}},
+        )
     write_json(here.folder / "results/data/digits/data.json", {"classes": [str(k) for k in range(10)]})
     return here.folder / "results"
 
@@ -333,7 +430,11 @@ def test_cli_truncated_upstream(kept, main, upstream):
     path = upstream / "poisons/digits/clean/train.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) if kept == 0.5 else kept])
-    one_line(main("train", CELL), "results/poisons/digits/clean/train.safetensors is broken or not ours", "delete it and run again")
+    one_line(
+        main("train", CELL),
+        "results/poisons/digits/clean/train.safetensors is broken or not ours",
+        "delete it and run again",
+    )
     assert not list(upstream.glob("runs/**/*.*"))
 
 
@@ -353,7 +454,9 @@ def test_cli_foreign_upstream(main, upstream):
 
 def test_cli_stale_grid(main, here):
     """DVC reads workflow/grid.yaml: one that does not follow from params.yaml would run another experiment."""
-    one_line(main("check-params"), "workflow/grid.yaml is not the grid of params.yaml; write it with: relearn grid --write")
+    one_line(
+        main("check-params"), "workflow/grid.yaml is not the grid of params.yaml; write it with: relearn grid --write"
+    )
     assert main("grid", "--write") == (0, "", "")
     # a list of sources per step, prepare, surrogate, two poisons, train and evaluate eight cells, aggregate, a table, a figure
     jobs = 8 + 1 + 1 + 2 + 8 + 8 + 1 + 1 + 1

@@ -29,7 +29,11 @@ def test_convolve_is_the_convolution_of_each_image_with_its_own_kernel():
     images, kernels = torch.rand(5, 3, 7, 6, generator=generator), torch.rand(5, 3, 3, generator=generator)
     for image, kernel, found in zip(images, kernels, convolve(images, kernels)):
         for channel in range(3):
-            assert torch.allclose(found[channel], F.conv2d(image[None, channel : channel + 1], kernel[None, None], padding=1)[0, 0], atol=1e-6)
+            assert torch.allclose(
+                found[channel],
+                F.conv2d(image[None, channel : channel + 1], kernel[None, None], padding=1)[0, 0],
+                atol=1e-6,
+            )
 
 
 def test_cuda_by_hand(tiny, craft):
@@ -74,7 +78,10 @@ def test_ops_sets_the_best_pixels_of_each_class(pixels, odd, craft):
         assert 1 <= len(changed) <= pixels
         for y, x in changed:
             values = poisoned[rows][:, y, x].unique(dim=0)
-            assert len(values) == 1 and set(values[0].tolist()) <= {0, 255}  # one corner of the colour cube for the whole class
+            assert len(values) == 1 and set(values[0].tolist()) <= {
+                0,
+                255,
+            }  # one corner of the colour cube for the whole class
             key = (y, x, *values[0].tolist())
             assert key not in taken
             taken.add(key)
@@ -115,7 +122,9 @@ def test_em_trains_its_surrogate_on_mixed_batches_of_a_folder_in_class_order(cra
     train = coloured([8] * 10, (32, 32), seed=1)
     train = train.pick(train.labels.argsort(stable=True))  # as an image folder comes
     seen, learn = [], _Surrogate.learn
-    monkeypatch.setattr(_Surrogate, "learn", lambda self, images, labels: seen.append(labels) or learn(self, images, labels))
+    monkeypatch.setattr(
+        _Surrogate, "learn", lambda self, images, labels: seen.append(labels) or learn(self, images, labels)
+    )
     em(train, craft("em", train), arch="cnn", rounds=2, batches=5, batch=8, steps=1, stop_error=None)
     assert len(seen) == 10 and all(len(labels.unique()) > 2 for labels in seen)
     assert torch.equal(torch.cat(seen).sort().values, train.labels)  # two rounds go through the set once
@@ -132,7 +141,9 @@ def test_fields_follow_the_recursion_position_by_position():
     start = drawn.view(9, 11, 2, 3).permute(2, 3, 0, 1).clone()
     for image, channel, row, column in itertools.product(range(2), range(3), range(7), range(9)):
         before = [start[image, channel, row + down, column + right] for down, right in NEIGHBOURS]
-        start[image, channel, row + 2, column + 2] = sum(weight * value for weight, value in zip(weights[image, channel], before))
+        start[image, channel, row + 2, column + 2] = sum(
+            weight * value for weight, value in zip(weights[image, channel], before)
+        )
     assert torch.allclose(found, start[:, :, 4:, 4:].permute(0, 2, 3, 1), atol=1e-5)
 
 
@@ -194,10 +205,15 @@ def test_pil_publishes_minus_its_noise_and_lowers_its_objective(odd, craft):
     delta = pil(odd, made, epochs=3, batch=16, seed=1).delta.permute(0, 3, 1, 2)
     first, second = _surrogate(odd, made, 3, 0.003, 16, 1)
     images = odd.images.permute(0, 3, 1, 2).float()
-    found, zero, mirrored = (float(objective(noise, images, odd.labels, first, second, 0.9)) for noise in (-delta, torch.zeros_like(delta), delta))
+    found, zero, mirrored = (
+        float(objective(noise, images, odd.labels, first, second, 0.9))
+        for noise in (-delta, torch.zeros_like(delta), delta)
+    )
     assert found < zero < mirrored and delta.abs().max() == 8.0
     told = ((-delta / 255).flatten(1) @ first @ second).argmax(1)
-    assert (told == odd.labels).double().mean() > 0.9  # its noise alone says the class, the published change says the opposite
+    assert (
+        told == odd.labels
+    ).double().mean() > 0.9  # its noise alone says the class, the published change says the opposite
 
 
 # NTGA
@@ -232,14 +248,19 @@ def test_predictions_in_closed_form_and_in_the_limit():
     values, vectors = torch.linalg.eigh(ridge)
     learned = vectors @ torch.diag((1 - torch.exp(-values * 50 / known.numel())) / values) @ vectors.T @ known
     assert torch.allclose(tangent.predictions(own, across, known, 50.0), across @ learned)
-    assert torch.allclose(tangent.predictions(own, across, known, 1e6), across @ torch.linalg.solve(ridge, known), atol=1e-6)
+    assert torch.allclose(
+        tangent.predictions(own, across, known, 1e6), across @ torch.linalg.solve(ridge, known), atol=1e-6
+    )
     assert tangent.predictions(own, across, known, 1e-9).abs().max() < 1e-6
 
 
 def finite(network: str, width: int, seed: int, x: torch.Tensor) -> torch.Tensor:
     """The tangent kernel (N, N) of a network of finite width in the same parametrisation: gradients of its output, multiplied."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"fnn": [(width, 90)] + [(width, width)] * 3 + [(1, width)], "cnn": [(width, 3, 2, 2), (width, width, 2, 2), (1, width * 12)]}[network]
+    shapes = {
+        "fnn": [(width, 90)] + [(width, width)] * 3 + [(1, width)],
+        "cnn": [(width, 3, 2, 2), (width, width, 2, 2), (1, width * 12)],
+    }[network]
     weights = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_(True) for shape in shapes]
     biases = [torch.randn(shape[0], generator=generator, dtype=torch.float64).requires_grad_(True) for shape in shapes]
     rows = []
@@ -274,12 +295,16 @@ def test_ntga_raises_the_error_on_images_outside_the_block(craft):
     def error(images: torch.Tensor) -> float:
         x, z = (part.permute(0, 3, 1, 2).double() / 255 for part in (images[block], train.images[held_out]))
         y = F.one_hot(train.labels).double()
-        return float((tangent.predictions(tangent.fnn(x, x), tangent.fnn(z, x), y[block], 1000.0) - y[held_out]).square().sum())
+        return float(
+            (tangent.predictions(tangent.fnn(x, x), tangent.fnn(z, x), y[block], 1000.0) - y[held_out]).square().sum()
+        )
 
     assert error(changed) > error(train.images)
 
 
-@pytest.mark.parametrize("size, count, words", [((8, 65), 2, "up to 64x64, found 8x65; say network: fnn"), ((8, 8), 1, "there is 1")])
+@pytest.mark.parametrize(
+    "size, count, words", [((8, 65), 2, "up to 64x64, found 8x65; say network: fnn"), ((8, 8), 1, "there is 1")]
+)
 def test_ntga_refuses_before_any_work(size, count, words, craft):
     train = coloured([count], size, seed=0)
     with pytest.raises(Fault, match=words):
@@ -307,5 +332,10 @@ def test_em_as_its_authors_load_it_has_no_negative_noise(tiny, craft):
 def test_a_share_is_stratified_and_lies_in_a_larger_one():
     labels = torch.repeat_interleave(torch.arange(3), torch.tensor([10, 1, 100]))
     masks = [share(labels, ratio, torch.Generator().manual_seed(0)) for ratio in (0.01, 0.2, 0.8, 1.0)]
-    assert [[int(mask[labels == label].sum()) for label in range(3)] for mask in masks] == [[1, 1, 1], [2, 1, 20], [8, 1, 80], [10, 1, 100]]
+    assert [[int(mask[labels == label].sum()) for label in range(3)] for mask in masks] == [
+        [1, 1, 1],
+        [2, 1, 20],
+        [8, 1, 80],
+        [10, 1, 100],
+    ]
     assert all((larger | ~smaller).all() for smaller, larger in itertools.pairwise(masks))

@@ -38,7 +38,9 @@ class Net(nn.Module):
         self.register_buffer("calls", torch.zeros(1), persistent=False)
         sizes = [3, width, width, 2 * width, 2 * width]
         pairs = zip(sizes, sizes[1:])
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)) for a, b in pairs)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)) for a, b in pairs
+        )
         self.drop = nn.Dropout(0.1)
         self.head = nn.Linear(2 * width, 10)
 
@@ -77,7 +79,9 @@ class Training:
         self.data, self.model = data, Net()
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         self.scheduler = schedule(self.optimizer) if schedule else None
-        self.pst = PST(self.model, self.optimizer, data, steps_per_epoch=BATCHES, scheduler=self.scheduler, probe=40, **settings)
+        self.pst = PST(
+            self.model, self.optimizer, data, steps_per_epoch=BATCHES, scheduler=self.scheduler, probe=40, **settings
+        )
         if script is not None:
             self.pst.measure = lambda: Reading(dict.fromkeys(GROUPS, script.get(self.pst.iterations, 0.48)), 0.5)
         self.seen: list[tuple[int, float]] = []  # (count, learning rate) of every update
@@ -111,11 +115,19 @@ class Training:
 
     def state(self) -> dict:
         scheduler = self.scheduler.state_dict() if self.scheduler else {}
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "scheduler": scheduler, "pst": self.pst.state_dict()}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": scheduler,
+            "pst": self.pst.state_dict(),
+        }
 
 
 def everything(training: Training) -> dict:
-    tensors = {name: tensor.detach().clone() for name, tensor in (*training.model.named_parameters(), *training.model.named_buffers())}
+    tensors = {
+        name: tensor.detach().clone()
+        for name, tensor in (*training.model.named_parameters(), *training.model.named_buffers())
+    }
     return {"tensors": tensors, "state": copy.deepcopy(training.optimizer.state_dict()["state"])}
 
 
@@ -133,7 +145,10 @@ def test_epochs_by_hand(data):
     assert training.run() == [0, 1, 0, 1, 2]
     assert [count for count, _ in training.seen] == [*range(8), *range(4, 15)]
     assert (training.pst.count, training.pst.iterations, training.pst.stage) == (15, 19, "stage 1")
-    found = [(row["iterations"], row["step"], row["stage"], row["next_step"], row["next_stage"]) for row in training.pst.ticks]
+    found = [
+        (row["iterations"], row["step"], row["stage"], row["next_step"], row["next_stage"])
+        for row in training.pst.ticks
+    ]
     assert found == [(0, 0, "early", 0, "early"), (4, 4, "early", 4, "early"), (8, 8, "early", 4, "stage 1")]
 
 
@@ -144,15 +159,32 @@ def test_without_a_trap_epochs_are_those_of_range(data):
 
 RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
 RECIPE |= {"epochs": 3, "batch": 16, "warmup_steps": 2, "crop_pad": 2, "momentum": 0.0, "nesterov": False}
-EAGER = {"confirm": 1, "acm_trapped": 0.0, "ratio_trapped": 1e-6, "acm_clean": 0.0, "dense_epochs": 9.0, "tick_steps": 4}
+EAGER = {
+    "confirm": 1,
+    "acm_trapped": 0.0,
+    "ratio_trapped": 1e-6,
+    "acm_clean": 0.0,
+    "dense_epochs": 9.0,
+    "tick_steps": 4,
+}
 
 
-@pytest.mark.parametrize("settings", [{"keep": [3, 2], **EAGER}, {"keep": [2], "rate": 0.5, **EAGER}, {"keep": [2], "confirm": 2, "tick_steps": 3}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"keep": [3, 2], **EAGER}, {"keep": [2], "rate": 0.5, **EAGER}, {"keep": [2], "confirm": 2, "tick_steps": 3}],
+)
 def test_the_library_does_what_the_method_of_the_workflow_does(settings, tiny):
     """The same looks and weights on the same batches; without momentum, which the method forgets on a roll-back."""
 
     def fresh():
-        return models.build("cnn", {"width": 8}, images=tiny.images, classes=10, generator=torch.Generator().manual_seed(2), device="cpu")
+        return models.build(
+            "cnn",
+            {"width": 8},
+            images=tiny.images,
+            classes=10,
+            generator=torch.Generator().manual_seed(2),
+            device="cpu",
+        )
 
     def by_hand(model) -> PST:
         run = fit.Run(fresh(), ERM(), tiny, RECIPE, Seeds("test"), None, "float32")  # draws the batches
@@ -162,7 +194,17 @@ def test_the_library_does_what_the_method_of_the_workflow_does(settings, tiny):
             factors.append(run._schedule())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factors[step])
         shown = TensorDataset(augment.to_float(tiny.images), tiny.labels)
-        pst = PST(model, optimizer, shown, steps_per_epoch=5, scheduler=scheduler, groups=model.layer_groups(), probe=40, seed=3, **settings)
+        pst = PST(
+            model,
+            optimizer,
+            shown,
+            steps_per_epoch=5,
+            scheduler=scheduler,
+            groups=model.layer_groups(),
+            probe=40,
+            seed=3,
+            **settings,
+        )
         for _ in pst.epochs(3):
             model.train()
             for _ in range(5):
@@ -178,7 +220,9 @@ def test_the_library_does_what_the_method_of_the_workflow_does(settings, tiny):
 
     theirs, ours = fresh(), fresh()
     found = Probe.draw(tiny, 40, torch.Generator().manual_seed(3))
-    done = fit.fit(theirs, Method(**settings), tiny, tiny, RECIPE, Seeds("test"), probe=found, precision="float32", label="test")
+    done = fit.fit(
+        theirs, Method(**settings), tiny, tiny, RECIPE, Seeds("test"), probe=found, precision="float32", label="test"
+    )
     pst = by_hand(ours)
     assert pst.ticks == done.ticks and pst.iterations == done.iterations == 15 + 4 * pst.staging.stage
     exact = 0.0 if settings.get("rate", 0.0) == 0 else 1e-6  # a rate in between is rounded in another place
@@ -221,7 +265,9 @@ def test_a_roll_back_restores_every_byte(data, optimizer):
     again = Training(data, optimizer, cosine, **SCRIPTED)
     again.run(until=8)
     assert same(everything(again), before) and again.pst.count == 4
-    assert [p.requires_grad for p in again.model.blocks[2].parameters()] == [False] * 4 and again.model.head.weight.requires_grad
+    assert [p.requires_grad for p in again.model.blocks[2].parameters()] == [
+        False
+    ] * 4 and again.model.head.weight.requires_grad
 
 
 def test_a_snapshot_is_not_written_into(data):
@@ -306,7 +352,10 @@ def test_what_the_user_froze_stays_frozen(data):
     for pst.staging.stage in (1, 2):
         pst._set_rates()
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert not any(name.startswith(("blocks.0", "blocks.2", "scale")) for name in learning) and "blocks.1.0.weight" in learning
+    assert (
+        not any(name.startswith(("blocks.0", "blocks.2", "scale")) for name in learning)
+        and "blocks.1.0.weight" in learning
+    )
 
 
 # Resuming
@@ -401,7 +450,9 @@ def test_the_probe_set_is_drawn_evenly_and_by_the_seed(data):
     one = Training(data).pst.probe
     assert one.labels.bincount().tolist() == [4] * 10 and one.reference.sum() == 20
     stir(4)
-    assert same(vars(one), vars(Training(data).pst.probe)) and not same(vars(one), vars(Training(data, seed=1).pst.probe))
+    assert same(vars(one), vars(Training(data).pst.probe)) and not same(
+        vars(one), vars(Training(data, seed=1).pst.probe)
+    )
 
 
 def test_the_verdict(data):
@@ -432,7 +483,9 @@ def assert_partition(model, groups) -> None:
 def test_families_of_torchvision(family):
     """A partition, in the order in which gradients and outputs come, with the first weight in front and the last at the end."""
     with torch.device("meta"):
-        model = torchvision().models.get_model(family, num_classes=4, **{"image_size": 32} if family.startswith("vit") else {})
+        model = torchvision().models.get_model(
+            family, num_classes=4, **{"image_size": 32} if family.startswith("vit") else {}
+        )
     model.to_empty(device="cpu")
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data.fill_(0.01)
@@ -440,7 +493,10 @@ def test_families_of_torchvision(family):
     assert list(groups) == FAMILIES[family]
     assert_partition(model, groups)
     if family == "vit_b_16":
-        assert all(any(p is token for p in groups["encoder.layers.encoder_layer_0"].parameters) for token in (model.class_token, model.encoder.pos_embedding))
+        assert all(
+            any(p is token for p in groups["encoder.layers.encoder_layer_0"].parameters)
+            for token in (model.class_token, model.encoder.pos_embedding)
+        )
     else:
         parameters = [id(p) for group in groups.values() for p in group.parameters]
         assert parameters == [id(p) for p in model.parameters()]  # torchvision registers these in depth order
@@ -466,22 +522,43 @@ def test_groups_follow_the_forward_pass_and_not_the_registration():
 
 
 def test_wrappers_and_single_layers():
-    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    layers = [
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    ]
     model = nn.Sequential(nn.Identity(), nn.Sequential(*layers))
     groups = layer_groups(model, torch.zeros(2, 3, 16, 16))
     assert list(groups) == ["1.0", "1.1", "1.3", "1.7"]
-    assert [group.output for group in groups.values()] == [layers[0], layers[2], layers[4], layers[7]]  # with the activation functions
+    assert [group.output for group in groups.values()] == [
+        layers[0],
+        layers[2],
+        layers[4],
+        layers[7],
+    ]  # with the activation functions
     assert_partition(model, groups)
 
 
 def test_groups_as_the_user_lists_them():
     model = Net()
     x = torch.zeros(2, 3, 32, 32)
-    groups = layer_groups(model, x, {"low": [model.blocks[0], "blocks.1"], "high": ["blocks.2", "blocks.3"], "top": "head"})
+    groups = layer_groups(
+        model, x, {"low": [model.blocks[0], "blocks.1"], "high": ["blocks.2", "blocks.3"], "top": "head"}
+    )
     assert [groups[name].output for name in ("low", "high", "top")] == [model.blocks[1], model.blocks[3], model.head]
     assert_partition(model, groups)
     assert any(p is model.scale for p in groups["low"].parameters)
-    assert list(layer_groups(model, x, [["blocks.0", "blocks.1"], "blocks.2", model.blocks[3], "head"])) == ["blocks.0", "blocks.2", "blocks.3", "head"]
+    assert list(layer_groups(model, x, [["blocks.0", "blocks.1"], "blocks.2", model.blocks[3], "head"])) == [
+        "blocks.0",
+        "blocks.2",
+        "blocks.3",
+        "head",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -489,7 +566,10 @@ def test_groups_as_the_user_lists_them():
     [
         (["blocks.0", "blocks.1", "blocks.2", "blocks.9", "head"], r"no module 'blocks.9'.*did you mean"),
         (["blocks.0", "blocks.1", "blocks.2", "head"], r"'blocks.3.0.weight' is in no layer group"),
-        (["blocks.1", "blocks.0", "blocks.2", "blocks.3", "head"], r"'blocks.0' returns before 'blocks.1'.*shallow to deep"),
+        (
+            ["blocks.1", "blocks.0", "blocks.2", "blocks.3", "head"],
+            r"'blocks.0' returns before 'blocks.1'.*shallow to deep",
+        ),
         (["blocks", "blocks.0", "head"], r"'blocks.0' is in 'blocks' and again in 'blocks.0'"),
         (["blocks", "head"], r"layer group 'blocks'.*'blocks' is called 0 times"),
         ([nn.Linear(1, 1), "head"], r"a Linear that is no part of the model"),
@@ -513,7 +593,14 @@ def test_modules_that_are_shared_or_unused():
     x = torch.zeros(2, 3, 32, 32)
     with pytest.raises(Fault, match=r"'aside.weight' is in no layer group"):
         layer_groups(Odd(twice=False), x)
-    assert list(layer_groups(Odd(twice=False), x, ["again", "blocks.0", "blocks.1", "blocks.2", "blocks.3", ["aside", "head"]]))[-1] == "aside"
+    assert (
+        list(
+            layer_groups(
+                Odd(twice=False), x, ["again", "blocks.0", "blocks.1", "blocks.2", "blocks.3", ["aside", "head"]]
+            )
+        )[-1]
+        == "aside"
+    )
     with pytest.raises(Fault, match=r"'again' is called 2 times"):
         layer_groups(Odd(twice=True), x)
     with pytest.raises(Fault, match=r"no layer groups found in this Linear"):
@@ -528,13 +615,17 @@ def test_tokens_are_pooled_as_the_grid_they_are():
     as_image = grid.mT.reshape(2, 3, 8, 8)
     alone = -torch.ones(2, 2, 3)
     assert torch.equal(probe.pooled(grid), probe.pooled(as_image))
-    assert torch.equal(probe.pooled(torch.cat([alone, grid], 1)), torch.cat([alone.flatten(1), probe.pooled(as_image)], 1))
+    assert torch.equal(
+        probe.pooled(torch.cat([alone, grid], 1)), torch.cat([alone.flatten(1), probe.pooled(as_image)], 1)
+    )
     assert probe.pooled(torch.zeros(2, 99, 3)).shape == (2, 48)  # 9 x 9 and 18 more: no grid
 
 
 def test_what_follows_in_place_does_not_reach_activations():
     labels = torch.arange(80) % 10
-    images = labels.view(-1, 1, 1, 1) / 10 + 0.01 * torch.randn(80, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = labels.view(-1, 1, 1, 1) / 10 + 0.01 * torch.randn(
+        80, 3, 32, 32, generator=torch.Generator().manual_seed(0)
+    )
     stir(0)
     conv = nn.Conv2d(3, 4, 8, 8)  # 4 x 4 positions: nothing is pooled
     model = nn.Sequential(conv, nn.Threshold(1e9, 0.0, inplace=True), nn.Flatten(), nn.Linear(64, 10))
@@ -566,8 +657,14 @@ def test_activations_that_cannot_be_measured(data):
         (lambda data: {"data": DataLoader(data)}, r"found a DataLoader"),
         (lambda data: {"data": [(image + torch.rand(1), label) for image, label in data]}, None),
         (lambda data: {"data": Moving(data)}, r"change from one reading to the next"),
-        (lambda data: {"data": [(Image.new("RGB", (32, 32)), int(label)) for _, label in data]}, r"float tensors of one size, found Image"),
-        (lambda data: {"data": [(image[:, : 30 + k % 2], label) for k, (image, label) in enumerate(data)]}, r"one size, found torch.float32 \(3, 30, 32\)"),
+        (
+            lambda data: {"data": [(Image.new("RGB", (32, 32)), int(label)) for _, label in data]},
+            r"float tensors of one size, found Image",
+        ),
+        (
+            lambda data: {"data": [(image[:, : 30 + k % 2], label) for k, (image, label) in enumerate(data)]},
+            r"one size, found torch.float32 \(3, 30, 32\)",
+        ),
         (lambda data: {"keeps": [2]}, r"no setting 'keeps'.*did you mean 'keep'"),
         (lambda data: {"keep": [5]}, r"1 to 4 here, found \[5\]"),
         (lambda data: {"steps_per_epoch": 0}, r"must be 1 or more, found 0"),
@@ -648,6 +745,9 @@ def test_the_example_runs(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines[:2]] == ["epoch 0", "epoch 1"] and lines[-1] in ("trapped", "not trapped")
+    assert [line.split(":")[0] for line in lines[:2]] == ["epoch 0", "epoch 1"] and lines[-1] in (
+        "trapped",
+        "not trapped",
+    )
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
     assert weights["fc.weight"].shape == (2, 512) and all(tensor.isfinite().all() for tensor in weights.values())

@@ -42,7 +42,11 @@ def change(images: torch.Tensor, perturbation: Perturbation) -> list[int]:
         ((2.4, -2.4), "half_up", [2, -2]),
         ((2.5, -2.5), "half_up", [3, -2]),  # half goes up, also below zero
         ((2.6, -2.6), "half_up", [3, -3]),
-        ((2.9, -2.9), "truncate", [2, -3]),  # the sum is truncated, not the perturbation, as in released code that casts to uint8
+        (
+            (2.9, -2.9),
+            "truncate",
+            [2, -3],
+        ),  # the sum is truncated, not the perturbation, as in released code that casts to uint8
     ],
 )
 def test_rounding(delta, rounding, expected):
@@ -108,15 +112,24 @@ def test_no_budget_is_no_bound():
 @pytest.mark.parametrize(
     "perturbation, message",
     [
-        (Perturbation(flat(8.01, 0.0), Budget("linf", 8.0)), r"linf norm before rounding is 8\.010, above the declared 8\.000"),
+        (
+            Perturbation(flat(8.01, 0.0), Budget("linf", 8.0)),
+            r"linf norm before rounding is 8\.010, above the declared 8\.000",
+        ),
         (Perturbation(flat(1.0, math.nan), Budget("linf", 8.0)), "12 values that are not finite"),
         (Perturbation(flat(math.inf, 1.0), Budget("none", 0.0)), "12 values that are not finite"),
         (Perturbation(flat(1.0), Budget("linf", 8.0)), "for 1 images does not fit images of"),
-        (Perturbation(flat(1.0, 1.0).permute(0, 3, 1, 2), Budget("linf", 8.0)), r"it must be float32 \(N or classes, 2, 2, 3\)"),
+        (
+            Perturbation(flat(1.0, 1.0).permute(0, 3, 1, 2), Budget("linf", 8.0)),
+            r"it must be float32 \(N or classes, 2, 2, 3\)",
+        ),
         (Perturbation(flat(1.0, 1.0).double(), Budget("linf", 8.0)), "float64 for 2 images does not fit"),
         (Perturbation(flat(1.0), Budget("linf", 8.0), torch.tensor([0, 1])), "has 1 rows, but an image asks for row 1"),
         (Perturbation(flat(1.0), Budget("linf", 8.0), torch.tensor([0, -1])), "has 1 rows, but an image asks for row"),
-        (Perturbation(flat(0.4, -0.4), Budget("linf", 8.0)), r"no pixel after rounding \(declared budget: linf 8\.0\); check its units"),
+        (
+            Perturbation(flat(0.4, -0.4), Budget("linf", 8.0)),
+            r"no pixel after rounding \(declared budget: linf 8\.0\); check its units",
+        ),
         (Perturbation(flat(8 / 255, 8 / 255), Budget("linf", 8.0)), "check its units, 1/255"),
     ],
 )
@@ -136,7 +149,12 @@ def test_zero_is_allowed_where_it_is_promised():
 
 def test_rows_give_each_image_the_noise_of_its_class():
     labels = torch.tensor([2, 0, 0, 1])
-    assert change(grey(100, 100, 50, 100), Perturbation(flat(1.0, 2.0, -3.0), Budget("linf", 3.0), labels)) == [-3, 1, 1, 2]
+    assert change(grey(100, 100, 50, 100), Perturbation(flat(1.0, 2.0, -3.0), Budget("linf", 3.0), labels)) == [
+        -3,
+        1,
+        1,
+        2,
+    ]
 
 
 def test_measured_by_hand():
@@ -227,7 +245,10 @@ def test_lsp_is_linearly_separable(craft):
     assert accuracy(train.labels[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]) < 0.4
 
 
-@pytest.mark.parametrize("patch, message", [(64, "patch of 64 does not fit images of 32x32"), (32, "10 classes need more than 3 block values")])
+@pytest.mark.parametrize(
+    "patch, message",
+    [(64, "patch of 64 does not fit images of 32x32"), (32, "10 classes need more than 3 block values")],
+)
 def test_lsp_faults(patch, message, tiny, craft):
     with pytest.raises(Fault, match=message):
         lsp(tiny, craft("lsp", tiny), patch=patch)
@@ -257,13 +278,17 @@ def test_em_lowers_the_loss_of_the_model_it_trains(poison, tiny, craft, monkeypa
     workshop, made = craft(poison.__name__, tiny), []
     build = workshop.model
     monkeypatch.setattr(workshop, "model", lambda *given: made.append(build(*given)) or made[-1])
-    perturbation = poison(tiny, workshop, arch="cnn", rounds=3, batches=5, batch=40, steps=4, step_size=2.0, stop_error=0.0)
+    perturbation = poison(
+        tiny, workshop, arch="cnn", rounds=3, batches=5, batch=40, steps=4, step_size=2.0, stop_error=0.0
+    )
     poisoned, _ = apply(tiny.images, perturbation)
     (surrogate,) = made
     assert loss(surrogate, poisoned, tiny.labels) < 0.99 * loss(surrogate, tiny.images, tiny.labels)
     # noise of the same size and no direction does not do it
     signs = torch.randn(perturbation.delta.shape, generator=torch.Generator().manual_seed(0)).sign()
-    shaken, _ = apply(tiny.images, Perturbation(perturbation.delta.abs() * signs, perturbation.budget, perturbation.rows))
+    shaken, _ = apply(
+        tiny.images, Perturbation(perturbation.delta.abs() * signs, perturbation.budget, perturbation.rows)
+    )
     assert loss(surrogate, poisoned, tiny.labels) < loss(surrogate, shaken, tiny.labels)
 
 
@@ -271,7 +296,9 @@ def test_em_stops_once_nothing_is_wrong(tiny, craft):
     """With `stop_error` 1 the first round is enough, so a cap of two rounds changes nothing; with 0 it does."""
 
     def delta(rounds: int, stop_error: float) -> torch.Tensor:
-        return em(tiny, craft("em", tiny), arch="cnn", rounds=rounds, batches=2, batch=40, steps=1, stop_error=stop_error).delta
+        return em(
+            tiny, craft("em", tiny), arch="cnn", rounds=rounds, batches=2, batch=40, steps=1, stop_error=stop_error
+        ).delta
 
     assert torch.equal(delta(1, 1.0), delta(2, 1.0)) and not torch.equal(delta(1, 0.0), delta(2, 0.0))
 

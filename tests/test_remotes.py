@@ -25,7 +25,11 @@ from test_engines import artifacts, copy, run
 from relearn import grid, params, stages
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
-LACKS = {"sshd (Debian's openssh-server)": SSHD, "root": os.geteuid() == 0, "dvc-ssh": importlib.util.find_spec("dvc_ssh")}
+LACKS = {
+    "sshd (Debian's openssh-server)": SSHD,
+    "root": os.geteuid() == 0,
+    "dvc-ssh": importlib.util.find_spec("dvc_ssh"),
+}
 MISSING = ", ".join(name for name, there in LACKS.items() if not there)
 VICTIM = "results/runs/digits/lsp/cnn/erm/0/history.csv"
 PART = "evaluate@digits-lsp-cnn-erm-0"
@@ -210,7 +214,9 @@ def named(output: str) -> list[str]:
 
 def there(folder: Path) -> dict:
     """Content and time of every file in results/."""
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "results").rglob("*") if path.is_file()}
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "results").rglob("*") if path.is_file()
+    }
 
 
 def is_complete(folder: Path, origin: Path) -> None:
@@ -225,7 +231,12 @@ def is_complete(folder: Path, origin: Path) -> None:
 def replacements(way: str, settings: dict) -> dict:
     """The words of the docs, and what stands for them here."""
     if way == "ssh":
-        words = {"ssh://server/srv/relearn": "{url}", "alice": "{user}", "port 22": "port {port}", "~/.ssh/id_ed25519": "{keyfile}"}
+        words = {
+            "ssh://server/srv/relearn": "{url}",
+            "alice": "{user}",
+            "port 22": "port {port}",
+            "~/.ssh/id_ed25519": "{keyfile}",
+        }
         return {ours: theirs.format(**settings) for ours, theirs in words.items()}
     return {{"folder": "/mnt/share/relearn", "http": "https://example.org/relearn"}[way]: settings["url"]}
 
@@ -371,7 +382,9 @@ def is_seen(folder: Path, origin: Path) -> None:
     lines = run(folder, "relearn", "verify", fails=True).splitlines()
     bad = [f"different     {VICTIM}", f"corrupt       {entry(Path('.dvc/cache'), origin)}"]
     assert [line for line in lines if line.startswith(("different", "corrupt"))] == bad
-    assert "5 outputs to run again: not the files DVC recorded" in run(folder, "relearn", "adopt")  # all of that training's
+    assert "5 outputs to run again: not the files DVC recorded" in run(
+        folder, "relearn", "adopt"
+    )  # all of that training's
 
 
 def test_of_a_file_of_ones_own_nothing_is_lost(origin, store, tmp_path):

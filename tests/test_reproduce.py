@@ -34,7 +34,10 @@ SAYS = {  # what the page promises of a command
 def blocks(heading: str) -> list[list[str]]:
     """The commands of each `sh` block below a heading of the page, without comments."""
     part = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S)[1]
-    return [[line.split("  #")[0].strip() for line in block.splitlines()] for block in re.findall(r"^```sh\n(.*?)^```", part, re.M | re.S)]
+    return [
+        [line.split("  #")[0].strip() for line in block.splitlines()]
+        for block in re.findall(r"^```sh\n(.*?)^```", part, re.M | re.S)
+    ]
 
 
 def say(folder: Path, command: str) -> None:
@@ -72,7 +75,9 @@ def test_the_lock_is_of_the_grid_and_the_sources_as_they_are(monkeypatch):
 def test_a_fresh_clone_pulls_the_quickstart_and_both_engines_are_content(tmp_path, log):
     copy_project(tmp_path / "clone")
     shutil.copy(ROOT / "dvc.lock", tmp_path / "clone")
-    shutil.copytree(ROOT / ".dvc", tmp_path / "clone/.dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    shutil.copytree(
+        ROOT / ".dvc", tmp_path / "clone/.dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local")
+    )
     run(tmp_path / "clone", "git", "init", "-q")
     for command in blocks("Reproduce")[0]:
         say(tmp_path / "clone", command)
@@ -98,7 +103,9 @@ def origin(tmp_path_factory):
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("heading", ["Reproduce", "Compare runs", "Share", "Resume", "Both engines over one folder", "Scale out"])
+@pytest.mark.parametrize(
+    "heading", ["Reproduce", "Compare runs", "Share", "Resume", "Both engines over one folder", "Scale out"]
+)
 def test_the_commands_of_the_page(origin, tmp_path, log, heading):
     run(tmp_path, *GIT, "clone", "-q", str(origin), "clone")
     if heading != "Reproduce":
@@ -117,7 +124,13 @@ def test_one_job_at_a_time_and_eight_at_once_leave_the_same_bytes(origin, tmp_pa
     for cores in ("1", "8"):
         folder = copy(tmp_path / cores, ROOT / "tests/bridge.yaml")
         run(folder, "snakemake", "--cores", cores, "--quiet", "rules")
-        sums.append({name: md5(folder / name) for node in grid.nodes(params.load(folder / "params.yaml")) for name in node.outputs})
+        sums.append(
+            {
+                name: md5(folder / name)
+                for node in grid.nodes(params.load(folder / "params.yaml"))
+                for name in node.outputs
+            }
+        )
     assert sums[0] == sums[1]
     assert json.loads(run(origin, "dvc", "status", "--json").splitlines()[-1]) == {}
     compared = run(tmp_path / "8", "relearn", "verify", str(origin))  # its exit code says whether all are equal

@@ -26,18 +26,42 @@ from relearn import estimates, grid, records
 
 pytestmark = [pytest.mark.slurm, pytest.mark.system, pytest.mark.skipif(bool(missing()), reason=missing())]
 
-COMMAND = ("snakemake", "--cores", "8", "--profile", "slurm", "--profile", "polling")  # the last one only looks after jobs more often
+COMMAND = (
+    "snakemake",
+    "--cores",
+    "8",
+    "--profile",
+    "slurm",
+    "--profile",
+    "polling",
+)  # the last one only looks after jobs more often
 POLLING = {"slurm-init-seconds-before-status-checks": 2, "seconds-between-status-checks": 2}
 CONTENT = {
     "train": {"epochs": 5, "probe": 200, "checkpoint_epochs": 1},
     "datasets": {"digits": {"copies": 1}},
-    "poisons": {"clean": {}, "hypo": {"surrogate": "small", "steps": 1}, "theirs": {"use": "external", "file": "data/theirs.npy"}},
+    "poisons": {
+        "clean": {},
+        "hypo": {"surrogate": "small", "steps": 1},
+        "theirs": {"use": "external", "file": "data/theirs.npy"},
+    },
     "surrogates": {"small": {"arch": "cnn", "epochs": 1}},
     "architectures": {"cnn": {"width": 4}},
     "methods": {"erm": {}, "slow": {}},
     "grid": {
-        "main": {"datasets": ["digits"], "poisons": ["hypo", "theirs"], "architectures": ["cnn"], "methods": ["erm"], "seeds": [0]},
-        "slow": {"datasets": ["digits"], "poisons": ["clean"], "architectures": ["cnn"], "methods": ["slow"], "seeds": [0, 1]},
+        "main": {
+            "datasets": ["digits"],
+            "poisons": ["hypo", "theirs"],
+            "architectures": ["cnn"],
+            "methods": ["erm"],
+            "seeds": [0],
+        },
+        "slow": {
+            "datasets": ["digits"],
+            "poisons": ["clean"],
+            "architectures": ["cnn"],
+            "methods": ["slow"],
+            "seeds": [0, 1],
+        },
     },
     "tables": {"summary": {}},
     "figures": {"trap_curves": {}},
@@ -95,9 +119,22 @@ def write_perturbation(folder: Path) -> None:
 
 def start(folder: Path, *command: str, environment: dict = os.environ) -> subprocess.Popen:
     """A command in a copy of the project, in the background; what it says goes to output.txt there."""
-    own = {"PYTHONPATH": str(folder / "src"), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}", "RELEARN_DEVICE": "cpu"}
+    own = {
+        "PYTHONPATH": str(folder / "src"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
+        "RELEARN_DEVICE": "cpu",
+    }
     with open(folder / "output.txt", "w") as output:
-        STARTED.append(subprocess.Popen(command, cwd=folder, env=environment | own, stdout=output, stderr=subprocess.STDOUT, start_new_session=True))
+        STARTED.append(
+            subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment | own,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        )
     return STARTED[-1]
 
 
@@ -202,16 +239,24 @@ def test_two_runs_by_one_command_complete_the_grid(day):
 
 def test_same_bytes_as_a_quiet_local_run(day, log):
     names = [name for node in day.nodes for name in node["outputs"]]
-    ours, theirs = ({name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names} for folder in (day.folder, day.local))
+    ours, theirs = (
+        {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+        for folder in (day.folder, day.local)
+    )
     assert len(ours) == 52
     assert ours == theirs
-    log(f"{len(ours)} artifacts equal by SHA-256, made under Slurm, with a failure, a cancelled job and a time limit, and by a local run")
+    log(
+        f"{len(ours)} artifacts equal by SHA-256, made under Slurm, with a failure, a cancelled job and a time limit, and by a local run"
+    )
 
 
 def test_every_job_ran_under_slurm(day, log):
     done = {job["Comment"] for job in day.jobs if job["JobState"] == "COMPLETED"}
     sent = [node for node in day.nodes if node["step"] != "sources"]  # those take no time and run where Snakemake does
-    assert done == {f"rule_{node['step']}" + (f"_wildcards_{node['argument'].replace('/', '_')}" if node["argument"] else "") for node in sent}
+    assert done == {
+        f"rule_{node['step']}" + (f"_wildcards_{node['argument'].replace('/', '_')}" if node["argument"] else "")
+        for node in sent
+    }
     for step, argument in ((node["step"], node["argument"]) for node in day.nodes):
         if step in ("surrogate", "poison", "train", "evaluate"):
             (job,) = [job for job in attempts(day.jobs, step, argument) if job["JobState"] == "COMPLETED"]
@@ -268,6 +313,15 @@ def test_a_cancelled_job_goes_on_in_the_next_run(day):
 
 def test_the_second_run_makes_just_what_is_missing(day):
     cell = "digits_theirs_cnn_erm_0"
-    wanted = {f"rule_{step}_wildcards_{name}" for step in ("train", "evaluate") for name in (cell, CANCELLED.replace("/", "_"))}
-    wanted |= {"rule_poison_wildcards_digits_theirs", "rule_aggregate", "rule_tabulate_wildcards_summary", "rule_plot_wildcards_trap_curves"}
+    wanted = {
+        f"rule_{step}_wildcards_{name}"
+        for step in ("train", "evaluate")
+        for name in (cell, CANCELLED.replace("/", "_"))
+    }
+    wanted |= {
+        "rule_poison_wildcards_digits_theirs",
+        "rule_aggregate",
+        "rule_tabulate_wildcards_summary",
+        "rule_plot_wildcards_trap_curves",
+    }
     assert len(day.second) == len(wanted) and {job["Comment"] for job in day.second} == wanted

@@ -71,7 +71,9 @@ def test_without_clean_erm_there_is_no_reference(records):
 def test_each_block_has_its_own_reference(records):
     other = records.assign(arch="alexnet", accuracy=records["accuracy"] / 2)
     table = registry.load("tables", "relative")(pandas.concat([records, other]))
-    own, others = (table[table["arch"] == arch].drop(columns="arch").reset_index(drop=True) for arch in ("resnet18", "alexnet"))
+    own, others = (
+        table[table["arch"] == arch].drop(columns="arch").reset_index(drop=True) for arch in ("resnet18", "alexnet")
+    )
     pandas.testing.assert_frame_equal(own, others)
     assert list(own["poison"]) == ["tap_4", "clean", "mean over poisons"]
     # a block without a reference is left out
@@ -97,4 +99,8 @@ def test_render_escapes_and_marks_gaps():
     text = render(pandas.DataFrame({"a_b": ["50 % & more", "x|y"], "value": [1.0, float("nan")], "n": [3, 12]}))
     assert text["csv"] == "a_b,value,n\n50 % & more,1.000000,3\nx|y,,12\n"
     assert text["md"] == "| a_b | value | n |\n| :-- | --: | --: |\n| 50 % & more | 1.00 | 3 |\n| x\\|y | – | 12 |\n"
-    assert r"a\_b & value & n \\" in text["tex"] and r"50 \% \& more & 1.00 & 3 \\" in text["tex"] and r"x|y & -- & 12 \\" in text["tex"]
+    assert (
+        r"a\_b & value & n \\" in text["tex"]
+        and r"50 \% \& more & 1.00 & 3 \\" in text["tex"]
+        and r"x|y & -- & 12 \\" in text["tex"]
+    )
