@@ -1,4 +1,4 @@
-"""The order of the modules: imports go down only, what engines and tables import stays light, and nothing grows too large."""
+"""The order of the modules: imports go down only, what engines import stays light, nothing grows too large."""
 
 import ast
 import subprocess
@@ -35,10 +35,8 @@ LEVELS = (
     ("__main__",),
 )
 PURE = 3  # the last level that Snakemake imports; above it torch is allowed
-SHARED = {
-    "methods": ["methods/erm.py"],
-    "poisons/em_ops.py": ["poisons/em.py", "poisons/ops.py"],
-}  # what a folder or file may import beside lower levels
+# what a folder or file may import beside lower levels
+SHARED = {"methods": ["methods/erm.py"], "poisons/em_ops.py": ["poisons/em.py", "poisons/ops.py"]}
 FILES = sorted(path for path in registry.PACKAGE.rglob("*.py") if path.name != "__init__.py")
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(registry.PACKAGE).as_posix())
 
@@ -97,7 +95,7 @@ def test_no_cycles():
 
 @every_file
 def test_imports_can_be_seen(path):
-    """The registry walks absolute imports by name; what it cannot see would be missing from both engines' dependencies."""
+    """The registry walks absolute imports by name; what it cannot see both engines would not depend on."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: relative import"

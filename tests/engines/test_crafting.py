@@ -1,4 +1,4 @@
-"""The steps surrogate and poison from the command line: checkpoints for an ensemble, a share of the images, the price told first."""
+"""The steps surrogate and poison from the command line: checkpoints for an ensemble, a share of images, the price."""
 
 import json
 

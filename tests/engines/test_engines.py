@@ -3,50 +3,18 @@
 import hashlib
 import json
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import copy_project
 
+from helpers.engines import artifacts, copy, run
+from helpers.projects import MINI, ROOT
 from relearn import grid, params, stages
 
-ROOT = Path(__file__).resolve().parents[1]
-FIGURES = (
-    "trap_curves",
-    "gallery",
-    "shallow_study",
-    "embedding",
-    "stage_timeline",
-)  # of tests/mini.yaml; all draw something of lsp or of the whole grid
-
-
-def run(folder: Path, *command: str, fails: bool = False) -> str:
-    """Standard output and error of a command in a copy of the project, whose own sources it runs."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = os.environ | {"PYTHONPATH": str(folder / "src"), "PATH": path, "RELEARN_DEVICE": "cpu"}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def copy(folder: Path, preset: Path) -> Path:
-    """A copy of the project under git and DVC with `preset` as its params.yaml."""
-    copy_project(folder)
-    shutil.copy(preset, folder / "params.yaml")
-    run(folder, "relearn", "grid", "--write")
-    run(folder, "git", "init", "-q")
-    run(folder, "dvc", "init", "-q")
-    return folder
-
-
-def artifacts(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file the DAG of params.yaml makes."""
-    nodes = grid.nodes(params.load(folder / "params.yaml"))
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for node in nodes for name in node.outputs}
+# of mini.yaml; all draw something of lsp or of the whole grid
+FIGURES = ("trap_curves", "gallery", "shallow_study", "embedding", "stage_timeline")
 
 
 def snakemake_jobs(folder: Path, *options: str) -> dict[str, tuple[set, set]]:
@@ -78,7 +46,7 @@ def dvc_jobs(folder: Path) -> dict[str, tuple[set, set]]:
     }
 
 
-@pytest.mark.parametrize("preset", ["params.yaml", "tests/mini.yaml", "workflow/presets/evidence.yaml"])
+@pytest.mark.parametrize("preset", ["params.yaml", "tests/data/mini.yaml", "workflow/presets/evidence.yaml"])
 def test_the_two_dags_are_one(tmp_path, preset):
     folder = copy(tmp_path / "copy", ROOT / preset)
     nodes = {node.command: node for node in grid.nodes(params.load(folder / "params.yaml"))}
@@ -109,13 +77,13 @@ def test_params_is_the_preset_quickstart():
 
 
 def test_slurm_profile_resolves(tmp_path):
-    folder = copy(tmp_path / "copy", ROOT / "tests/mini.yaml")
+    folder = copy(tmp_path / "copy", MINI)
     text = run(folder, "snakemake", "--cores", "8", "--profile", "slurm", "-n", "--quiet", "rules")
     assert "train" in text and "total" in text
 
 
 def test_local_profiles_resolve(tmp_path):
-    folder = copy(tmp_path / "copy", ROOT / "tests/mini.yaml")
+    folder = copy(tmp_path / "copy", MINI)
     local = run(folder, "snakemake", "--profile", "profiles/local", "-n")
     several = run(folder, "snakemake", "--profile", "profiles/multi-gpu", "--resources", "gpu=2", "-n")
     jobs = [
@@ -127,7 +95,7 @@ def test_local_profiles_resolve(tmp_path):
 
 
 def test_a_fault_stops_both_engines_before_the_first_job(tmp_path):
-    folder = copy(tmp_path / "copy", ROOT / "tests/mini.yaml")
+    folder = copy(tmp_path / "copy", MINI)
     text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(text.replace("poisons: [hypo]", "poisons: [hypoo]"))
     fault = (
@@ -148,7 +116,7 @@ def made(tmp_path_factory):
         ("snakemake", ("snakemake", "--cores", "2", "--quiet", "rules")),
         ("dvc", ("dvc", "repro", "-q")),
     ):
-        folders[engine] = copy(tmp_path_factory.mktemp(engine) / "copy", ROOT / "tests/mini.yaml")
+        folders[engine] = copy(tmp_path_factory.mktemp(engine) / "copy", MINI)
         run(folders[engine], *command)
     return folders
 
@@ -209,7 +177,7 @@ def test_a_changed_source_runs_exactly_what_runs_it(made):
         assert "src/relearn/quantise.py" in listed
         with open(folder / "src/relearn/quantise.py", "a") as file:  # what every poison runs and nothing else
             file.write("# changed\n")
-    poisons = {node.command for node in grid.nodes(params.load(ROOT / "tests/mini.yaml")) if node.step == "poison"}
+    poisons = {node.command for node in grid.nodes(params.load(MINI)) if node.step == "poison"}
     jobs = set(snakemake_jobs(made["snakemake"]))
     assert {"relearn sources poison", *poisons} <= jobs
     assert not {command for command in jobs if command.split()[1] in ("prepare", "surrogate", "sources")} - {
@@ -251,12 +219,13 @@ from relearn.registry import Positive, register
 @register
 def brighter(train: Split, craft: Craft, *, epsilon: Positive = 4.0) -> Perturbation:
     """Every image brighter by `epsilon` (1/255)."""
-    return Perturbation(torch.full((1, *train.images.shape[1:]), epsilon), Budget("linf", epsilon), torch.zeros_like(train.labels))
+    delta = torch.full((1, *train.images.shape[1:]), epsilon)
+    return Perturbation(delta, Budget("linf", epsilon), torch.zeros_like(train.labels))
 '''
 
 
 def test_a_poison_is_one_new_file_and_one_line(tmp_path):
-    folder = copy(tmp_path / "copy", ROOT / "tests/mini.yaml")
+    folder = copy(tmp_path / "copy", MINI)
     (folder / "src/relearn/poisons/brighter.py").write_text(TOY)
     content = yaml.safe_load((folder / "params.yaml").read_text())
     content["grid"] = {"main": content["grid"]["main"] | {"poisons": ["brighter"], "methods": ["erm"]}}

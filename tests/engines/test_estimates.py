@@ -1,13 +1,13 @@
-"""What a cluster is asked for: estimates of `relearn plan --write` if there are any for these settings, else the rules' defaults."""
+"""What a cluster is asked for: estimates of `relearn plan --write` if there are any of these settings, or defaults."""
 
 import json
 import re
 import shutil
 
 import pytest
-from conftest import ROOT, copy_project
-from test_engines import run
 
+from helpers.engines import run
+from helpers.projects import MINI, copy_project
 from relearn import estimates
 
 ESTIMATED = ("surrogate", "poison", "train")
@@ -16,7 +16,7 @@ ESTIMATED = ("surrogate", "poison", "train")
 @pytest.fixture
 def folder(tmp_path):
     copy_project(tmp_path / "copy")
-    shutil.copy(ROOT / "tests/mini.yaml", tmp_path / "copy/params.yaml")
+    shutil.copy(MINI, tmp_path / "copy/params.yaml")
     return tmp_path / "copy"
 
 

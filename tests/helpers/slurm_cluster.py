@@ -1,7 +1,7 @@
-"""A private Slurm on this machine: one node of 8 CPUs and 4 GPUs, both only claimed, in a folder and on ports of its own.
+"""A private Slurm on this machine: one node of 8 CPUs and 4 GPUs, both only claimed, in a folder of its own.
 
-    python tests/slurm_cluster.py                                        # a shell in which sbatch and squeue work
-    python tests/slurm_cluster.py snakemake --cores 8 --profile slurm    # one command, then the cluster is gone
+    python tests/helpers/slurm_cluster.py                                      # a shell in which sbatch works
+    python tests/helpers/slurm_cluster.py snakemake --cores 8 --profile slurm  # one command, then the cluster is gone
 
 Needs root (the GPUs are device nodes) and Debian's packages slurm-wlm, slurm-client and munge.
 """
@@ -22,7 +22,8 @@ from typing import Callable
 BINARIES = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct")
 GPUS = 4
 
-# DefMemPerCPU: without it a job that names no memory takes all of it. config_overrides: the node may claim what it lacks.
+# DefMemPerCPU: without it a job that names no memory takes all of it.
+# config_overrides: the node may claim what it lacks.
 CONFIG = """\
 ClusterName=local
 SlurmctldHost={host}(127.0.0.1)
@@ -112,7 +113,7 @@ class SlurmCluster:
         shutil.rmtree(self.folder)
 
     def _lost(self) -> list[int]:
-        """What is left of jobs: without cgroups Slurm does not find a process of a cancelled one whose parent has gone."""
+        """What is left of jobs: without cgroups Slurm finds no process of a cancelled one whose parent has gone."""
         mark, found = f"SLURM_CONF={self.folder}/slurm.conf\0".encode(), []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):

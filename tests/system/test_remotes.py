@@ -1,8 +1,9 @@
 """DVC remotes with real parts: a folder, an sshd and a web server of the tests' own, and what happens when they fail.
 
-The project is that of the bridge, with a made-up file for every artifact; all ways lead to one folder of objects. The commands
-are those of docs/sharing.md. Whatever fails has to end with an exit code and a line, leave in results/ what was there, and
-succeed once the cause is mended. Where DVC takes bad bytes for good ones, relearn verify and adopt must not.
+The project is that of the bridge, with a made-up file for every artifact; all ways lead to one folder of objects. The
+commands are those of docs/sharing.md. Whatever fails has to end with an exit code and a line, leave in results/ what
+was there, and succeed once the cause is mended. Where DVC takes bad bytes for good ones, relearn verify and adopt must
+not.
 """
 
 import contextlib
@@ -19,9 +20,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from test_bridge import GIT, PRESET, ROOT
-from test_engines import artifacts, copy, run
 
+from helpers.engines import GIT, PRESET, RECORD, artifacts, copy, run
+from helpers.projects import ROOT
 from relearn import grid, params, stages
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
@@ -33,8 +34,6 @@ LACKS = {
 MISSING = ", ".join(name for name, there in LACKS.items() if not there)
 VICTIM = "results/runs/digits/lsp/cnn/erm/0/history.csv"
 PART = "evaluate@digits-lsp-cnn-erm-0"
-RECORD = "results/metrics/digits/lsp/cnn/erm/0/record.json"
-
 SSHD_CONFIG = """\
 ListenAddress 127.0.0.1
 Port {port}
@@ -47,8 +46,6 @@ PasswordAuthentication no
 PermitRootLogin prohibit-password
 Subsystem sftp internal-sftp
 """
-
-pytestmark = pytest.mark.system
 needs_sshd = [pytest.mark.ssh, pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")]
 SSH = pytest.param("ssh", marks=needs_sshd)
 
@@ -91,7 +88,7 @@ def store(pushed, tmp_path):
 
 @contextlib.contextmanager
 def served(way: str, store: Path, port: int | None = None):
-    """The settings of a remote that leads to the folder `store`, while it can be reached. `port` is one that was free."""
+    """The settings of a remote that leads to the folder `store`, while it can be reached; `port` was a free one."""
     if way == "folder":
         yield {"url": store, "verify": "true"}
     elif way == "http":
@@ -382,9 +379,8 @@ def is_seen(folder: Path, origin: Path) -> None:
     lines = run(folder, "relearn", "verify", fails=True).splitlines()
     bad = [f"different     {VICTIM}", f"corrupt       {entry(Path('.dvc/cache'), origin)}"]
     assert [line for line in lines if line.startswith(("different", "corrupt"))] == bad
-    assert "5 outputs to run again: not the files DVC recorded" in run(
-        folder, "relearn", "adopt"
-    )  # all of that training's
+    # all of that training's
+    assert "5 outputs to run again: not the files DVC recorded" in run(folder, "relearn", "adopt")
 
 
 def test_of_a_file_of_ones_own_nothing_is_lost(origin, store, tmp_path):

@@ -1,24 +1,16 @@
-"""The results in this repository are those of its sources, and the commands of docs/reproduce.md do what it says.
+"""The results in this repository are pulled in a fresh clone, and the commands of docs/reproduce.md do what it says."""
 
-`make store` makes `.dvc/store` and `dvc.lock` anew after a change of a source that results depend on.
-"""
-
-import hashlib
 import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import copy_project
-from test_engines import ROOT, copy, run
 
-from relearn import grid, params, stages
+from helpers.engines import GIT, PRESET, artifacts, copy, run
+from helpers.projects import ROOT, copy_project
 
 PAGE = ROOT / "docs/reproduce.md"
-STORE = ROOT / ".dvc/store"
-GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
 SAYS = {  # what the page promises of a command
     "dvc status": "Data and pipelines are up to date.",
     "snakemake -n": "Nothing to be done",
@@ -45,33 +37,6 @@ def say(folder: Path, command: str) -> None:
     assert SAYS.get(command, "") in output, output
 
 
-def md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes()).hexdigest()
-
-
-# ---- the store in the repository
-
-
-def test_the_store_holds_what_the_lock_names_and_no_more():
-    named = {sum for stage in stages.locked().values() for sum in stage.values()}
-    held = {path.parent.name + path.name: path for path in (STORE / "files/md5").glob("*/*")}
-    assert set(held) == named, "run: make store"
-    assert [sum for sum, path in held.items() if md5(path) != sum] == []
-    assert sum(path.stat().st_size for path in held.values()) <= 15e6
-
-
-def test_the_lock_is_of_the_grid_and_the_sources_as_they_are(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    locked = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    assert {stage: {out["path"] for out in locked[stage]["outs"]} for stage in locked if stage != "check"} == {
-        stages.name(node): set(node.outputs) for node in grid.nodes(params.load())
-    }
-    deps = (dep for stage in locked.values() for dep in stage["deps"])
-    watched = {dep["path"]: dep["md5"] for dep in deps if dep["path"].startswith(("src/", "params", "workflow/"))}
-    assert [path for path, sum in watched.items() if md5(ROOT / path) != sum] == [], "run: make store"
-
-
-@pytest.mark.system
 def test_a_fresh_clone_pulls_the_quickstart_and_both_engines_are_content(tmp_path, log):
     copy_project(tmp_path / "clone")
     shutil.copy(ROOT / "dvc.lock", tmp_path / "clone")
@@ -93,7 +58,7 @@ def test_a_fresh_clone_pulls_the_quickstart_and_both_engines_are_content(tmp_pat
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
     """A repository with the tiny grid, run by DVC, its artifacts in a store of its own."""
-    folder = copy(tmp_path_factory.mktemp("page") / "origin", ROOT / "tests/bridge.yaml")
+    folder = copy(tmp_path_factory.mktemp("page") / "origin", PRESET)
     shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
     run(folder, "dvc", "repro", "-q")
     run(folder, "dvc", "push", "-q")
@@ -102,7 +67,6 @@ def origin(tmp_path_factory):
     return folder
 
 
-@pytest.mark.system
 @pytest.mark.parametrize(
     "heading", ["Reproduce", "Compare runs", "Share", "Resume", "Both engines over one folder", "Scale out"]
 )
@@ -118,19 +82,12 @@ def test_the_commands_of_the_page(origin, tmp_path, log, heading):
         log(command)
 
 
-@pytest.mark.system
 def test_one_job_at_a_time_and_eight_at_once_leave_the_same_bytes(origin, tmp_path, log):
     sums = []
     for cores in ("1", "8"):
-        folder = copy(tmp_path / cores, ROOT / "tests/bridge.yaml")
+        folder = copy(tmp_path / cores, PRESET)
         run(folder, "snakemake", "--cores", cores, "--quiet", "rules")
-        sums.append(
-            {
-                name: md5(folder / name)
-                for node in grid.nodes(params.load(folder / "params.yaml"))
-                for name in node.outputs
-            }
-        )
+        sums.append(artifacts(folder))
     assert sums[0] == sums[1]
     assert json.loads(run(origin, "dvc", "status", "--json").splitlines()[-1]) == {}
     compared = run(tmp_path / "8", "relearn", "verify", str(origin))  # its exit code says whether all are equal

@@ -1,7 +1,8 @@
-"""The grid on a real Slurm of one node, on a day on which all goes wrong: in the end the same bytes as from a quiet local run.
+"""The grid on a real Slurm of one node, on a day on which all goes wrong: in the end the bytes of a quiet local run.
 
 In the first run one poison's file is broken, one training is cancelled twice, and another reaches its time limit. The
-second run, by the same command, has to make just what is missing. Jobs run on the CPU; the GPUs they ask for are claimed only.
+second run, by the same command, has to make just what is missing. Jobs run on the CPU; the GPUs they ask for are
+claimed only.
 """
 
 import hashlib
@@ -19,22 +20,15 @@ from typing import Callable
 import numpy
 import pytest
 import yaml
-from conftest import copy_project
-from slurm_cluster import GPUS, SlurmCluster, missing
 
+from helpers.projects import copy_project
+from helpers.slurm_cluster import GPUS, SlurmCluster, missing
 from relearn import estimates, grid, records
 
-pytestmark = [pytest.mark.slurm, pytest.mark.system, pytest.mark.skipif(bool(missing()), reason=missing())]
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=missing())]
 
-COMMAND = (
-    "snakemake",
-    "--cores",
-    "8",
-    "--profile",
-    "slurm",
-    "--profile",
-    "polling",
-)  # the last one only looks after jobs more often
+# the last one only looks after jobs more often
+COMMAND = ("snakemake", "--cores", "8", "--profile", "slurm", "--profile", "polling")
 POLLING = {"slurm-init-seconds-before-status-checks": 2, "seconds-between-status-checks": 2}
 CONTENT = {
     "train": {"epochs": 5, "probe": 200, "checkpoint_epochs": 1},
@@ -66,7 +60,7 @@ CONTENT = {
     "tables": {"summary": {}},
     "figures": {"trap_curves": {}},
 }
-METHOD = '''"""Plain training that stops before its fourth epoch until there is a file `awake`, and writes down where it was."""
+METHOD = '''"""Plain training that stops before its fourth epoch until there is a file `awake`; notes where it was."""
 
 import os
 import time
@@ -140,7 +134,10 @@ def start(folder: Path, *command: str, environment: dict = os.environ) -> subpro
 
 def nodes(folder: Path) -> list[dict]:
     """The nodes of a copy's DAG; only its own sources know its method."""
-    script = "import json; from relearn import grid, params; print(json.dumps([vars(node) for node in grid.nodes(params.load())]))"
+    script = (
+        "import json; from relearn import grid, params;"
+        "print(json.dumps([vars(node) for node in grid.nodes(params.load())]))"
+    )
     assert start(folder, sys.executable, "-c", script).wait(PATIENCE) == 0, said(folder)
     return json.loads(said(folder))
 
@@ -160,7 +157,7 @@ def wait(condition: Callable, folder: Path, seconds: int = PATIENCE):
 
 @dataclass
 class Day:
-    """What there was to see: two runs' outputs and exit codes, and the jobs of Slurm, those of the second run by themselves."""
+    """What there was to see: two runs' outputs and exit codes, and the jobs of Slurm, those of the second run apart."""
 
     folder: Path
     local: Path
@@ -246,7 +243,8 @@ def test_same_bytes_as_a_quiet_local_run(day, log):
     assert len(ours) == 52
     assert ours == theirs
     log(
-        f"{len(ours)} artifacts equal by SHA-256, made under Slurm, with a failure, a cancelled job and a time limit, and by a local run"
+        f"{len(ours)} artifacts equal by SHA-256, made under Slurm, with a failure, a cancelled job and a time limit, "
+        "and by a local run"
     )
 
 

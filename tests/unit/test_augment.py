@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import drawn, noise
 
+from helpers.images import drawn, noise
 from relearn import augment
 from relearn.methods.erm import ERM
 
@@ -27,9 +27,8 @@ def test_crop_and_flip_gives_each_image_a_crop_of_its_own(flip):
     images = noise(300, 6, 5)
     changed = augment.crop_and_flip(images, 1, flip, drawn())
     assert changed.dtype == torch.uint8 and changed.shape == images.shape
-    places = [
-        crops(image, 1)[result.contiguous().numpy().tobytes()] for image, result in zip(images, changed)
-    ]  # KeyError: no crop at all
+    # KeyError: no crop at all
+    places = [crops(image, 1)[result.contiguous().numpy().tobytes()] for image, result in zip(images, changed)]
     # 300 images over 9 offsets and 2 sides: every one is drawn, about as often as any other
     expected = {(y, x, side) for y in range(3) for x in range(3) for side in ((False, True) if flip else (False,))}
     assert set(places) == expected
@@ -78,7 +77,7 @@ def test_colour_jitter_draws_for_each_image():
 
 
 def test_colour_jitter_against_images_one_by_one():
-    """Brightness, contrast and saturation as Pillow does them, image by image, with factors drawn from the same generator."""
+    """Brightness, contrast and saturation as Pillow does them, image by image, with factors of the same generator."""
     x = 0.3 + 0.3 * augment.to_float(noise(8, 6, 5))  # far enough from black and white that nothing is clipped
     generator = drawn()
     brightness, contrast, saturation = (1 + (torch.rand(8, 1, 1, generator=generator) * 2 - 1) * 0.2 for _ in range(3))

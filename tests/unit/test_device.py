@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
+from helpers.projects import ROOT
 from relearn import device
 from relearn.errors import Fault
 

@@ -43,7 +43,10 @@ STUDY = {"erm": ("erm", 0), "half_1": ("transplant", 1), "half_2": ("transplant"
 
 
 def study(seeds=(0, 1), **more):
-    """Records and histories of a study of shallow groups; the accuracy is 20 for erm on tap, then 10 more for each frozen group."""
+    """Records and histories of a study of shallow groups.
+
+    The accuracy is 20 for erm on tap, then 10 more for each frozen group.
+    """
     cells = [("clean", "erm", 90.0)] + [
         ("tap", method, 20.0 + 10 * frozen) for method, (_, frozen) in (STUDY | more).items()
     ]
@@ -60,11 +63,14 @@ def study(seeds=(0, 1), **more):
 
 
 def embedded():
-    """The embeddings and histories of two cells: two classes of three images, epochs 1 and 7, further apart in the end."""
+    """The embeddings and histories of two cells: two classes of three images, epochs 1 and 7, apart in the end."""
     points = [
         {"cell": cell, "epoch": epoch, "group": "middle", "label": label, "x": epoch * side + k / 10, "y": k / 10}
-        for cell in CELLS for epoch in (1, 7) for label, side in (("cat", -1), ("dog", 1)) for k in range(3)
-    ]  # fmt: skip
+        for cell in CELLS
+        for epoch in (1, 7)
+        for label, side in (("cat", -1), ("dog", 1))
+        for k in range(3)
+    ]
     rows = []
     for cell in CELLS:
         coords = dict(zip(("dataset", "poison", "arch", "method", "seed"), cell.split("/")))
@@ -76,15 +82,25 @@ def embedded():
 
 
 def timeline():
-    """Looks, history and train.json of a run of 8 steps in epochs of 2 that sees the trap at step 4 and goes back to step 2."""
+    """Looks, history and train.json of a run of 8 steps in epochs of 2: a trap at step 4, and back to step 2."""
     looks, kept = [], {"dataset": "toy", "poison": "tap", "arch": "cnn", "method": "pst", "seed": 0}
     for iterations, acm, next_step in ((0, 0.1, 0), (2, 0.4, 2), (4, 0.9, 2)):
         trap = iterations != next_step
-        looks.append({
-            "cell": CELLS[1], "iterations": iterations, "step": iterations, "stage": "early", "probe_accuracy": 0.5, "acm_middle": acm,
-            "next_step": next_step, "next_stage": "stage 1" if trap else "early", "rate_stem": 0.0 if trap else 1.0, "rate_middle": 0.0 if trap else 1.0,
-            "rate_head": 1.0,
-        })  # fmt: skip
+        looks.append(
+            {
+                "cell": CELLS[1],
+                "iterations": iterations,
+                "step": iterations,
+                "stage": "early",
+                "probe_accuracy": 0.5,
+                "acm_middle": acm,
+                "next_step": next_step,
+                "next_stage": "stage 1" if trap else "early",
+                "rate_stem": 0.0 if trap else 1.0,
+                "rate_middle": 0.0 if trap else 1.0,
+                "rate_head": 1.0,
+            }
+        )
     rows = [
         {"iterations": i, "step": s, "test_accuracy": a, "acm_middle": 0.4, "probe_accuracy": 0.8}
         for i, s, a in ((2, 2, 30.0), (6, 4, 40.0), (10, 8, 60.0))
@@ -252,7 +268,8 @@ def test_stage_timeline():
         [line.get_xdata()[0] for line in axis.lines if list(line.get_ydata()) == [0, 1]] for axis in figure.axes
     ] == [[4]] * 4
     assert words(accuracy) == [" stage 1"]
-    # the learning rate: a half cosine over 8 steps from 0.2, back at step 2 from iteration 4 on, stem and middle at 0 from there
+    # the learning rate: a half cosine over 8 steps from 0.2, back at step 2 from iteration 4 on, stem and middle at 0
+    # from there
     (shallow,), (head,) = lines(rate, "stem to middle"), lines(rate, "head")
     half = 0.2 * (1 + numpy.cos(numpy.pi * 2 / 8)) / 2
     assert (

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import coloured
 
+from helpers.images import coloured
 from relearn import augment, quantise
 from relearn.data import share, split
 from relearn.errors import Fault
@@ -37,7 +37,7 @@ def test_convolve_is_the_convolution_of_each_image_with_its_own_kernel():
 
 
 def test_cuda_by_hand(tiny, craft):
-    """Each image is its class's filtered image: one kernel per class explains all of them, and the brightest value is 255."""
+    """Each image is its class's filtered image: one kernel per class explains all, the brightest value is 255."""
     made = craft("cuda", tiny)
     generator = made.generator("kernels", 4)
     kernels = 0.3 * torch.rand(10, 9, generator=generator)
@@ -78,10 +78,8 @@ def test_ops_sets_the_best_pixels_of_each_class(pixels, odd, craft):
         assert 1 <= len(changed) <= pixels
         for y, x in changed:
             values = poisoned[rows][:, y, x].unique(dim=0)
-            assert len(values) == 1 and set(values[0].tolist()) <= {
-                0,
-                255,
-            }  # one corner of the colour cube for the whole class
+            # one corner of the colour cube for the whole class
+            assert len(values) == 1 and set(values[0].tolist()) <= {0, 255}
             key = (y, x, *values[0].tolist())
             assert key not in taken
             taken.add(key)
@@ -255,7 +253,7 @@ def test_predictions_in_closed_form_and_in_the_limit():
 
 
 def finite(network: str, width: int, seed: int, x: torch.Tensor) -> torch.Tensor:
-    """The tangent kernel (N, N) of a network of finite width in the same parametrisation: gradients of its output, multiplied."""
+    """The tangent kernel (N, N) of a network of finite width, in the same parametrisation: gradients, multiplied."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {
         "fnn": [(width, 90)] + [(width, width)] * 3 + [(1, width)],

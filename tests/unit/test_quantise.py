@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import coloured
 
+from helpers.images import coloured
 from relearn import models, quantise
 from relearn.errors import Fault
 from relearn.pgd import descend
@@ -187,7 +187,7 @@ def test_chunks_do_not_show(tiny, monkeypatch):
 
 @pytest.mark.parametrize("steps, expected", [(0, 0.0), (1, 1.5), (3, 4.5), (9, 8.0)])
 def test_signed_steps_of_a_linear_objective(steps, expected):
-    """Down a linear objective every step goes the same way until the ball ends: -sign(w) * min(steps * step_size, epsilon)."""
+    """Down a linear objective steps go one way until the ball ends: -sign(w) * min(steps * step_size, epsilon)."""
     weights = torch.randn(4, 3, 6, 5, generator=torch.Generator().manual_seed(2))
     weights[0, 0] = 0.0  # no slope, no step
     images, start = torch.full((4, 3, 6, 5), 128.0), torch.zeros(4, 3, 6, 5)
@@ -232,7 +232,7 @@ def test_lsp_has_one_norm_and_blocks(data, request, craft):
 
 
 def test_lsp_is_linearly_separable(craft):
-    """Least squares fitted on half of the perturbations names the class of the other half; shuffled labels it cannot name."""
+    """Least squares fitted on half of the perturbations names the class of the other half, but not shuffled labels."""
     train = coloured([40] * 8, (32, 32), seed=3)
     delta = lsp(train, craft("lsp", train)).delta[:, ::8, ::8].flatten(1)  # one value of each block
     features = torch.cat([delta, torch.ones(len(train), 1)], 1)
@@ -274,7 +274,7 @@ def test_hypo_without_a_surrogate(tiny, craft):
 
 @pytest.mark.parametrize("poison", [em, em_classwise])
 def test_em_lowers_the_loss_of_the_model_it_trains(poison, tiny, craft, monkeypatch):
-    """Min-min noise ends with steps down the loss of its own surrogate: that one finds poisoned images easier than clean ones."""
+    """Min-min noise ends with steps down the loss of its own surrogate: it finds poisoned images easier than clean."""
     workshop, made = craft(poison.__name__, tiny), []
     build = workshop.model
     monkeypatch.setattr(workshop, "model", lambda *given: made.append(build(*given)) or made[-1])

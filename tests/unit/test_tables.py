@@ -1,21 +1,21 @@
 """Tables: numbers worked out by hand, and their text byte for byte."""
 
-from pathlib import Path
-
 import pandas
 import pytest
 
+from helpers.projects import DATA
 from relearn import registry
 from relearn.errors import Fault
 from relearn.rendering import render
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = DATA / "golden"
 
 # Neither poisons nor methods stand in alphabetical order, and pst was not run on clean data. By hand:
 #   tap_4/pst   70 74 78  mean 74, deviations -4 0 4, sd = sqrt(32 / 2) = 4; of clean erm 74 / 90 = 82.222222 %
 #   tap_4/erm   20 22     mean 21, deviations -1 1,   sd = sqrt(2 / 1) = 1.414214;     21 / 90 = 23.333333 %
 #   clean/erm   90        one seed: no sd; 100 %
-#   oracle      tap_4/pst 75 77 79: mean 77, sd 2; tap_4/erm 31 31: mean 31, sd 0; epochs (50 + 52 + 57) / 3 = 53, (3 + 4) / 2 = 3.5
+#   oracle      tap_4/pst 75 77 79: mean 77, sd 2; tap_4/erm 31 31: mean 31, sd 0;
+#               epochs (50 + 52 + 57) / 3 = 53, (3 + 4) / 2 = 3.5
 #   trapped     0 of 3, 1 of 2, 0 of 1
 COLUMNS = "poison method seed accuracy oracle_accuracy oracle_epoch passes acm ratio trapped".split()
 ROWS = [
@@ -26,6 +26,7 @@ ROWS = [
     ("tap_4", "erm", 1, 22.0, 31.0, 4, 1.0, 0.25, 0.5, False),
     ("clean", "erm", 0, 90.0, 90.5, 59, 1.0, 0.25, 0.5, False),
 ]
+
 # Rows that two tables need beside these. By hand:
 #   clean_cost  erm 90 92: mean 91, sd sqrt(2); pst 88 93 80: mean 87, deviations 1 6 -7, sd = sqrt(86 / 2) = 6.6;
 #               pst minus erm where both ran: -2 1, mean -0.5, sd = sqrt(4.5) = 2.1; passes (1 + 1 + 1.75) / 3 = 1.25
