@@ -1,68 +1,50 @@
-"""Small data, a workshop for poisons, and a copy of the project to run commands in."""
+"""Fixtures that several test modules use, the order of the tests, and what they note."""
 
-import os
-import random
+import importlib
 import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy
 import pytest
 import torch
 
+from helpers.images import coloured
+from helpers.interruptible import CELL, TRAIN, Job, left_over, outputs, ran, small_project, timed
+from helpers.projects import Project, copy_project
 from relearn import models, registry
 from relearn.craft import Craft
-from relearn.data import Split, split
+from relearn.data import Split
 from relearn.seeding import Seeds
 
 torch.set_num_threads(1)  # bytes depend on it, and the tests share the machine
 
-ROOT = Path(__file__).resolve().parents[1]
-FILES = ("Snakefile", "dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore", ".gitignore")
-FOLDERS = ("workflow", "profiles", "slurm", "src", "envs")
+SYSTEM = Path(__file__).parent / "system"  # all in here kills processes, fills disks or starts servers, for minutes
+LONGEST = (
+    "test_engines",
+    "test_bridge_orders",
+    "test_slurm",
+    "test_kill",
+    "test_kill_snakemake",
+    "test_reproduce",
+    "test_interrupted_jobs",
+)
 
 
-def same(one, other) -> bool:
-    """Whether two nested values are equal to the last byte, tensors included."""
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return isinstance(other, dict) and list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return type(one) is type(other) and len(one) == len(other) and all(map(same, one, other))
-    return type(one) is type(other) and one == other
-
-
-def stir(seed: int) -> None:
-    """Leave garbage in every global random state, of which no result may depend."""
-    torch.manual_seed(seed)
-    numpy.random.seed(seed)
-    random.seed(seed)
-
-
-def coloured(counts: list[int], size: tuple[int, int], seed: int) -> Split:
-    """`counts[k]` noisy images of class k, each around a colour of its own, in an order that mixes the classes."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    labels = labels[torch.randperm(len(labels), generator=generator)]
-    colour = torch.randint(40, 216, (len(labels), 1, 1, 3), generator=generator)
-    noise = torch.randint(-40, 41, (len(labels), *size, 3), generator=generator)
-    return split((colour + noise).clamp(0, 255).to(torch.uint8), labels)
-
-
-LONGEST = ("test_engines", "test_bridge", "test_slurm", "test_kill", "test_reproduce")
-
-
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The longest files first: each is one worker's work, and the last to begin decides when all of them end."""
+    """Mark what lies in system/, and put the longest files first.
+
+    Each file is one worker's work, and the last to begin decides when all of them end.
+    """
+    for item in items:
+        if item.path.is_relative_to(SYSTEM):
+            item.add_marker("system")
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture
 def log(request):
-    """A function that notes what a test did and compared; the end of the run shows it, whatever process it came from."""
+    """A function that notes what a test did and compared; the end of the run shows it, whatever process it is of."""
 
     def write(*words) -> None:
         request.node.user_properties.append(("log", " ".join(map(str, words))))
@@ -92,45 +74,22 @@ def odd() -> Split:
 
 @pytest.fixture
 def craft():
-    """A function that makes the workshop of a registered poison, with a small cnn, and a surrogate if the poison names one."""
+    """A function that makes the workshop of a registered poison, with a small cnn, and a surrogate if it names one."""
 
     def make(poison: str, train: Split) -> Craft:
         made = Craft("test", Seeds("test", poison), "cpu", int(train.labels.max()) + 1, {"cnn": ("cnn", {"width": 4})})
         if any(setting.kind == "SurrogateName" for setting in registry.entry("poisons", poison).settings):
             generator = Seeds("test").generator("surrogate")
             made.surrogate, *earlier = (
-                models.build("cnn", {"width": 4}, images=train.images, classes=made.classes, generator=generator, device="cpu") for _ in range(3)
+                models.build(
+                    "cnn", {"width": 4}, images=train.images, classes=made.classes, generator=generator, device="cpu"
+                )
+                for _ in range(3)
             )
             made.earlier = lambda: earlier
         return made
 
     return make
-
-
-@dataclass(frozen=True)
-class Project:
-    """A throw-away copy of the project."""
-
-    folder: Path
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error of a command of the copy's own sources."""
-        return self.python("-m", "relearn", *arguments)
-
-    def python(self, *arguments: str) -> tuple[int, str, str]:
-        """The same of Python with any arguments."""
-        env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "RELEARN_DEVICE": "cpu"}
-        done = subprocess.run([sys.executable, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, timeout=300)
-        return done.returncode, done.stdout, done.stderr
-
-
-def copy_project(folder: Path) -> None:
-    """Copy the project's files without results to `folder`, which is made."""
-    folder.mkdir(parents=True)
-    for name in FILES:
-        shutil.copy(ROOT / name, folder / name)
-    for name in FOLDERS:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "estimates.json"))
 
 
 @pytest.fixture
@@ -141,9 +100,46 @@ def project(tmp_path) -> Project:
     return Project(folder)
 
 
-def noise(count: int, height: int, width: int) -> torch.Tensor:
-    return torch.randint(1, 256, (count, height, width, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+# Jobs to kill and to interrupt
 
 
-def drawn() -> torch.Generator:
-    return torch.Generator().manual_seed(2)
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A copy in which all that PARAMS' jobs read is made; what they load is loaded once, before they fork."""
+    # an optimiser's first step loads the first
+    for module in ("torch._dynamo", "relearn.steps.train", "relearn.steps.poison"):
+        importlib.import_module(module)
+    folder = small_project(tmp_path_factory.mktemp("base") / "project")
+    for step in (("prepare", "digits"), ("surrogate", "digits/small"), ("poison", "digits/lsp")):
+        ran(Job(folder, *step))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base) -> tuple[dict[str, str], float]:
+    """The cell's artifacts and how long its training takes."""
+    seconds = timed(Job(base, *TRAIN))
+    made = outputs(base, TRAIN)
+    assert left_over(base) == []
+    # so kills fall on both sides of a roll-back
+    assert ",stage 1," in (base / "results/runs" / CELL / "history.csv").read_text()
+    shutil.rmtree(base / "results/runs")
+    return made, seconds
+
+
+@pytest.fixture
+def disk(base, tmp_path):
+    """A copy with what the jobs read, whose results/ is a file system of 16 MB in memory."""
+    folder = small_project(tmp_path / "project")
+    results = folder / "results"
+    results.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", results], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        shutil.copytree(base / "results", results, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs"))
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", results], check=True)

@@ -1,0 +1,80 @@
+"""What holds for every method."""
+
+import math
+
+import torch
+
+from helpers.compare import same, stir
+from helpers.registered import cheap, named
+from relearn import checkpoint, models, params, registry
+from relearn.fit import Run, fit
+from relearn.probe import Probe
+from relearn.seeding import Seeds
+
+RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
+RECIPE |= {"epochs": 2, "batch": 16, "warmup_steps": 2, "crop_pad": 2}
+
+
+def methods_model(train, purpose: str = "init") -> models.Normalised:
+    generator = Seeds("test").generator(purpose)
+    return models.build("cnn", {"width": 4}, images=train.images, classes=10, generator=generator, device="cpu")
+
+
+def methods_fit(name: str, train):
+    model, method = methods_model(train), registry.load("methods", name)(**cheap("methods", name))
+    method.initialise(model, models.weights(methods_model(train, "surrogate")))
+    probe = Probe.draw(train, 40, Seeds("test").generator("probe"))
+    fitted = fit(model, method, train, train, RECIPE, Seeds("test", 0), probe=probe, precision="float32", label="test")
+    return fitted, models.weights(model), method
+
+
+@named("methods")
+def test_methods(name, tiny):
+    stir(1)
+    fitted, weights, _ = methods_fit(name, tiny)
+    stir(2)
+    again, weights_again, _ = methods_fit(name, tiny)
+    assert [row["epoch"] for row in fitted.history] == [1, 2] and fitted.steps == 10 <= fitted.iterations
+    assert all(math.isfinite(value) for row in fitted.history for value in row.values() if isinstance(value, float))
+    assert all(row["train_loss"] > 0 for row in fitted.history)
+    assert not same(weights, models.weights(methods_model(tiny)))  # it did train
+    assert same(weights, weights_again) and same(vars(fitted.reading), vars(again.reading))
+    assert (
+        same(fitted.history, again.history)
+        and same(fitted.ticks, again.ticks)
+        and same(fitted.embeddings, again.embeddings)
+    )
+
+
+@named("methods")
+def test_methods_keep_their_state_in_a_checkpoint(name, tiny, tmp_path):
+    _, _, method = methods_fit(name, tiny)
+    checkpoint.save(tmp_path / "state", method.state())
+    other = registry.load("methods", name)(**cheap("methods", name))
+    other.load_state(checkpoint.load(tmp_path / "state", "cpu"))
+    assert same(other.state(), method.state())
+
+
+@named("methods")
+def test_methods_give_a_rate_to_each_group(name, tiny):
+    method, model = registry.load("methods", name)(**cheap("methods", name)), methods_model(tiny)
+    rates = method.rates(list(model.layer_groups()))
+    assert list(rates) == list(model.layer_groups())
+    assert all(rate >= 0 for rate in rates.values()) and max(rates.values()) > 0
+    run = Run(
+        model, method, tiny, RECIPE, Seeds("test"), Probe.draw(tiny, 40, Seeds("test").generator("probe")), "float32"
+    )
+    assert run.rates == rates
+
+
+@named("methods")
+def test_methods_change_images_within_their_range(name, tiny):
+    method = registry.load("methods", name)(**cheap("methods", name))
+    prepared = method.prepare(tiny.images.clone())
+    assert prepared.shape == tiny.images.shape and prepared.dtype == torch.uint8
+    x = prepared[:16].permute(0, 3, 1, 2).float() / 255
+    first, second = (method.augment(x.clone(), torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first, second)
+    for changed in (first, method.view(x.clone())):
+        assert changed.shape == x.shape and changed.dtype == torch.float32 and 0 <= changed.min() and changed.max() <= 1
+    assert torch.equal(method.view(x.clone()), method.view(x.clone()))

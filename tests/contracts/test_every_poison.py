@@ -1,0 +1,103 @@
+"""What holds for every poison."""
+
+import numpy
+import pytest
+import torch
+
+from helpers.compare import stir
+from helpers.registered import NAMES, cheap, named
+from relearn import craft as workshop
+from relearn import quantise, registry
+
+
+@pytest.fixture(params=["tiny", "odd"])
+def train(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def foreign(train, tmp_path) -> str:
+    """A perturbation made elsewhere."""
+    noise = numpy.random.default_rng(0).integers(-4, 5, tuple(train.images.shape)).astype(numpy.int8)
+    numpy.save(tmp_path / "foreign.npy", noise)
+    return str(tmp_path / "foreign.npy")
+
+
+@named("poisons")
+def test_poisons(name, train, craft, foreign):
+    make, own = registry.load("poisons", name), cheap("poisons", name, foreign)
+    images, labels = train.images.clone(), train.labels.clone()
+
+    def crafted(**more) -> tuple[quantise.Perturbation, torch.Tensor]:
+        perturbation = make(train, craft(name, train), **own | more)
+        return perturbation, quantise.apply(train.images, perturbation)[0]
+
+    stir(1)
+    perturbation, poisoned = crafted()
+    # it may not write on what it is given
+    assert torch.equal(train.images, images) and torch.equal(train.labels, labels)
+    assert perturbation.delta.isfinite().all() and perturbation.delta.shape[1:] == images.shape[1:]
+    assert not perturbation.delta.requires_grad and perturbation.delta.is_contiguous()
+    assert poisoned.shape == images.shape and poisoned.dtype == torch.uint8
+    assert torch.equal(poisoned, images) == (perturbation.budget.value == 0)
+    stir(2)
+    again, poisoned_again = crafted()
+    assert torch.equal(again.delta, perturbation.delta) and again.budget == perturbation.budget
+    assert torch.equal(poisoned_again, poisoned)
+    settings = {s.name: s.default for s in registry.entry("poisons", name).settings}
+    if "seed" in settings:
+        assert not torch.equal(crafted(seed=1)[1], poisoned)
+    # the foreign noise is what it is
+    if "epsilon" in settings and perturbation.budget.norm != "none" and name != "external":
+        smaller = crafted(epsilon=settings["epsilon"] / 2)[0].budget
+        assert smaller.value < perturbation.budget.value and smaller.norm == perturbation.budget.norm
+
+
+@named("poisons")
+def test_poisons_that_train_or_attack_a_model_say_what_it_costs(name):
+    """`relearn plan` would call such a poison free of charge otherwise."""
+    entry = registry.entry("poisons", name)
+    declared = getattr(registry.module("poisons", name), "PASSES", {})
+    uses_a_model = any(setting.kind in NAMES for setting in entry.settings)
+    assert (name in declared) == uses_a_model
+    if uses_a_model:
+        defaults = {s.name: NAMES.get(s.kind) if s.default is registry.REQUIRED else s.default for s in entry.settings}
+        assert 0 < declared[name](defaults, 50_000) < 100_000  # DeepConfuse alone makes 80,000
+
+
+# A kill in the middle
+
+
+class Killed(Exception):
+    """Stands for a kill right after the state was written."""
+
+
+@named("poisons")
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_a_killed_poison_goes_on_to_the_same_bytes(name, when, tiny, craft, tmp_path, monkeypatch):
+    if name == "external":
+        return
+    monkeypatch.setattr(workshop, "KEEP_SECONDS", 0.0)
+    make, own, keep, count = registry.load("poisons", name), cheap("poisons", name), workshop.Craft.keep, []
+
+    def run(identity: str, memory) -> torch.Tensor:
+        made = craft(name, tiny)
+        made.memory, made.identity = memory, identity
+        return make(tiny, made, **own).delta
+
+    def dying(self, *arguments, **options) -> None:
+        keep(self, *arguments, **options)
+        count.append(None)
+        if len(count) == when:
+            raise Killed
+
+    undisturbed = run("one", None)
+    monkeypatch.setattr(workshop.Craft, "keep", dying)
+    try:
+        run("one", tmp_path / "checkpoint")
+    except Killed:
+        monkeypatch.setattr(workshop.Craft, "keep", keep)
+        assert list(tmp_path.iterdir())
+        assert torch.equal(run("one", tmp_path / "checkpoint"), undisturbed)
+    models = any(s.kind in ("SurrogateName", "ArchitectureName") for s in registry.entry("poisons", name).settings)
+    assert when > 1 or count or not models  # what takes long keeps its state at least once

@@ -1,0 +1,82 @@
+"""Pinned CPU instructions: what a setting of `compute.isa` changes, and what it must not."""
+
+import hashlib
+import os
+import platform
+
+import pytest
+import yaml
+
+from relearn import isa, registry
+
+x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names instructions of x86-64")
+GOOD_FOR = [name for name in isa.PINS if name != "avx2" or isa._has_avx2()]
+
+
+def training_free() -> list[str]:
+    """Registered poisons that name no architecture and no surrogate, and need no file of the user's."""
+    models = {"ArchitectureName", "SurrogateName", "InputPath"}
+    return [
+        name for name, entry in registry.entries("poisons").items() if not any(s.kind in models for s in entry.settings)
+    ]
+
+
+def pinned(project, name: str) -> None:
+    """Keep the project's digits, small, and every training-free poison, to the instructions `name`."""
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["compute"]["isa"] = name
+    params["datasets"] = {"digits": {"copies": 1, "size": 16}}
+    cheap = {"pil": {"epochs": 3, "steps": 3}, "ntga": {"time": 8, "block": 100, "validation": 100, "network": "fnn"}}
+    params["poisons"] |= {poison: cheap.get(poison, {}) for poison in training_free()}
+    params["grid"]["main"]["poisons"] = training_free()
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+@x86
+@pytest.mark.slow
+def test_training_free_poisons_are_the_same_bytes_with_any_instructions(project):
+    steps = [("prepare", "digits"), *(("poison", f"digits/{poison}") for poison in training_free())]
+    files = [
+        *(f"data/digits/{part}" for part in ("train", "test")),
+        *(f"poisons/digits/{poison}/train" for poison in training_free()),
+    ]
+    script = f"from relearn.__main__ import main; raise SystemExit(max(main(list(step)) for step in {steps}))"
+    sums = {}
+    for name in GOOD_FOR:
+        pinned(project, name)
+        code, _, fault = project.python("-c", script)
+        assert code == 0, fault
+        sums[name] = {
+            file: hashlib.sha256((project.folder / f"results/{file}.safetensors").read_bytes()).hexdigest()
+            for file in files
+        }
+    assert {
+        name: [file for file in files if sums[name][file] != sums["native"][file]] for name in GOOD_FOR
+    } == dict.fromkeys(GOOD_FOR, [])
+
+
+@x86
+def test_a_pin_reaches_the_kernels(project):
+    pinned(project, "sse4")
+    assert project.run("prepare", "digits")[0] == 0 == project.run("poison", "digits/lsp")[0]
+    assert '"cpu_capability": "DEFAULT"' in (project.folder / "results/poisons/digits/lsp/poison.run.json").read_text()
+
+
+@pytest.mark.parametrize("machine, flags", [("x86_64", "fpu sse4_2 avx"), ("aarch64", "fp asimd")])
+def test_a_processor_without_the_instructions_computes_natively_and_says_so(
+    tmp_path, monkeypatch, capsys, machine, flags
+):
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    monkeypatch.setattr(isa, "PROCESSOR", tmp_path / "cpuinfo")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    before = dict(os.environ)
+    isa.pin("avx2")
+    assert dict(os.environ) == before
+    assert "compute.isa is avx2, which this processor does not have" in capsys.readouterr().err
+
+
+@x86
+@pytest.mark.skipif("avx2" not in GOOD_FOR, reason="this processor has no AVX2")
+def test_the_shipped_grid_is_pinned(project):
+    assert project.run("prepare", "digits")[0] == 0 == project.run("poison", "digits/clean")[0]
+    assert '"cpu_capability": "AVX2"' in (project.folder / "results/poisons/digits/clean/poison.run.json").read_text()

@@ -1,0 +1,104 @@
+"""A job interrupted, out of disk, started twice: one line says so, and the same command then ends in the same bytes."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from helpers.interruptible import CELL, TRAIN, Job, Process, disturbed, fill, left_over, outputs, ran
+
+# Ctrl-C
+
+
+def test_an_interrupted_job_says_so_and_goes_on(base, undisturbed, log):
+    expected, seconds = undisturbed
+
+    def finish(process: Process) -> None:
+        ran(process)
+        assert outputs(base, TRAIN) == expected and left_over(base) == []
+        shutil.rmtree(base / "results/runs")
+
+    for number, moment, process in disturbed(
+        lambda: Job(base, *TRAIN), finish, lambda process: process.send(signal.SIGINT), 3, seconds
+    ):
+        assert ran(process, code=130).splitlines()[-1] == "relearn: interrupted"
+        assert all(name.endswith("train.checkpoint.safetensors") for name in left_over(base))
+        log(f"Ctrl-C {number} after {moment} left {', '.join(map(os.path.basename, left_over(base))) or 'nothing'}")
+    finish(Job(base, *TRAIN))
+
+
+def test_an_interrupted_start_says_so_too(base, log):
+    """While torch is being loaded, as the user runs it."""
+    process = Process(base, "relearn", *TRAIN)
+    lock = (base / "results/runs" / CELL / ".model.safetensors.lock.tmp").exists
+    while not lock():
+        assert process.wait(0) is None, process.text()
+    process.send(signal.SIGINT)
+    assert ran(process, code=130) == "relearn: interrupted\n"
+    assert not (base / "results/runs").exists()
+
+
+# A full disk, and one that cannot be written
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in (folder / "results").rglob("*") if path.is_file())
+
+
+FULL = {  # what runs, the bytes that are free, and the file that does not fit any more
+    "split": (("prepare", "digits"), 5 << 20, "results/data/digits/test.safetensors"),
+    "checkpoint": (TRAIN, 16 << 10, "results/runs/digits/lsp/cnn/pst/0/train.checkpoint.safetensors"),
+    "table": (("tabulate", "accuracy"), 0, "results/tables/accuracy.csv"),
+}
+
+
+@pytest.mark.parametrize("what", FULL)
+def test_a_full_disk_is_one_line(what, disk, base, undisturbed):
+    step, leave, file = FULL[what]
+    if what == "split":
+        shutil.rmtree(disk / "results/data")
+    if what == "table":
+        (disk / "results/summary").mkdir()
+        (disk / "results/summary/records.csv").write_text(RECORDS)
+    before = files(disk)
+    filler = fill(disk, leave)
+    text = ran(Job(disk, *step), code=1)
+    assert text == f"relearn: No space left on device: {file}; make room, then run the same again\n"
+    filler.unlink()
+    written = set(files(disk)) - set(before)
+    assert written <= set(outputs(disk, step, missing=True)) and left_over(disk) == []
+    ran(Job(disk, *step))
+    assert left_over(disk) == []
+    expected = {"split": lambda: outputs(base, step), "checkpoint": lambda: undisturbed[0]}
+    if what in expected:
+        assert outputs(disk, step) == expected[what]()
+
+
+RECORDS = """dataset,poison,arch,method,seed,method_use,accuracy,oracle_accuracy,oracle_epoch,passes,acm,ratio,trapped
+digits,lsp,cnn,erm,0,erm,50.000000,50.000000,1,1.000000,0.400000,0.800000,False
+digits,lsp,cnn,pst,0,pst,60.000000,60.000000,1,1.000000,0.400000,0.800000,False
+"""
+
+
+def test_a_disk_that_cannot_be_written_is_one_line(disk):
+    before = files(disk)
+    subprocess.run(["mount", "-o", "remount,ro", disk / "results"], check=True)
+    for step, output in ((TRAIN, f"runs/{CELL}/model"), (("poison", "digits/lsp"), "poisons/digits/lsp/train")):
+        assert ran(Job(disk, *step), code=1) == f"relearn: Read-only file system: results/{output}.safetensors\n"
+    assert files(disk) == before
+
+
+# Two at once
+
+
+def test_of_runs_of_one_job_at_once_all_but_one_are_refused(base, undisturbed):
+    runs = [Job(base, *TRAIN) for _ in range(3)]
+    codes = sorted(run.wait() for run in runs)
+    assert codes in ([0, 2, 2], [0, 0, 2])  # the second where the last began when the first had ended
+    refused = f"relearn: another run of `relearn train {CELL}` is at work; wait for it, or end it and run this again\n"
+    assert all(run.text() == refused for run in runs if run.wait() == 2)
+    assert outputs(base, TRAIN) == undisturbed[0] and left_over(base) == []
+    shutil.rmtree(base / "results/runs")

@@ -1,0 +1,24 @@
+"""Small models and runs of the training loop."""
+
+from helpers.images import drawn
+from relearn import fit, models, params
+from relearn.methods.erm import ERM
+from relearn.probe import Probe
+from relearn.seeding import Seeds
+
+GROUPS = ["block1", "block2", "block3", "block4", "head"]
+RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
+# `tiny`: 5 steps an epoch, 15 in all
+RECIPE |= {"epochs": 3, "batch": 16, "warmup_steps": 2, "crop_pad": 2, "checkpoint_epochs": 1}
+
+
+def model_of(train, seed: int = 2, width: int = 8) -> models.Normalised:
+    """A cnn for these images, always the same one of a seed."""
+    return models.build("cnn", {"width": width}, images=train.images, classes=10, generator=drawn(seed), device="cpu")
+
+
+def run_of(train, method=None, model=None, **recipe) -> fit.Run:
+    """A run of 15 steps at its beginning; plain training of a cnn if nothing else is named."""
+    model = (model or model_of(train)).train()
+    method = method or ERM()
+    return fit.Run(model, method, train, RECIPE | recipe, Seeds("test"), Probe.draw(train, 40, drawn()), "float32")

@@ -1,0 +1,191 @@
+"""The bridge between the engines and the comparison of results, over files that no engine made."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from helpers.engines import POISON, PRESET, RECORD
+from helpers.projects import copy_project
+from relearn import adopt, grid, params, stages, verify
+from relearn.errors import Fault
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with the tiny grid, the current one, and a file for every artifact."""
+    copy_project(tmp_path / "copy")
+    shutil.copy(PRESET, tmp_path / "copy/params.yaml")
+    monkeypatch.chdir(tmp_path / "copy")
+    stages.write(params.load())
+    for item in grid.nodes(params.load()):
+        for name in item.outputs:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text(name)
+    return tmp_path / "copy"
+
+
+def remember(name: str) -> None:
+    """What Snakemake would note of a file it has just made."""
+    record = adopt._memory("metadata", name)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps({"endtime": os.stat(name).st_mtime}))
+
+
+def test_without_dvc_lock_adopt_is_refused_and_changes_nothing(folder):
+    before = {name: os.stat(name).st_mtime for item in grid.nodes(params.load()) for name in item.outputs}
+    with pytest.raises(Fault, match="there is no dvc.lock here"):
+        adopt.take(params.load())
+    assert before == {name: os.stat(name).st_mtime for name in before}
+
+
+def test_adopt_and_give_want_the_current_grid(folder):
+    (folder / "workflow/grid.yaml").write_text("steps: {}\n")
+    for act in (adopt.take, adopt.give):
+        with pytest.raises(Fault, match="relearn grid --write"):
+            act(params.load())
+
+
+@pytest.mark.parametrize("program", ["dvc", "snakemake"])
+def test_a_missing_engine_is_a_fault(folder, monkeypatch, program):
+    monkeypatch.setenv("PATH", str(folder / "nowhere"))
+    with pytest.raises(Fault, match=f"{program} is not installed here"):
+        adopt._run(program, "--version")
+
+
+def test_snakemake_is_stopped_only_by_files_it_does_not_know(folder):
+    nodes = grid.nodes(params.load())
+    adopt.check(nodes)  # no dvc.lock: not DVC's doing
+    (folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    for name in (name for item in nodes for name in item.outputs):
+        remember(name)
+    adopt.check(nodes)
+    os.utime(RECORD, (2, 2))
+    with pytest.raises(Fault, match=f"{RECORD} is not as Snakemake left it.*relearn adopt"):
+        adopt.check(nodes)
+    os.utime(RECORD, (adopt.OLD, adopt.OLD))
+    with pytest.raises(Fault, match=RECORD):
+        adopt.check(nodes)  # with a record Snakemake would go by the content of its inputs
+    adopt._memory("metadata", RECORD).unlink()
+    adopt.check(nodes)  # marked to run again
+    Path(RECORD).unlink()
+    adopt.check(nodes)  # a missing one Snakemake makes again
+
+
+@pytest.mark.parametrize("content", ["", "not: [yaml", "stages: 3", "stages: {a: {outs: [{path: x}]}}"])
+def test_a_broken_lock_is_a_fault(folder, content):
+    (folder / "dvc.lock").write_text(content)
+    with pytest.raises(Fault, match="dvc.lock is not what DVC writes"):
+        stages.locked()
+
+
+def test_files_that_carry_other_settings_are_seen(folder):
+    checked = params.load()
+    item = next(item for item in grid.nodes(checked) if item.step == "evaluate" and "lsp" in item.argument)
+    settings = grid.settings(checked, "train", **grid.coordinates("evaluate", item.argument))
+    Path(RECORD).write_text(json.dumps({"settings": settings}))
+    assert adopt._carries(checked, item, RECORD)
+    Path(RECORD).write_text(json.dumps({"settings": settings | {"train": settings["train"] | {"lr": 0.2}}}))
+    assert not adopt._carries(checked, item, RECORD)
+    Path(RECORD).write_text("{")
+    assert not adopt._carries(checked, item, RECORD)
+    poison = next(item for item in grid.nodes(checked) if item.step == "poison" and "lsp" in item.argument)
+    assert not adopt._carries(checked, poison, POISON)  # no safetensors at all
+    header = json.dumps(
+        {
+            "__metadata__": {
+                "facts": json.dumps({"settings": grid.settings(checked, "poison", dataset="digits", poison="lsp")})
+            }
+        }
+    )
+    Path(POISON).write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    assert adopt._carries(checked, poison, POISON)
+
+
+def record(folder: Path) -> dict[str, str]:
+    """Write the dvc.lock of the files as they are; the MD5 of each."""
+    sums = {
+        name: hashlib.md5(Path(name).read_bytes()).hexdigest()
+        for item in grid.nodes(params.load())
+        for name in item.outputs
+    }
+    locked = {
+        stages.name(item): {"outs": [{"path": name, "md5": sums[name]} for name in item.outputs]}
+        for item in grid.nodes(params.load())
+    }
+    (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": locked}))
+    return sums
+
+
+def test_adopt_hashes_itself_what_dvc_calls_clean(folder, monkeypatch):
+    record(folder)
+    monkeypatch.setattr(adopt, "_run", lambda *arguments: "{}")  # dvc status
+    histories = "results/runs/digits/lsp/cnn/erm/0/history.csv"
+    checked = params.load()
+    item = next(item for item in grid.nodes(checked) if histories in item.outputs)
+    monkeypatch.setattr(adopt, "_carries", lambda *arguments: True)
+    assert not any(adopt._judged(checked, grid.nodes(checked)).values())
+    Path(histories).write_text("corrupt")
+    reasons = adopt._judged(checked, grid.nodes(checked))
+    assert reasons[item] == "not the files DVC recorded"
+    assert {found.step for found, reason in reasons.items() if reason == "made from these"} == {
+        "evaluate",
+        "aggregate",
+        "tabulate",
+    }
+
+
+def test_verify_names_what_is_corrupt_in_the_cache(folder):
+    sums = record(folder)
+    kept = stages.cached(sums[RECORD])
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(Path(RECORD).read_bytes())
+    lines, equal = verify.compare(params.load(), None)
+    assert equal and lines[-1] == "33 equal, 0 different, 0 missing here, 0 missing there, compared with dvc.lock"
+    kept.write_text("corrupt")
+    lines, equal = verify.compare(params.load(), None)
+    assert not equal and lines[-2:] == [
+        f"corrupt       {kept}",
+        "delete these and what is different above, then: dvc pull",
+    ]
+
+
+def clone(folder: Path) -> Path:
+    shutil.copytree(folder, folder.parent / "other")
+    return folder.parent / "other"
+
+
+def test_verify_compares_with_another_clone(folder):
+    other = clone(folder)
+    lines, equal = verify.compare(params.load(), str(other))
+    assert equal and lines[-1] == f"33 equal, 0 different, 0 missing here, 0 missing there, compared with {other}"
+    assert lines[0] == "equal         results/sources/prepare.sha256"
+    (other / RECORD).write_text("else")
+    (other / POISON).unlink()
+    Path("results/tables/accuracy.csv").unlink()
+    beside = Path("results/runs/digits/lsp/cnn/erm/0/train.run.json")
+    for root, torch in ((folder, "2.12"), (other, "2.13")):
+        (root / beside).write_text(json.dumps({"seconds": 3.0, "torch": torch}))
+    lines, equal = verify.compare(params.load(), str(other))
+    assert not equal
+    assert {f"different     {RECORD}", f"missing there {POISON}", "missing here  results/tables/accuracy.csv"} <= set(
+        lines
+    )
+    assert lines[-4:] == [
+        f"30 equal, 1 different, 1 missing here, 1 missing there, compared with {other}",
+        "5 artifacts were made in two environments:", "  here:  torch 2.12", "  there: torch 2.13",
+    ]  # fmt: skip
+
+
+def test_verify_has_exit_codes(project, tmp_path):
+    code, _, fault = project.run("verify")
+    assert code == 2 and fault.startswith("relearn: there is no dvc.lock here")
+    for other, words in ((".", "this very folder"), (str(tmp_path), "no clone of the project")):
+        code, _, fault = project.run("verify", other)
+        assert code == 2 and words in fault
+    (project.folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    code, output, _ = project.run("verify")
+    assert code == 1 and "0 equal" in output

@@ -1,0 +1,308 @@
+"""Figures: the right panels, words and faults, and the same bytes each time."""
+
+import matplotlib
+import numpy
+import pandas
+import pytest
+from matplotlib.figure import Figure
+
+from relearn import registry
+from relearn.errors import Fault
+from relearn.rendering import save_figure
+
+POISONS, METHODS, EPOCHS = ("tap", "clean"), ("erm", "pst"), 6
+
+
+def frames(archs=("resnet18",), seeds=(0, 1)):
+    """Records and histories of a small grid; only resnet18 has a stem."""
+    records, histories = [], []
+    grid = (
+        (arch, poison, method, seed) for arch in archs for poison in POISONS for method in METHODS for seed in seeds
+    )
+    for arch, poison, method, seed in grid:
+        cell = {"dataset": "toy", "poison": poison, "arch": arch, "method": method, "seed": seed}
+        final = 25.0 if (poison, method) == ("tap", "erm") else 80.0 + seed
+        records.append({**cell, "accuracy": final})
+        for epoch in range(1, EPOCHS + 1):
+            stage = "" if method == "erm" else "early" if epoch < 3 else f"stage {epoch // 3}"
+            groups = {"acm_stem": 0.2 if arch == "resnet18" else numpy.nan, "acm_deep": 0.1 * epoch}
+            histories.append(
+                {**cell, "epoch": epoch, "test_accuracy": final * epoch / EPOCHS, "stage": stage, **groups}
+            )
+    return pandas.DataFrame(records), pandas.DataFrame(histories)
+
+
+def examples(poisons=POISONS):
+    clean = numpy.full((3, 8, 8, 3), 100, "uint8")
+    example = {"clean": clean, "poisoned": clean + numpy.uint8(20), "labels": ["cat", "dog", "fire_engine"]}
+    return {("toy", poison): example for poison in poisons}
+
+
+CELLS = ["toy/clean/cnn/erm/0", "toy/tap/cnn/pst/0"]
+STUDY = {"erm": ("erm", 0), "half_1": ("transplant", 1), "half_2": ("transplant", 2), "random_1": ("random_frozen", 1)}
+
+
+def study(seeds=(0, 1), **more):
+    """Records and histories of a study of shallow groups.
+
+    The accuracy is 20 for erm on tap, then 10 more for each frozen group.
+    """
+    cells = [("clean", "erm", 90.0)] + [
+        ("tap", method, 20.0 + 10 * frozen) for method, (_, frozen) in (STUDY | more).items()
+    ]
+    records, histories = [], []
+    for poison, method, accuracy in cells:
+        use, frozen = (STUDY | more)[method]
+        for seed in seeds:
+            cell = {"dataset": "toy", "poison": poison, "arch": "cnn", "method": method, "seed": seed}
+            records.append({**cell, "method_use": use, "accuracy": accuracy + seed})
+            rates = {f"rate_{name}": float(k >= frozen) for k, name in enumerate(("stem", "middle", "head"))}
+            # by the second epoch every method slows its groups: only what is frozen from the first step counts
+            histories += [{**cell, "epoch": 1, **rates}, {**cell, "epoch": 2, **dict.fromkeys(rates, 0.0)}]
+    return pandas.DataFrame(records), pandas.DataFrame(histories)
+
+
+def embedded():
+    """The embeddings and histories of two cells: two classes of three images, epochs 1 and 7, apart in the end."""
+    points = [
+        {"cell": cell, "epoch": epoch, "group": "middle", "label": label, "x": epoch * side + k / 10, "y": k / 10}
+        for cell in CELLS
+        for epoch in (1, 7)
+        for label, side in (("cat", -1), ("dog", 1))
+        for k in range(3)
+    ]
+    rows = []
+    for cell in CELLS:
+        coords = dict(zip(("dataset", "poison", "arch", "method", "seed"), cell.split("/")))
+        rows += [
+            {**coords, "seed": 0, "epoch": epoch, "acm_middle": 0.1 * epoch, "test_accuracy": 10.0 * epoch}
+            for epoch in (1, 7)
+        ]
+    return pandas.DataFrame(points), pandas.DataFrame(rows)
+
+
+def timeline():
+    """Looks, history and train.json of a run of 8 steps in epochs of 2: a trap at step 4, and back to step 2."""
+    looks, kept = [], {"dataset": "toy", "poison": "tap", "arch": "cnn", "method": "pst", "seed": 0}
+    for iterations, acm, next_step in ((0, 0.1, 0), (2, 0.4, 2), (4, 0.9, 2)):
+        trap = iterations != next_step
+        looks.append(
+            {
+                "cell": CELLS[1],
+                "iterations": iterations,
+                "step": iterations,
+                "stage": "early",
+                "probe_accuracy": 0.5,
+                "acm_middle": acm,
+                "next_step": next_step,
+                "next_stage": "stage 1" if trap else "early",
+                "rate_stem": 0.0 if trap else 1.0,
+                "rate_middle": 0.0 if trap else 1.0,
+                "rate_head": 1.0,
+            }
+        )
+    rows = [
+        {"iterations": i, "step": s, "test_accuracy": a, "acm_middle": 0.4, "probe_accuracy": 0.8}
+        for i, s, a in ((2, 2, 30.0), (6, 4, 40.0), (10, 8, 60.0))
+    ]
+    struck = [{"iterations": 4, "step": 4, "test_accuracy": 10.0, "acm_middle": 0.9, "probe_accuracy": 0.5}]
+    method = {"use": "pst", "watch": None, "acm_trapped": 0.5, "acm_clean": 0.46, "ratio_trapped": 0.85}
+    settings = {"train": {"lr": 0.2, "warmup_steps": 0}, "method": method}
+    run = {
+        "cell": kept,
+        "settings": settings,
+        "iterations": 10,
+        "steps": 8,
+        "struck": struck,
+        "verdict": {"watch": "middle"},
+    }
+    return pandas.DataFrame(looks), pandas.DataFrame([{**kept, **row} for row in rows]), {CELLS[1]: run}
+
+
+def draw(name, *frame, **settings):
+    return registry.load("figures", name)(*frame, **settings)
+
+
+def titles(figure):
+    return [axis.get_title() or axis.get_title(loc="left") for axis in figure.axes]
+
+
+def words(axis):
+    return [text.get_text() for text in axis.texts]
+
+
+@pytest.mark.parametrize("name", registry.entries("figures"))
+def test_same_bytes(name, tmp_path):
+    records, histories = frames()
+    given = {
+        "accuracy_matrix": (records,),
+        "gallery": (examples(),),
+        "shallow_study": study(),
+        "embedding": embedded(),
+        "stage_timeline": timeline(),
+    }
+    settings = {"embedding": {"cells": CELLS}, "stage_timeline": {"cells": CELLS[1:]}}.get(name, {})
+    for suffix in ("png", "pdf", "svg"):
+        paths = [tmp_path / f"{turn}.{suffix}" for turn in range(2)]
+        for path in paths:
+            figure = draw(name, *given.get(name, (histories,)), **settings)
+            assert isinstance(figure, Figure)
+            save_figure(figure, path)
+        first, second = (path.read_bytes() for path in paths)
+        assert first == second
+        assert matplotlib.__version__.encode() not in first
+
+
+def test_accuracy_matrix():
+    figure = draw("accuracy_matrix", frames(archs=("resnet18", "alexnet"))[0])
+    panel, other, _ = figure.axes
+    assert [panel.get_title(), other.get_title()] == ["toy, resnet18", "toy, alexnet"]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["tap", "clean"]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["erm", "pst"]
+    assert words(panel) == ["25.0\n± 0.0", "80.5\n± 0.7", "80.5\n± 0.7", "80.5\n± 0.7"]
+
+
+def test_accuracy_matrix_leaves_holes_empty():
+    records = frames(seeds=(0,))[0].drop(index=3)
+    assert words(draw("accuracy_matrix", records).axes[0]) == ["25.0", "80.0", "80.0"]
+
+
+def test_trap_curves():
+    histories = frames()[1]
+    figure = draw("trap_curves", histories[(histories["method"] == "erm") | (histories["seed"] == 0)])
+    assert titles(figure) == ["tap (n = 1–2)", "clean (n = 1–2)"]
+    assert [line.get_label() for line in figure.axes[0].lines] == ["erm", "pst", "erm on clean data"]
+    assert list(figure.axes[0].lines[0].get_ydata())[-1] == 25.0
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["erm", "pst", "erm on clean data"]
+
+
+def test_trap_curves_of_one_seed_without_clean_data():
+    histories = frames(seeds=(4,))[1]
+    figure = draw("trap_curves", histories[histories["poison"] == "tap"], methods=["pst", "absent"])
+    assert titles(figure) == ["tap (n = 1)"]
+    assert [line.get_label() for line in figure.axes[0].lines] == ["pst"]
+
+
+def test_acm_curves():
+    figure = draw("acm_curves", frames(archs=("resnet18", "vit"))[1], seed=1)
+    assert titles(figure)[:4] == ["tap, erm", "tap, pst", "clean, erm", "clean, pst"]
+    assert [part.get_suptitle() for part in figure.subfigs] == ["toy, resnet18, seed 1", "toy, vit, seed 1"]
+    labels = [[text.get_text() for text in part.legends[0].get_texts()] for part in figure.subfigs]
+    assert labels == [["stem", "deep", "stage begins"], ["deep", "stage begins"]]
+    assert words(figure.axes[0]) == [] and words(figure.axes[1]) == ["1", "2"]
+
+
+def test_acm_curves_say_what_was_not_measured():
+    histories = frames(seeds=(0,))[1]
+    histories.loc[histories["method"] == "erm", ["acm_stem", "acm_deep"]] = numpy.nan
+    assert words(draw("acm_curves", histories).axes[0]) == ["not measured"]
+
+
+def test_acm_curves_repeat_erm_on_clean_data():
+    figure = draw("acm_curves", frames()[1])
+    for axis in figure.axes[:4]:
+        dotted = [line for line in axis.lines if line.get_linestyle() == ":"]
+        assert [list(line.get_ydata()) for line in dotted] == [
+            [0.2] * EPOCHS,
+            [0.1 * epoch for epoch in range(1, EPOCHS + 1)],
+        ]
+
+
+def test_shallow_study():
+    figure = draw("shallow_study", *study())
+    (axis,) = figure.axes
+    assert titles(figure) == ["tap"]
+    lines = {line.get_label(): line for line in axis.lines}
+    assert list(lines) == ["from a clean model, frozen", "random, frozen", "erm, nothing frozen", "erm on clean data"]
+    points = {label: list(zip(line.get_xdata(), line.get_ydata())) for label, line in lines.items()}
+    assert points["from a clean model, frozen"] == [(0, 20.5), (1, 30.5), (2, 40.5)]
+    assert points["random, frozen"] == [(0, 20.5), (1, 30.5)]
+    assert points["erm, nothing frozen"] == [(0, 20.5)] and points["erm on clean data"][0][1] == 90.5
+
+
+def test_shallow_study_finds_methods_by_what_they_do():
+    """Neither by their names nor by their order: two that freeze the same are told apart by the user, or refused."""
+    records, histories = study(other_1=("transplant", 1))
+    with pytest.raises(Fault, match="shallow_study: half_1, other_1 freeze the same layer groups"):
+        draw("shallow_study", records, histories)
+    (axis,) = draw("shallow_study", records, histories, methods=["other_1"]).axes
+    assert list(axis.lines[0].get_xdata()) == [0, 1]
+    for methods in (["erm"], ["half"]):
+        with pytest.raises(Fault, match=r"no cell of the grid uses transplant or random_frozen and is one of \["):
+            draw("shallow_study", records, histories, methods=methods)
+
+
+def test_embedding():
+    figure = draw("embedding", *embedded(), cells=CELLS)
+    assert titles(figure) == ["epoch 1, ACM of middle 0.10", "epoch 7, ACM of middle 0.70"] * 2
+    assert [axis.get_ylabel() for axis in figure.axes] == [
+        "erm on clean\ntoy, cnn, seed 0",
+        "",
+        "pst on tap\ntoy, cnn, seed 0",
+        "",
+    ]
+    cat, dog = figure.axes[1].collections
+    assert (
+        cat.get_offsets().tolist() == [[-7.0, 0.0], [-6.9, 0.1], [-6.8, 0.2]] and (dog.get_offsets()[:, 0] >= 7).all()
+    )
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "dog"]
+
+
+def test_stage_timeline():
+    figure = draw("stage_timeline", *timeline(), cells=CELLS[1:])
+    accuracy, acm, ratio, rate = figure.axes
+
+    def lines(axis, label):
+        return [list(zip(*map(list, line.get_data()))) for line in axis.lines if line.get_label() == label]
+
+    # what a roll-back undid is a part of its own, and marked
+    assert lines(accuracy, "clean test images") == [[(2, 30.0), (4, 10.0)], [(6, 40.0), (10, 60.0)]]
+    assert lines(accuracy, "undone by a roll-back") == [[(4, 10.0)]]
+    assert lines(acm, "ACM, watched group") == [
+        [(0, 0.1), (2, 0.4), (2, 0.4), (4, 0.9), (4, 0.9)],
+        [(6, 0.4), (10, 0.4)],
+    ]
+    assert lines(ratio, "r = ACM / accuracy")[0][0] == (0, 0.2)
+    assert {line.get_ydata()[0] for line in acm.lines if line.get_label().startswith("acm_")} == {0.5, 0.46}
+    assert [
+        [line.get_xdata()[0] for line in axis.lines if list(line.get_ydata()) == [0, 1]] for axis in figure.axes
+    ] == [[4]] * 4
+    assert words(accuracy) == [" stage 1"]
+    # the learning rate: a half cosine over 8 steps from 0.2, back at step 2 from iteration 4 on, stem and middle at 0
+    # from there
+    (shallow,), (head,) = lines(rate, "stem to middle"), lines(rate, "head")
+    half = 0.2 * (1 + numpy.cos(numpy.pi * 2 / 8)) / 2
+    assert (
+        head[0] == (0, 0.2)
+        and head[-1] == (10, 0.0)
+        and (4, pytest.approx(half)) in head
+        and (4, pytest.approx(0.1)) in head
+    )
+    assert shallow[0] == (0, 0.2) and all(value == 0 for time, value in shallow if time > 4)
+
+
+def test_stage_timeline_of_a_run_without_looks():
+    looks, histories, runs = timeline()
+    with pytest.raises(Fault, match="toy/clean/cnn/erm/0 took no looks"):
+        draw("stage_timeline", looks, histories, runs | {CELLS[0]: {}}, cells=CELLS)
+
+
+def test_gallery():
+    figure = draw("gallery", examples(), amplify=2.0, classes=2)
+    (axis,) = figure.axes
+    assert titles(figure) == ["tap"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["clean", "poisoned", "difference × 2"]
+    mosaic = axis.images[0].get_array()
+    assert mosaic.shape == (3 * 8 + 2, 2 * 8 + 1, 3)
+    assert [int(mosaic[row, 0, 0]) for row in (0, 9, 18)] == [100, 120, 128 + 2 * 20]
+
+
+def test_faults():
+    histories = frames()[1]
+    for name in ("trap_curves", "acm_curves"):
+        with pytest.raises(Fault, match=r"methods \['pts'\]; known: erm, pst \(did you mean 'pst'\?\)"):
+            draw(name, histories, methods=["pts"])
+    with pytest.raises(Fault, match="seed 7; known: 0, 1"):
+        draw("acm_curves", histories, seed=7)
+    with pytest.raises(Fault, match="no poison but 'clean'"):
+        draw("gallery", examples(poisons=("clean",)))

@@ -1,0 +1,222 @@
+"""The training loop: what it draws, measures, freezes and takes back."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from helpers.compare import same, stir
+from helpers.images import drawn
+from helpers.training import GROUPS, RECIPE, model_of, run_of
+from relearn import augment, fit, models
+from relearn.errors import Fault
+from relearn.methods.erm import ERM
+from relearn.methods.random_frozen import RandomFrozen
+from relearn.probe import Probe
+from relearn.seeding import Seeds
+
+# One step
+
+
+def test_rate_warms_up_and_falls_to_zero(tiny):
+    run = run_of(tiny, lr=0.2, warmup_steps=4)
+    found = []
+    for _ in range(run.steps):
+        run.advance()
+        found.append(run.optimiser.param_groups[0]["lr"])
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 15)) for step in range(15)]
+    assert found == pytest.approx([0.2 * min(1, (step + 1) / 4) * factor for step, factor in enumerate(cosine)])
+    assert run.steps == 15 and found[-1] < 0.01
+
+
+def test_one_step_is_sgd_on_the_batch(tiny):
+    """The first step against torch used by hand: same batch, same gradient, same rule."""
+    seen = []
+
+    class Watching(ERM):
+        def loss(self, model, x, y, generator):
+            seen.append((x.clone(), y.clone()))
+            return super().loss(model, x, y, generator)
+
+    run, model = run_of(tiny, Watching(), warmup_steps=0, momentum=0.9), model_of(tiny).train()
+    run.advance()
+    x, y = seen[0]
+    torch.nn.functional.cross_entropy(model(x), y).backward()
+    for (name, ours), theirs in zip(run.model.named_parameters(), model.parameters()):
+        gradient = theirs.grad + 5e-4 * theirs
+        assert torch.allclose(ours, theirs - 0.1 * (1 + 0.9) * gradient, atol=1e-6), name  # nesterov from no momentum
+
+
+def test_an_epoch_shows_no_image_twice(tiny):
+    marked = tiny.with_images(torch.arange(80, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 32, 32, 3).contiguous())
+    seen = []
+
+    class Watching(ERM):
+        def loss(self, model, x, y, generator):
+            seen.append((x[:, 0, 0, 0] * 255).round().long())
+            assert torch.equal(tiny.labels[seen[-1]], y)
+            return super().loss(model, x, y, generator)
+
+    run = run_of(marked, Watching(), crop_pad=0, flip=False)
+    for _ in range(10):
+        run.advance()
+    first, second = torch.cat(seen[:5]), torch.cat(seen[5:])
+    assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(80))
+    assert not torch.equal(first, second)
+
+
+def test_fewer_images_than_a_batch(odd):
+    few = odd.pick(torch.arange(10))
+    model = models.build("cnn", {"width": 8}, images=few.images, classes=8, generator=drawn(), device="cpu")
+    fitted = fit.fit(
+        model,
+        ERM(),
+        few,
+        odd,
+        RECIPE | {"batch": 64},
+        Seeds("test"),
+        probe=Probe.draw(few, 20, drawn()),
+        precision="float32",
+        label="test",
+    )
+    assert fitted.steps == 3 and all(
+        0 <= row["train_accuracy"] <= 100 and math.isfinite(row["train_loss"]) for row in fitted.history
+    )
+
+
+def test_history_says_what_was(tiny):
+    """With next to no learning rate and no augmentation, loss and accuracy are those of one pass in training mode."""
+    run = run_of(tiny, lr=1e-12, crop_pad=0, flip=False)
+    order = torch.randperm(80, generator=run.seeds.generator("batches", 0)).split(16)
+    model, losses, right = model_of(tiny).train(), [], 0
+    with torch.no_grad():
+        for part in order:
+            scores = model(augment.to_float(tiny.images[part]))
+            losses.append(torch.nn.functional.cross_entropy(scores, tiny.labels[part]).item())
+            right += (scores.argmax(1) == tiny.labels[part]).sum().item()
+    for _ in range(5):
+        run.advance()
+    run.end_epoch(tiny)
+    (row,) = run.history
+    assert row["train_loss"] == pytest.approx(sum(losses) / 5, rel=1e-4) and row["train_accuracy"] == pytest.approx(
+        100 * right / 80
+    )
+    assert (row["epoch"], row["step"], row["iterations"], row["stage"]) == (1, 5, 5, "early")
+    assert list(row)[-10:] == [f"acm_{name}" for name in GROUPS] + [f"rate_{name}" for name in GROUPS]
+
+
+def test_an_architecture_refuses_what_a_method_leaves_of_the_images(tiny):
+    size = ERM(shrink=5).seen(tiny.images.shape[1:3])
+    with pytest.raises(Fault, match="cnn needs images of at least 8x8, found 6x6"):
+        models.build("cnn", {"width": 8}, images=tiny.images, classes=10, generator=drawn(), device="cpu", size=size)
+
+
+# Rates
+
+
+def test_frozen_groups_keep_their_weights_and_not_their_statistics(tiny):
+    run = run_of(tiny, RandomFrozen(keep=2))
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    for _ in range(3):
+        run.advance()
+    frozen = tuple(f"network.{name}." for name in GROUPS[:3])
+    parameters = dict(run.model.named_parameters())
+    for name, tensor in run.model.state_dict().items():
+        moved = not torch.equal(before[name], tensor)
+        if name in parameters:
+            assert moved != name.startswith(frozen), name
+            assert (parameters[name].grad is None) == name.startswith(frozen), name
+        elif name.endswith(("running_mean", "running_var")):
+            assert moved, name
+
+
+def test_a_smaller_rate_is_a_smaller_step(tiny):
+    steps = []
+    for rate in (1.0, 0.25):
+        run = run_of(tiny)
+        run.set_rates(dict.fromkeys(GROUPS, 1.0) | {"block1": rate})
+        before = [p.detach().clone() for p in run.model.parameters()]
+        run.advance()
+        steps.append([p.detach() - old for p, old in zip(run.model.parameters(), before)])
+    assert torch.allclose(0.25 * steps[0][0], steps[1][0], atol=1e-7) and torch.equal(steps[0][-1], steps[1][-1])
+
+
+@pytest.mark.parametrize("keep, expected", [(1, [0, 0, 0, 0, 1]), (2, [0, 0, 0, 1, 1]), (5, [1] * 5), (9, [1] * 5)])
+def test_random_frozen_rates(keep, expected):
+    assert RandomFrozen(keep=keep).rates(GROUPS) == dict(zip(GROUPS, map(float, expected)))
+
+
+def test_erm_rates():
+    assert ERM().rates(GROUPS) == dict.fromkeys(GROUPS, 1.0)
+
+
+# Going back
+
+
+def test_restore_brings_back_every_byte(tiny):
+    run = run_of(tiny)
+    for _ in range(7):  # in the middle of the second epoch
+        run.advance()
+        if run.step == 5:
+            run.end_epoch(tiny)
+    snapshot = run.snapshot()
+    kept = copy.deepcopy(snapshot)
+    assert kept["momentum"] and kept["sums"].sum() > 0
+    run.set_rates(dict.fromkeys(GROUPS, 1.0) | {"block1": 0.0})
+    run.stage = "stage 1"
+    for _ in range(4):
+        run.advance()
+        if run.step == 10:
+            run.end_epoch(tiny)
+    assert same(snapshot, kept)  # training on does not reach into a snapshot
+    assert [row["epoch"] for row in run.history] == [1, 2] and not same(run.snapshot(), kept)
+    run.restore(snapshot)
+    assert same(run.snapshot(), kept)
+    assert (run.step, run.iterations, run.stage, set(run.rates.values())) == (7, 11, "early", {1.0})
+    assert [row["epoch"] for row in run.history] == [1]  # what lies after it is struck out
+    assert all(p.requires_grad for p in run.model.parameters())
+    run.advance()
+    assert same(snapshot, kept)  # nor does training on after a restore: it may be needed again
+
+
+def test_a_restored_run_repeats_itself(tiny):
+    run = run_of(tiny)
+    for _ in range(3):
+        run.advance()
+    snapshot, ends = run.snapshot(), []
+    for garbage in range(2):
+        stir(garbage)
+        for _ in range(6):  # over the end of an epoch
+            run.advance()
+            if run.step == 5:
+                run.end_epoch(tiny)
+        ends.append(
+            (
+                copy.deepcopy(run.snapshot()),
+                [{k: v for k, v in row.items() if k != "iterations"} for row in run.history],
+            )
+        )
+        run.restore(snapshot)
+    assert same(*ends)
+    assert run.iterations == 3 + 6 + 6
+
+
+def test_a_reading_is_taken_anew_after_a_restore(tiny):
+    """It is kept for the iteration, and a restore changes the model without one."""
+    run = run_of(tiny, lr=1.0)
+    snapshot, early = run.snapshot(), run.measure()
+    for _ in range(8):
+        run.advance()
+    late = run.measure()
+    assert late is run.measure() and late != early
+    run.restore(snapshot)
+    assert run.measure() == early
+
+
+def test_clear_momentum(tiny):
+    run = run_of(tiny)
+    run.advance()
+    assert run.snapshot()["momentum"]
+    run.clear_momentum()
+    assert run.snapshot()["momentum"] == {}

@@ -1,0 +1,339 @@
+"""Poisons against brute force and closed forms."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from helpers.images import coloured
+from relearn import augment, quantise
+from relearn.data import share, split
+from relearn.errors import Fault
+from relearn.poisons import ar as autoregressive
+from relearn.poisons import ntga as tangent
+from relearn.poisons.ar import NEIGHBOURS, ar, fields, processes, response
+from relearn.poisons.cuda import convolve, cuda
+from relearn.poisons.em import _Surrogate, em, em_classwise
+from relearn.poisons.lsp import lsp
+from relearn.poisons.noise import classwise_random, random
+from relearn.poisons.ntga import ntga
+from relearn.poisons.ops import COLOURS, ops, scores
+from relearn.poisons.pil import _surrogate, objective, pil
+from relearn.seeding import Seeds
+
+
+def test_convolve_is_the_convolution_of_each_image_with_its_own_kernel():
+    generator = torch.Generator().manual_seed(0)
+    images, kernels = torch.rand(5, 3, 7, 6, generator=generator), torch.rand(5, 3, 3, generator=generator)
+    for image, kernel, found in zip(images, kernels, convolve(images, kernels)):
+        for channel in range(3):
+            assert torch.allclose(
+                found[channel],
+                F.conv2d(image[None, channel : channel + 1], kernel[None, None], padding=1)[0, 0],
+                atol=1e-6,
+            )
+
+
+def test_cuda_by_hand(tiny, craft):
+    """Each image is its class's filtered image: one kernel per class explains all, the brightest value is 255."""
+    made = craft("cuda", tiny)
+    generator = made.generator("kernels", 4)
+    kernels = 0.3 * torch.rand(10, 9, generator=generator)
+    places = torch.randint(9, (10,), generator=generator)
+    poisoned, _ = quantise.apply(tiny.images, cuda(tiny, made, seed=4))
+    assert (poisoned.flatten(1).amax(1) >= 254).all()
+    for row in range(0, len(tiny), 9):
+        label = int(tiny.labels[row])
+        kernel = kernels[label].clone()
+        kernel[places[label]] = 1
+        image = tiny.images[row].permute(2, 0, 1).double()
+        filtered = F.conv2d(image[:, None], kernel.view(1, 1, 3, 3).double(), padding=1)[:, 0]
+        expected = (filtered * 255 / filtered.max()).permute(1, 2, 0)
+        assert ((poisoned[row].double() - expected).abs() <= 1.001).all()  # truncated
+
+
+def test_cuda_leaves_black_images_black(craft):
+    black = split(torch.zeros(4, 16, 16, 3, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+    assert cuda(black, craft("cuda", black)).delta.abs().max() == 0
+
+
+def test_ops_scores_against_exhaustive_search():
+    images = torch.randint(0, 256, (9, 12, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    found = scores(images)
+    for place, (number, colour) in itertools.product(range(12), enumerate(COLOURS)):
+        change = (colour - images[:, place].double() / 255).abs()
+        assert found[place, number] == pytest.approx(float(change.mean() / change.std(correction=0)))
+
+
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_ops_sets_the_best_pixels_of_each_class(pixels, odd, craft):
+    poisoned, measured = quantise.apply(odd.images, ops(odd, craft("ops", odd), pixels=pixels))
+    assert 1 <= measured["l0_max"] <= pixels
+    taken = set()
+    for label in range(8):
+        rows = odd.labels == label
+        changed = torch.nonzero((poisoned[rows] != odd.images[rows]).any(3).any(0)).tolist()
+        assert 1 <= len(changed) <= pixels
+        for y, x in changed:
+            values = poisoned[rows][:, y, x].unique(dim=0)
+            # one corner of the colour cube for the whole class
+            assert len(values) == 1 and set(values[0].tolist()) <= {0, 255}
+            key = (y, x, *values[0].tolist())
+            assert key not in taken
+            taken.add(key)
+        if pixels == 1 and label == 0:
+            best = scores(odd.images[rows].reshape(int(rows.sum()), -1, 3)).max(1).values.argmax()
+            assert changed == [[int(best) // 32, int(best) % 32]]
+
+
+def test_ops_refuses_more_pixels_than_there_are(craft):
+    train = coloured([2, 2], (4, 4), seed=0)
+    with pytest.raises(Fault, match="pixels is 17, an image has 16"):
+        ops(train, craft("ops", train), pixels=17)
+
+
+def test_shift_and_flip_shows_windows_of_the_padded_batch():
+    generator = torch.Generator().manual_seed(2)
+    x = torch.rand(3, 3, 6, 5, generator=generator)
+    padded = F.pad(x, (2, 2, 2, 2))
+    windows = [padded[:, :, y : y + 6, z : z + 5] for y in range(5) for z in range(5)]
+    windows += [window.flip(3) for window in windows]
+    hits = set()
+    for _ in range(400):
+        shown = augment.shift_and_flip(x, 2, True, generator)
+        hits.add(next(number for number, window in enumerate(windows) if torch.equal(shown, window)))
+    assert len(hits) == 50  # every window, flipped or not
+    assert torch.equal(augment.shift_and_flip(x, 0, False, generator), x)
+
+
+@pytest.mark.parametrize("poison", [em, em_classwise])
+def test_em_crafted_through_crops_differs_and_stays_within_its_budget(poison, tiny, craft):
+    how = {"arch": "cnn", "rounds": 2, "batches": 3, "batch": 16, "steps": 2, "stop_error": None}
+    plain, seen = (poison(tiny, craft("em", tiny), **how, **more).delta for more in ({}, {"crop_pad": 4, "flip": True}))
+    assert not torch.equal(plain, seen) and seen.abs().max() <= 8.0
+    assert torch.equal(seen, poison(tiny, craft("em", tiny), **how, crop_pad=4, flip=True).delta)
+
+
+def test_em_trains_its_surrogate_on_mixed_batches_of_a_folder_in_class_order(craft, monkeypatch):
+    train = coloured([8] * 10, (32, 32), seed=1)
+    train = train.pick(train.labels.argsort(stable=True))  # as an image folder comes
+    seen, learn = [], _Surrogate.learn
+    monkeypatch.setattr(
+        _Surrogate, "learn", lambda self, images, labels: seen.append(labels) or learn(self, images, labels)
+    )
+    em(train, craft("em", train), arch="cnn", rounds=2, batches=5, batch=8, steps=1, stop_error=None)
+    assert len(seen) == 10 and all(len(labels.unique()) > 2 for labels in seen)
+    assert torch.equal(torch.cat(seen).sort().values, train.labels)  # two rounds go through the set once
+
+
+# Autoregressive processes
+
+
+def test_fields_follow_the_recursion_position_by_position():
+    generator = torch.Generator().manual_seed(3)
+    weights = torch.rand(2, 3, 8, generator=generator) / 4
+    found = fields(weights, 5, 7, torch.Generator().manual_seed(4))
+    drawn = torch.randn(9, 11, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64).float()
+    start = drawn.view(9, 11, 2, 3).permute(2, 3, 0, 1).clone()
+    for image, channel, row, column in itertools.product(range(2), range(3), range(7), range(9)):
+        before = [start[image, channel, row + down, column + right] for down, right in NEIGHBOURS]
+        start[image, channel, row + 2, column + 2] = sum(
+            weight * value for weight, value in zip(weights[image, channel], before)
+        )
+    assert torch.allclose(found, start[:, :, 4:, 4:].permute(0, 2, 3, 1), atol=1e-5)
+
+
+def test_processes_are_stable_follow_themselves_and_not_each_other():
+    weights = processes(10, 10.0, torch.Generator().manual_seed(0))
+    assert weights.shape == (10, 3, 8) and torch.allclose(weights.sum(2), torch.ones(10, 3), atol=1e-3)
+    drawn = fields(weights, 32, 32, torch.Generator().manual_seed(1))
+    found = response(drawn, weights)
+    own = found.diagonal()
+    assert (own < 1e-3).all()
+    assert (found + 1e9 * torch.eye(10)).min() > 5.0  # 10 on the fields they were judged by
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar10_folder", "digits"])
+def test_ar_finds_its_processes_for_the_data_sets_of_the_presets(dataset):
+    """With `cifar10_folder` the first process drawn is one that no other is far from."""
+    assert len(processes(10, 10.0, Seeds("poison", dataset, "ar").generator("processes", 0))) == 10
+
+
+@pytest.mark.parametrize("data, size", [("tiny", (32, 32)), ("odd", (40, 32))])
+def test_ar_has_one_norm_and_a_field_for_every_image(data, size, request, craft):
+    train = request.getfixturevalue(data)
+    perturbation = ar(train, craft("ar", train), batch=30)
+    norm = 255.0 * math.sqrt(size[0] * size[1] / 1024)  # 1 on a scale of 0..1 for 32x32
+    assert torch.allclose(perturbation.delta.flatten(1).norm(dim=1), torch.full((len(train),), norm), rtol=1e-4)
+    assert perturbation.budget.norm == "l2" and perturbation.budget.value == pytest.approx(norm)
+    assert len(perturbation.delta.flatten(1).unique(dim=0)) == len(train)
+
+
+def test_ar_refuses_what_no_process_fulfils(tiny, craft, monkeypatch):
+    monkeypatch.setattr(autoregressive, "ATTEMPTS", 2)
+    with pytest.raises(Fault, match="ar: found 1 processes for 10 classes that are 1e\\+09 apart; give a smaller gap"):
+        ar(tiny, craft("ar", tiny), gap=1e9)
+
+
+# Linear separability
+
+
+def separable(delta: torch.Tensor, labels: torch.Tensor) -> float:
+    """Accuracy on the second half of a least-squares probe on the first."""
+    features, half = torch.cat([delta.flatten(1), torch.ones(len(delta), 1)], 1).double(), len(delta) // 2
+    answer = torch.linalg.lstsq(features[:half], F.one_hot(labels).double()[:half], driver="gelsd").solution
+    return float(((features[half:] @ answer).argmax(1) == labels[half:]).double().mean())
+
+
+def test_a_linear_probe_tells_lsp_noise_apart_and_no_other(craft):
+    train = coloured([60] * 10, (32, 32), seed=5)
+    assert separable(lsp(train, craft("lsp", train)).delta, train.labels) == 1.0
+    by_class = classwise_random(train, craft("classwise_random", train))
+    assert separable(by_class.delta[by_class.rows], train.labels) == 1.0
+    assert separable(random(train, craft("random", train)).delta, train.labels) < 0.3
+
+
+# PIL
+
+
+def test_pil_publishes_minus_its_noise_and_lowers_its_objective(odd, craft):
+    made = craft("pil", odd)
+    delta = pil(odd, made, epochs=3, batch=16, seed=1).delta.permute(0, 3, 1, 2)
+    first, second = _surrogate(odd, made, 3, 0.003, 16, 1)
+    images = odd.images.permute(0, 3, 1, 2).float()
+    found, zero, mirrored = (
+        float(objective(noise, images, odd.labels, first, second, 0.9))
+        for noise in (-delta, torch.zeros_like(delta), delta)
+    )
+    assert found < zero < mirrored and delta.abs().max() == 8.0
+    told = ((-delta / 255).flatten(1) @ first @ second).argmax(1)
+    assert (
+        told == odd.labels
+    ).double().mean() > 0.9  # its noise alone says the class, the published change says the opposite
+
+
+# NTGA
+
+
+def small(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, 3, 5, 6, generator=generator, dtype=torch.float64)
+    return images, F.one_hot(torch.arange(count) % 3, 3).double()
+
+
+@pytest.mark.parametrize("network", ["cnn", "fnn"])
+def test_ntga_gradient_against_finite_differences(network, monkeypatch):
+    monkeypatch.setattr(tangent, "CHUNK", {"cnn": 400, "fnn": 12}[network])  # several parts
+    kernel = tangent.KERNELS[network]
+    (images, known), (held_out, goal) = small(6, 0), small(4, 1)
+    gradient = tangent.generalisation_gradient(images, known, held_out, goal, kernel, 50.0)
+
+    def error(x: torch.Tensor) -> float:
+        return float(0.5 * (tangent.predictions(kernel(x, x), kernel(held_out, x), known, 50.0) - goal).square().sum())
+
+    for place in ((0, 0, 0, 0), (2, 1, 3, 5), (5, 2, 4, 1)):
+        step = torch.zeros_like(images)
+        step[place] = 1e-5
+        assert float(gradient[place]) == pytest.approx((error(images + step) - error(images - step)) / 2e-5, rel=1e-4)
+
+
+def test_predictions_in_closed_form_and_in_the_limit():
+    (images, known), (held_out, _) = small(6, 0), small(4, 1)
+    own, across = tangent.fnn(images, images), tangent.fnn(held_out, images)
+    ridge = own + tangent.DIAGONAL * own.diagonal().mean() * torch.eye(6)
+    values, vectors = torch.linalg.eigh(ridge)
+    learned = vectors @ torch.diag((1 - torch.exp(-values * 50 / known.numel())) / values) @ vectors.T @ known
+    assert torch.allclose(tangent.predictions(own, across, known, 50.0), across @ learned)
+    assert torch.allclose(
+        tangent.predictions(own, across, known, 1e6), across @ torch.linalg.solve(ridge, known), atol=1e-6
+    )
+    assert tangent.predictions(own, across, known, 1e-9).abs().max() < 1e-6
+
+
+def finite(network: str, width: int, seed: int, x: torch.Tensor) -> torch.Tensor:
+    """The tangent kernel (N, N) of a network of finite width, in the same parametrisation: gradients, multiplied."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {
+        "fnn": [(width, 90)] + [(width, width)] * 3 + [(1, width)],
+        "cnn": [(width, 3, 2, 2), (width, width, 2, 2), (1, width * 12)],
+    }[network]
+    weights = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_(True) for shape in shapes]
+    biases = [torch.randn(shape[0], generator=generator, dtype=torch.float64).requires_grad_(True) for shape in shapes]
+    rows = []
+    for image in x:
+        signal = image.flatten() if network == "fnn" else image[None]
+        for number, (weight, bias) in enumerate(zip(weights, biases)):
+            signal = torch.erf(signal) if number else signal
+            scale, shift = math.sqrt(1.76 / weight[0].numel()), math.sqrt(0.18)
+            if weight.ndim == 4:
+                signal = F.conv2d(signal, scale * weight, shift * bias)
+            else:
+                signal = scale * weight @ signal.flatten() + shift * bias
+        rows.append(torch.cat([part.flatten() for part in torch.autograd.grad(signal.sum(), weights + biases)]))
+    gradients = torch.stack(rows)
+    return gradients @ gradients.T
+
+
+@pytest.mark.parametrize("network, width", [("fnn", 512), ("cnn", 256)])
+def test_kernels_are_the_limit_of_wide_networks(network, width):
+    images, _ = small(4, 2)
+    found = sum(finite(network, width, seed, images) for seed in range(20)) / 20
+    assert torch.allclose(tangent.KERNELS[network](images, images), found, rtol=0.05)
+
+
+def test_ntga_raises_the_error_on_images_outside_the_block(craft):
+    train = coloured([10, 10, 10], (8, 8), seed=6)
+    made = craft("ntga", train)
+    changed, _ = quantise.apply(train.images, ntga(train, made, network="fnn", block=20, time=1000.0))
+    order = torch.randperm(30, generator=made.generator("blocks", 0))
+    block, held_out = order[:15], order[15:]  # never more than half of the images
+
+    def error(images: torch.Tensor) -> float:
+        x, z = (part.permute(0, 3, 1, 2).double() / 255 for part in (images[block], train.images[held_out]))
+        y = F.one_hot(train.labels).double()
+        return float(
+            (tangent.predictions(tangent.fnn(x, x), tangent.fnn(z, x), y[block], 1000.0) - y[held_out]).square().sum()
+        )
+
+    assert error(changed) > error(train.images)
+
+
+@pytest.mark.parametrize(
+    "size, count, words", [((8, 65), 2, "up to 64x64, found 8x65; say network: fnn"), ((8, 8), 1, "there is 1")]
+)
+def test_ntga_refuses_before_any_work(size, count, words, craft):
+    train = coloured([count], size, seed=0)
+    with pytest.raises(Fault, match=words):
+        ntga(train, craft("ntga", train))
+
+
+# Published as the authors' loaders do
+
+
+def test_em_as_its_authors_load_it_has_no_negative_noise(tiny, craft):
+    how = {"arch": "cnn", "rounds": 1, "batches": 2, "batch": 40, "steps": 2}
+    signed, legacy = (em(tiny, craft("em", tiny), **how, rounding=rounding) for rounding in ("half_up", "em_legacy"))
+    assert torch.equal(signed.delta, legacy.delta) and signed.delta.min() < -1
+    images = tiny.images.double()
+    exact = images + signed.delta.double()
+    assert torch.equal(quantise.apply(tiny.images, signed)[0].double(), (exact + 0.5).floor().clamp(0, 255))
+    dropped = (images + signed.delta.double().clamp_min(0)).floor().clamp(0, 255)
+    found = quantise.apply(tiny.images, legacy)[0]
+    assert torch.equal(found.double(), dropped) and (found >= tiny.images).all()
+
+
+# A share of the images
+
+
+def test_a_share_is_stratified_and_lies_in_a_larger_one():
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor([10, 1, 100]))
+    masks = [share(labels, ratio, torch.Generator().manual_seed(0)) for ratio in (0.01, 0.2, 0.8, 1.0)]
+    assert [[int(mask[labels == label].sum()) for label in range(3)] for mask in masks] == [
+        [1, 1, 1],
+        [2, 1, 20],
+        [8, 1, 80],
+        [10, 1, 100],
+    ]
+    assert all((larger | ~smaller).all() for smaller, larger in itertools.pairwise(masks))

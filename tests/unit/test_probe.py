@@ -1,0 +1,109 @@
+"""The probe: ACM, what is drawn and measured, the verdict, the middle group."""
+
+import pytest
+import torch
+
+from helpers.compare import same
+from helpers.images import drawn
+from helpers.training import GROUPS, model_of
+from relearn import models, probe
+from relearn.probe import Probe, Reading, acm_score, pooled
+
+
+def test_acm_of_separated_clusters_is_one():
+    labels = torch.arange(8).repeat(10)
+    corners = 10 * torch.eye(8)[labels]
+    features = corners + 0.1 * torch.randn(80, 8, generator=drawn())
+    assert acm_score(features, labels, torch.arange(80) // 8 % 2 == 0) == 1.0
+
+
+def test_acm_of_labels_independent_of_the_features_is_chance():
+    features = torch.randn(2000, 20, generator=drawn())
+    labels = torch.randint(0, 10, (2000,), generator=drawn())
+    # four standard deviations
+    assert acm_score(features, labels, torch.arange(2000) % 2 == 0) == pytest.approx(0.1, abs=0.04)
+
+
+def test_acm_by_hand():
+    # means of the reference rows: 0 for class 3, 10 for class 7; of 1, 9, 6, 4 the first two lie nearer to their own
+    features = torch.tensor([0.0, 0.0, 10.0, 10.0, 1.0, 9.0, 6.0, 4.0])[:, None]
+    labels = torch.tensor([3, 3, 7, 7, 3, 7, 3, 7])
+    reference = torch.tensor([True] * 4 + [False] * 4)
+    assert acm_score(features, labels, reference) == 0.5
+    assert acm_score(-1e4 * features + 7, labels, reference) == 0.5
+
+
+def test_acm_does_not_depend_on_the_scale_of_a_dimension():
+    labels = torch.arange(2).repeat(100)
+    telling = labels[:, None] + 0.05 * torch.randn(200, 1, generator=drawn())
+    # noise; a dead unit
+    features = torch.cat([telling, 1e4 * torch.randn(200, 1, generator=drawn()), torch.full((200, 1), 3.0)], 1)
+    assert acm_score(features, labels, torch.arange(200) // 2 % 2 == 0) > 0.9
+
+
+def test_pooled():
+    x = torch.arange(64.0).view(1, 1, 8, 8)
+    assert torch.equal(pooled(x), torch.nn.functional.avg_pool2d(x, 2).flatten(1))
+    assert pooled(torch.zeros(5, 7, 10, 8)).shape == (5, 7 * 16)
+    assert pooled(torch.zeros(5, 7, 4, 4)).shape == (5, 7 * 16) and pooled(torch.zeros(5, 7, 2, 2)).shape == (5, 7 * 4)
+    assert pooled(torch.zeros(5, 9)).shape == (5, 9)
+
+
+@pytest.mark.parametrize("size, per_class", [(40, 4), (9, 2), (10_000, 8)])
+def test_probe_draws_as_many_of_each_class(size, per_class, tiny):
+    found = Probe.draw(tiny, size, drawn())
+    assert found.labels.bincount().tolist() == [per_class] * 10
+    assert all(2 * found.reference[found.labels == label].sum() == per_class for label in range(10))
+    assert len({image.numpy().tobytes() for image in found.images}) == 10 * per_class
+
+
+def test_probe_takes_what_small_classes_have(odd):
+    found = Probe.draw(odd, 80, drawn())
+    assert found.labels.bincount().tolist() == [3, 10, 5, 9, 4, 10, 7, 10]
+
+
+def test_measuring_changes_nothing(tiny):
+    model = model_of(tiny).train()
+    before = {name: tensor.clone() for name, tensor in models.weights(model).items()}
+    found = Probe.draw(tiny, 40, drawn())
+    reading = found.measure(model)
+    assert model.training and same(before, models.weights(model))
+    assert not any(group._forward_hooks for group in model.layer_groups().values())
+    assert list(reading.acm) == GROUPS and all(0 <= value <= 1 for value in (*reading.acm.values(), reading.accuracy))
+    assert found.measure(model) == reading
+    # all alike: one class of ten
+    assert found.measure(model, view=lambda x: torch.zeros_like(x)).acm["block1"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "acm, accuracy, expected",
+    [
+        (0.6, 0.6, True),  # the group separates as well as all of the network
+        (0.6, 0.8, False),  # 0.6 < 0.85 * 0.8: deeper layers add something
+        (0.69, 0.8, True),
+        (0.5, 0.1, False),  # not above the threshold
+        (0.51, 0.1, True),
+        (0.3, 0.1, False),  # better than the network, but both near chance
+        (1.0, 1.0, True),
+    ],
+)
+def test_trapped(acm, accuracy, expected):
+    assert probe.trapped(Reading({"a": 0.9, "b": acm, "head": 1.0}, accuracy), "b") is expected
+
+
+def test_trapped_by_other_thresholds():
+    reading = Reading({"a": 0.6}, 0.9)
+    assert not probe.trapped(reading, "a")
+    assert probe.trapped(reading, "a", acm=0.5, ratio=0.6) and not probe.trapped(reading, "a", acm=0.7, ratio=0.6)
+
+
+@pytest.mark.parametrize(
+    "groups, expected",
+    [
+        (GROUPS, "block2"),
+        (["stem", "layer1", "layer2", "layer3", "layer4", "head"], "layer2"),
+        (["body", "head"], "body"),
+    ],
+)
+def test_the_middle_group(groups, expected):
+    assert probe.middle(Reading(dict.fromkeys(groups, 0.0), 0.0)) == expected

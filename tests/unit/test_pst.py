@@ -1,0 +1,157 @@
+"""PST as a method of the workflow: when it looks, and its state machine."""
+
+import pytest
+
+from helpers.training import GROUPS, run_of
+from relearn.errors import Fault
+from relearn.methods.pst import PST
+from relearn.probe import Reading
+
+
+def looks(method: PST, steps: int, steps_per_epoch: int) -> list[int]:
+    return [step for step in range(steps + 1) if method.ticks(step, steps_per_epoch)]
+
+
+@pytest.mark.parametrize(
+    "settings, steps_per_epoch, expected",
+    [
+        ({"tick_steps": 3, "dense_epochs": 1.0, "ticks_per_epoch": 2}, 10, [0, 3, 6, 9, 15, 20, 25, 30]),
+        ({"tick_steps": 4, "dense_epochs": 1.5, "ticks_per_epoch": 1}, 10, [0, 4, 8, 12, 20, 30]),
+        ({"tick_steps": 20, "dense_epochs": 2.0, "ticks_per_epoch": 2}, 10, [0, 20, 25, 30]),
+        ({"tick_steps": 20, "dense_epochs": 0.0, "ticks_per_epoch": 3}, 10, [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30]),
+        (
+            {"tick_steps": 7, "dense_epochs": 2.0, "ticks_per_epoch": 5},
+            2,
+            [0, *range(5, 31)],
+        ),  # more looks than steps: every step
+    ],
+)
+def test_ticks(settings, steps_per_epoch, expected):
+    assert looks(PST(**settings), 30, steps_per_epoch) == expected
+
+
+def test_ticks_end_with_the_last_stage():
+    method = PST(tick_steps=5, keep=[2, 1])
+    method.staging.stage = 1
+    assert looks(method, 20, 10) == [0, 5, 10, 15, 20]
+    method.staging.stage = 2
+    assert looks(method, 20, 10) == []
+
+
+class Scripted:
+    """A run whose readings of (ACM at the watched group, accuracy) are written beforehand, by step."""
+
+    def __init__(self, watch: str = "block2"):
+        self.watch, self.step, self.stage = watch, 0, "early"
+        self.rates = dict.fromkeys(GROUPS, 1.0)
+        self.said: list[str] = []
+
+    def look(self, method: PST, step: int, acm: float, accuracy: float) -> None:
+        self.step = step
+        method.rates(GROUPS)
+        self.reading = Reading(dict.fromkeys(GROUPS, 0.9) | {self.watch: acm}, accuracy)
+        method.on_tick(self)
+
+    def measure(self) -> Reading:
+        return self.reading
+
+    def snapshot(self) -> dict:
+        return {"step": self.step, "rates": dict(self.rates), "stage": self.stage}
+
+    def restore(self, snapshot: dict) -> None:
+        self.said.append(f"restore {snapshot['step']}")
+        self.step, self.rates, self.stage = snapshot["step"], dict(snapshot["rates"]), snapshot["stage"]
+
+    def clear_momentum(self) -> None:
+        self.said.append("clear")
+
+    def set_rates(self, rates: dict[str, float]) -> None:
+        self.said.append("rates")
+        self.rates = dict(rates)
+
+
+def test_pst_goes_back_to_the_newest_clean_snapshot_and_through_its_stages():
+    method, run = PST(keep=[2, 1], rate=0.0, snapshots=2, confirm=1), Scripted()
+    # untrained: high or not, there is nothing to go back to, and this is where one may go back to
+    run.look(method, 0, 0.99, 0.1)
+    run.look(method, 20, 0.30, 0.3)  # clean
+    run.look(method, 40, 0.45, 0.6)  # clean still
+    run.look(method, 60, 0.48, 0.5)  # neither clean (0.46) nor trapped (0.5)
+    assert [snapshot["step"] for snapshot in method.kept] == [20, 40] and run.said == []
+    run.look(method, 80, 0.55, 0.7)  # above 0.5, but below 0.85 * 0.7: the network is better than its middle
+    assert (run.stage, run.step, run.said) == ("early", 80, [])
+    run.look(method, 100, 0.60, 0.7)  # 0.6 > 0.595: trapped
+    assert (run.stage, run.step, run.said) == ("stage 1", 40, ["restore 40", "clear", "rates"])
+    assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 1.0, 1.0]))
+    run.look(method, 60, 0.40, 0.5)  # clean in stage 1
+    run.look(method, 80, 0.90, 0.9)  # trapped again
+    assert (run.stage, run.step, run.said[3:]) == ("stage 2", 60, ["restore 60", "clear", "rates"])
+    assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 0.0, 1.0]))
+    assert not method.ticks(100, 10)  # no stage is left, so no look is
+
+
+def test_pst_asks_for_looks_in_a_row():
+    method, run = PST(confirm=2), Scripted()
+    # a moment, then clean again, then the trap
+    for step, acm in ((0, 0.2), (20, 0.3), (40, 0.9), (60, 0.4), (80, 0.9)):
+        run.look(method, step, acm, 0.9)
+        assert run.said == []
+    assert [snapshot["step"] for snapshot in method.kept] == [0, 20, 60]  # none is taken at a look that shows the trap
+    state = method.state()
+    run.look(method, 100, 0.9, 0.9)
+    assert (run.stage, run.step) == ("stage 1", 60) and method.staging.hot == 0
+    resumed = PST(confirm=2)
+    resumed.load_state(state)
+    assert resumed.staging.hot == 1
+
+
+def test_pst_goes_back_to_the_start_when_nothing_later_was_clean():
+    method, run = PST(rate=0.1, confirm=1), Scripted()
+    run.look(method, 0, 0.2, 0.1)
+    run.look(method, 20, 0.9, 0.9)
+    assert (run.step, run.stage) == (0, "stage 1") and run.rates == dict(zip(GROUPS, [0.1, 0.1, 0.1, 1.0, 1.0]))
+
+
+def test_pst_stays_early_on_clean_data():
+    method, run = PST(), Scripted()
+    for step in range(0, 200, 20):
+        run.look(method, step, 0.47, 0.9)
+    assert run.stage == "early" and run.said == [] and [snapshot["step"] for snapshot in method.kept] == [0]
+
+
+def test_pst_watches_the_group_it_is_told():
+    for watch, expected in (("block4", "stage 1"), ("block2", "early")):
+        method, run = PST(watch=watch, confirm=1), Scripted(watch="block4")
+        for run.step, acm in ((0, 0.2), (20, 0.9)):
+            run.reading = Reading(dict.fromkeys(GROUPS, 0.2) | {"block4": acm}, 0.9)
+            method.on_tick(run)
+        assert run.stage == expected
+
+
+def test_pst_watching_a_group_that_is_not_there(tiny):
+    """A slip in params.yaml that only the architecture can tell; it must be a fault with the choices, no KeyError."""
+    with pytest.raises(Fault, match=r"block9.*known: block1, block2"):
+        run_of(tiny, PST(watch="block9")).look()
+
+
+def test_pst_without_snapshots_goes_on_from_where_it_is():
+    method, run = PST(snapshots=0, confirm=1), Scripted()
+    run.look(method, 0, 0.2, 0.1)
+    run.look(method, 20, 0.9, 0.9)
+    assert (run.step, run.stage, run.said) == (20, "stage 1", ["clear", "rates"])
+    assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 1.0, 1.0]))
+
+
+def test_pst_may_learn_slower_or_faster_before_the_first_stage():
+    method, run = PST(early_rate=0.3, confirm=1), Scripted()
+    assert method.rates(GROUPS) == dict.fromkeys(GROUPS, 0.3)
+    run.look(method, 0, 0.2, 0.1)
+    run.look(method, 20, 0.9, 0.9)
+    assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 1.0, 1.0]))
+
+
+def test_pst_may_keep_all_groups():
+    method, run = PST(keep=[9], confirm=1), Scripted()
+    run.look(method, 0, 0.2, 0.1)
+    run.look(method, 20, 0.9, 0.9)
+    assert set(run.rates.values()) == {1.0} and run.stage == "stage 1"
