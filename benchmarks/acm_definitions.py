@@ -1,9 +1,10 @@
-"""What could tell the trap from activations: several measures on the same runs of plain training.
+"""Which measure of activations shows the trap? Several measures on the same runs of plain training.
 
-`python benchmarks/acm_definitions.py results/poisons/cifar10_folder/{clean,lsp,em,em_classwise,cuda}` trains the small cnn
-on each of these poisoned training sets (artifacts of the workflow; the first should be clean) and prints, for one layer
-group, each measure at initialisation, after `--early` steps and at the end. A measure serves when it is clearly higher on
-every poison than on clean images. Everything is measured on the probe set: 2,000 training images as they are, no clean data.
+`python benchmarks/acm_definitions.py results/poisons/cifar10_folder/{clean,lsp,em,em_classwise,cuda}` trains the small
+cnn on each of these poisoned training sets (artifacts of the workflow; the first should be clean). It prints each
+measure of one layer group at initialisation, after `--early` steps, and at the end. A measure is useful when it is
+clearly higher on every poison than on clean images. All measures use the probe set: 2,000 training images as they are,
+no clean data.
 """
 
 import argparse
@@ -13,12 +14,14 @@ import torch
 import torch.nn.functional as F
 
 from relearn import params
-from relearn.training import models
 from relearn.data import Split, load_split
-from relearn.training.fit import fit
 from relearn.methods.erm import ERM
-from relearn.probing.probe_set import POSITIONS, Probe, acm_score, standardised
+from relearn.probing.acm import POSITIONS, acm_score, standardised
+from relearn.probing.probe_set import ProbeSet
 from relearn.runtime.seeding import Seeds, deterministic
+from relearn.training import models
+from relearn.training.fit import fit
+from relearn.training.state import TrainingState
 
 
 def pooled_globally(features: torch.Tensor) -> torch.Tensor:
@@ -56,8 +59,8 @@ def linear_probe(features: torch.Tensor, labels: torch.Tensor, reference: torch.
 
 
 MEASURES = {
-    "ACM: suggest class mean, 4x4 positions": acm_score,
-    "suggest class mean, globally pooled": lambda f, y, r: acm_score(pooled_globally(f), y, r),
+    "ACM: nearest class mean, 4x4 positions": acm_score,
+    "nearest class mean, globally pooled": lambda f, y, r: acm_score(pooled_globally(f), y, r),
     "linear probe, 4x4 positions": linear_probe,
     "scatter ratio, 4x4 positions": lambda f, y, r: scatter(f, y),
     "scatter ratio, globally pooled": lambda f, y, r: scatter(pooled_globally(f), y),
@@ -65,54 +68,56 @@ MEASURES = {
 }
 
 
-class Watched(ERM):
-    """Plain training that writes down every measure of one layer group at the looks it is told."""
+class MeasuredERM(ERM):
+    """Plain training that records every measure of one layer group at the probes after the given steps."""
 
-    def __init__(self, group: str, steps: list[int]):
+    def __init__(self, group: str, probe_after: list[int]):
         super().__init__()
-        self.group, self.steps = group, steps
-        self.found: dict[int, dict[str, float]] = {}
+        self.group, self.probe_after = group, probe_after
+        self.values: dict[int, dict[str, float]] = {}  # by step, then by the name of the measure
 
-    def probes(self, step: int, steps_per_epoch: int) -> bool:
-        return step in self.steps
+    def should_probe(self, step: int, steps_per_epoch: int) -> bool:
+        return step in self.probe_after
 
-    def on_probe(self, run) -> None:
-        features = run.probe.activations(run.model, self.view)[0][self.group]
-        self.found[run.step] = {
-            name: measure(features, run.probe.labels, run.probe.reference) for name, measure in MEASURES.items()
+    def on_probe(self, training: TrainingState) -> None:
+        probe_set = training.probe_set
+        outputs = {self.group: training.groups[self.group].output}
+        features = probe_set.activations(training.model, self.eval_transform, outputs)[0][self.group]
+        self.values[training.step] = {
+            name: measure(features, probe_set.labels, probe_set.reference) for name, measure in MEASURES.items()
         }
 
 
-def measured(train: Split, options) -> dict[int, dict[str, float]]:
-    """The measures by step of one run."""
+def measured(train: Split, options: argparse.Namespace) -> dict[int, dict[str, float]]:
+    """Train once; the measures by step."""
     recipe = {setting.name: setting.default for setting in params.schema(params.Recipe)} | {"epochs": options.epochs}
     seeds = Seeds("acm_definitions", 0)
     model = models.build(
         "cnn", {"width": 16}, images=train.images, classes=10, generator=seeds.generator("init"), device="cpu"
     )
     last = options.epochs * (len(train) // recipe["batch"])
-    method = Watched(options.group, [0, options.early, last])
-    probe = Probe.draw(train, 2000, seeds.generator("probe"))
-    few = train.pick(torch.arange(100))  # test images play no part here
-    fit(model, method, train, few, recipe, seeds, probe=probe, precision="float32", label="erm")
-    return method.found
+    method = MeasuredERM(options.group, [0, options.early, last])
+    probe_set = ProbeSet.draw(train, 2000, seeds.generator("probe"))
+    test = train.pick(torch.arange(100))  # the loop needs a test split; nothing here reads its accuracy
+    fit(model, method, train, test, recipe, seeds, probe_set=probe_set, precision="float32", label="erm")
+    return method.values
 
 
 def main() -> None:
+    """Print a table with a row per measure and a column per poison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("poisons", nargs="+", type=Path)
-    parser.add_argument("--group", default="block2")
+    parser.add_argument("poisons", nargs="+", type=Path, help="folders that hold a train.safetensors")
+    parser.add_argument("--group", default="block2", help="the layer group to measure")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--early", type=int, default=160)
+    parser.add_argument("--early", type=int, default=160, help="steps before the second measurement")
     options = parser.parse_args()
     deterministic(1)
     runs = {path.name: measured(load_split(path / "train.safetensors")[0], options) for path in options.poisons}
     print(f"{options.group}, at initialisation / after {options.early} steps / at the end:\n")
     print(f"| measure | {' | '.join(runs)} |\n|---|{'---|' * len(runs)}")
     for name in MEASURES:
-        print(
-            f"| {name} | {' | '.join(' / '.join(f'{found[step][name]:.2f}' for step in sorted(found)) for found in runs.values())} |"
-        )
+        columns = (" / ".join(f"{values[step][name]:.2f}" for step in sorted(values)) for values in runs.values())
+        print(f"| {name} | {' | '.join(columns)} |")
 
 
 if __name__ == "__main__":

@@ -1,34 +1,43 @@
-"""What PST costs beside plain training, in a loop of one's own, all from one run: `python benchmarks/pst_cost.py`.
+"""What PST costs compared with plain training, in a training loop of your own: `python benchmarks/pst_cost.py`.
 
-Pieces of `--piece` training steps, looks, snapshots and roll-backs take turns, so that all meet the same load of the
-machine. The median of each gives the time of an epoch with its looks over that without: while looks are dense, later, and
-for a whole training of `--epochs` epochs of `--steps` steps with one roll-back over `--back` steps, which are trained
-again. Times are CPU seconds. Every look is taken to leave a snapshot, the dearest case. Random images, 32x32, ten classes.
+Training steps (in pieces of `--piece`), probes, snapshots and roll-backs take turns, so that all meet the same load of
+the machine. From the median of each follow three ratios, each the time with PST over the time without: of an epoch
+while probes are dense, of a later epoch, and of a whole training of `--epochs` epochs of `--steps` steps, also with one
+roll-back over `--back` steps, which are then trained again. Times are CPU seconds. Every probe is assumed to take a
+snapshot, the most expensive case. Random images, 32x32, ten classes.
 """
 
 import argparse
 import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
 import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 
-from relearn.training import models
 from relearn.pst import PST
+from relearn.training import models
 
 ARCHITECTURES = {"cnn": {}, "resnet18": {"width": 64}}  # with their settings
 
 
-def training(arch: str, settings: dict, options) -> tuple[PST, object]:
-    """PST around the registered architecture, and one training step."""
-    draw = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (options.probe, 32, 32, 3), generator=draw, dtype=torch.uint8)
-    labels = torch.arange(options.probe) % 10
-    model = models.build(arch, settings, images=images, classes=10, generator=draw, device="cpu").train()
+def new_training(arch: str, settings: dict, options: argparse.Namespace) -> tuple[PST, Callable[[], None]]:
+    """PST around a registered architecture, and one training step."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (options.probe_size, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(options.probe_size) % 10
+    model = models.build(arch, settings, images=images, classes=10, generator=generator, device="cpu").train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     data = TensorDataset(images.permute(0, 3, 1, 2).float() / 255, labels)
-    pst = PST(model, optimizer, data, steps_per_epoch=options.steps, groups=model.layer_groups(), probe=options.probe)
+    pst = PST(
+        model,
+        optimizer,
+        data,
+        steps_per_epoch=options.steps,
+        groups=model.layer_groups(),
+        probe_size=options.probe_size,
+    )
     x, y = data[: options.batch]
 
     def step() -> None:
@@ -39,51 +48,50 @@ def training(arch: str, settings: dict, options) -> tuple[PST, object]:
     return pst, step
 
 
-def seconds(action, times: int = 1) -> float:
-    """The mean CPU time of `times` calls, which other work on the machine disturbs less than that of a clock."""
+def cpu_seconds(action: Callable[[], object], times: int = 1) -> float:
+    """The mean CPU time of `times` calls; other work on the machine disturbs it less than wall time."""
     begin = time.process_time()
     for _ in range(times):
         action()
     return (time.process_time() - begin) / times
 
 
-def report(arch: str, settings: dict, options) -> None:
+def report(arch: str, settings: dict, options: argparse.Namespace) -> None:
     """Measure one architecture and print two lines."""
-    pst, step = training(arch, settings, options)
+    pst, step = new_training(arch, settings, options)
+    training, staging = pst.training, pst.staging
 
-    def look() -> None:
-        pst._read = None  # it would be kept until the next step
+    def probe() -> None:
+        training.forget_measurement()  # else it would return the last result
         pst.measure()
 
-    pst.kept = [pst._snapshot()]  # to go back to
-    turn = {
+    step()
+    snapshot = training.snapshot()  # after a step, so that it has the optimizer's momentum
+    actions = {
         "step": (step, options.piece),
-        "look": (look, 1),
-        "snapshot": (pst._snapshot, 1),
-        "roll-back": (lambda: pst._restore(pst.kept[0]), 1),
+        "probe": (probe, 1),
+        "snapshot": (training.snapshot, 1),
+        "roll-back": (lambda: training.restore(snapshot), 1),
     }
-    for action, _ in turn.values():
+    for action, _ in actions.values():
         action()  # to warm up
-    times: dict[str, list[float]] = {name: [] for name in turn}
+    times: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(options.repeats):
-        for name, (action, count) in turn.items():
-            times[name].append(seconds(action, count))
-    took = {name: median(values) for name, values in times.items()}
+        for name, (action, count) in actions.items():
+            times[name].append(cpu_seconds(action, count))
+    cost = {name: median(values) for name, values in times.items()}
+    costs = ", ".join(f"{name} {value:.4f} s" for name, value in cost.items())
+    print(f"{arch}: {costs}; a probe costs {cost['probe'] / cost['step']:.1f} steps", flush=True)
+    steps = options.steps * options.epochs
+    probes = sum(staging.should_probe(count, options.steps) for count in range(steps + 1))
+    in_steps = (cost["probe"] + cost["snapshot"]) / cost["step"]  # what a probe with its snapshot costs
+    dense, later = in_steps / staging.probe_steps, in_steps * staging.probes_per_epoch / options.steps
+    whole, rollback = probes * in_steps / steps, (cost["roll-back"] / cost["step"] + options.back) / steps
     print(
-        f"{arch}: "
-        + ", ".join(f"{name} {value:.4f} s" for name, value in took.items())
-        + f"; a look is {took['look'] / took['step']:.1f} steps",
-        flush=True,
+        f"  epoch over plain epoch: dense {1 + dense:.3f}, later {1 + later:.3f}; "
+        f"whole training, {probes} probes: {1 + whole:.3f}, with one roll-back {1 + whole + rollback:.3f} "
+        f"(n = {options.repeats})"
     )
-    tick, steps = (took["look"] + took["snapshot"]) / took["step"], options.steps * options.epochs
-    looks = sum(pst.staging.due(count, options.steps) for count in range(steps + 1))
-    once = (took["roll-back"] / took["step"] + options.back) / steps
-    dense, later = tick / pst.staging.probe_steps, tick * pst.staging.probes_per_epoch / options.steps
-    print(
-        f"  epoch over plain epoch: dense {1 + dense:.3f}, later {1 + later:.3f}; whole training, {looks} looks: {1 + looks * tick / steps:.3f}",
-        end="",
-    )
-    print(f", with one roll-back {1 + looks * tick / steps + once:.3f} (n = {options.repeats})")
 
 
 def main() -> None:
@@ -94,7 +102,7 @@ def main() -> None:
         "threads": 1,
         "steps": 390,
         "epochs": 60,
-        "probe": 2000,
+        "probe-size": 2000,
         "batch": 128,
         "piece": 4,
         "repeats": 5,

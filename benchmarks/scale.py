@@ -1,7 +1,8 @@
-"""What a large grid costs before and after its jobs: `python benchmarks/scale.py`, both engines, one process at a time.
+"""What both engines cost on a large grid, beside its jobs: `python benchmarks/scale.py`.
 
-In a copy of the project with a params.yaml of `--cells` cells: wall seconds, CPU seconds and peak memory of each command,
-with what it starts. Nothing is trained: every output of the grid is made up, a few bytes that carry the settings.
+In a copy of the project with a params.yaml of `--cells` cells it runs one command at a time, and prints wall seconds,
+CPU seconds and peak memory of each, with the processes that it starts. Nothing is trained: every output of the grid is
+a placeholder of a few bytes that carries its settings.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import yaml
 from relearn import grid, params
 from relearn.engines import dvc
 from relearn.params import Params
+from relearn.runtime.yaml_loader import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 POISONS = {
@@ -43,8 +45,8 @@ METHODS = {
 
 
 def content(cells: int) -> dict:
-    """A params.yaml of `cells` cells: two data sets, ten poisons and five methods with as many seeds as that takes."""
-    shipped = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"), Loader=params.Loader)
+    """A params.yaml of `cells` cells: two data sets, ten poisons and five methods, with as many seeds as needed."""
+    shipped = read_yaml(ROOT / "params.yaml")
     datasets = {"digits": {"copies": 3}, "digits_large": {"use": "digits", "copies": 9}}
     seeds, left = divmod(cells, len(datasets) * len(POISONS) * len(METHODS))
     axes = {"datasets": "all", "poisons": "all", "architectures": ["cnn"], "methods": "all"}
@@ -65,36 +67,32 @@ def content(cells: int) -> dict:
 
 
 def copy(folder: Path, cells: int) -> None:
-    """A copy of the project's tracked files under git, with a grid of `cells` cells."""
-    for name in subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.splitlines():
+    """Copy the project's tracked files to `folder`, under git, with a grid of `cells` cells."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True)
+    for name in listed.stdout.splitlines():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / params.FILE).write_text(yaml.safe_dump(content(cells), sort_keys=False), encoding="utf-8")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
 
 
-def make_up(checked: Params) -> int:
-    """Write every output of the grid, with the settings it would carry and nothing else; how many."""
-    names = [(item, Path(name)) for item in grid.jobs(checked) for name in item.outputs]
-    for item, path in names:
+def write_placeholders(checked: Params) -> int:
+    """Write a placeholder for every output of the grid; how many."""
+    outputs = [(job, Path(name)) for job in grid.jobs(checked) for name in job.outputs]
+    for job, path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(made_up(checked, item, path))
-    return len(names)
+        path.write_bytes(placeholder(checked, job, path))
+    return len(outputs)
 
 
-def made_up(checked: Params, item: grid.Job, path: Path) -> bytes:
-    """The content of an output; its path stands in it, so that no two are the same."""
-    step = "train" if item.step == "evaluate" else item.step
-    carries = step in ("prepare", "surrogate", "poison", "train")
-    facts = {
-        "path": str(path),
-        "settings": grid.settings(checked, step, **grid.coordinates(item.step, item.argument)) if carries else {},
-    }
+def placeholder(checked: Params, job: grid.Job, path: Path) -> bytes:
+    """The content of an output: the settings it would carry, and its path, so that no two are the same."""
+    carries = job.rule in ("prepare", "surrogate", "poison", "train", "evaluate")
+    settings = grid.settings(checked, job.rule, **grid.parse(job.rule, job.argument)) if carries else {}
+    facts = json.dumps({"path": str(path), "settings": settings})
     if path.suffix != ".safetensors":
-        return json.dumps(facts).encode()
-    header = json.dumps({"__metadata__": {"facts": json.dumps(facts)}}).encode()
+        return facts.encode()
+    header = json.dumps({"__metadata__": {"facts": facts}}).encode()
     return len(header).to_bytes(8, "little") + header
 
 
@@ -103,9 +101,8 @@ class Clock:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        sources = os.pathsep.join(filter(None, (str(folder / "src"), os.environ.get("PYTHONPATH"))))
         own = {
-            "PYTHONPATH": sources,
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(folder / "src"), os.environ.get("PYTHONPATH")))),
             "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "tmp" / "site"),
             "RELEARN_DEVICE": "cpu",
         }
@@ -113,28 +110,26 @@ class Clock:
         print("| command | state | seconds | CPU seconds | peak memory | goal |\n|---|---|---|---|---|---|", flush=True)
 
     def row(self, command: str, state: str, goal: str = "") -> None:
-        """Run `command` and print what it took. Ends the benchmark, with what the command said, when it fails."""
-        with tempfile.TemporaryFile("w+") as said:
+        """Run `command` and print what it cost. A failure ends the benchmark and shows what the command printed."""
+        with tempfile.TemporaryFile("w+") as printed:
             begin = time.perf_counter()
             child = subprocess.Popen(
-                command.split(), cwd=self.folder, env=self.env, stdout=said, stderr=subprocess.STDOUT
+                command.split(), cwd=self.folder, env=self.env, stdout=printed, stderr=subprocess.STDOUT
             )
-            _, status, used = os.wait4(child.pid, 0)  # of this child alone and of those it waited for
+            _, status, used = os.wait4(child.pid, 0)  # of this process and of those it started and waited for
             wall = time.perf_counter() - begin
             child.returncode = os.waitstatus_to_exitcode(status)
             if child.returncode:
-                said.seek(0)
-                sys.exit(f"{command} failed:\n{said.read()}")
+                printed.seek(0)
+                sys.exit(f"{command} failed:\n{printed.read()}")
         memory = used.ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
-        print(
-            f"| `{command}` | {state} | {wall:.1f} | {used.ru_utime + used.ru_stime:.1f} | {memory:.0f} MB | {goal} |",
-            flush=True,
-        )
+        cpu = used.ru_utime + used.ru_stime
+        print(f"| `{command}` | {state} | {wall:.1f} | {cpu:.1f} | {memory:.0f} MB | {goal} |", flush=True)
 
 
-def change(rate: float) -> None:
+def set_learning_rate(rate: float) -> None:
     """Set `train.lr` in params.yaml."""
-    raw = yaml.load(params.FILE.read_text(encoding="utf-8"), Loader=params.Loader)
+    raw = read_yaml(params.FILE)
     raw["train"]["lr"] = rate
     params.FILE.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
 
@@ -154,12 +149,12 @@ def main() -> None:
         clock.row("relearn plan", "nothing made")
         clock.row("snakemake -n", "nothing made", "10")
         clock.row("dvc status", "nothing made, no dvc.lock", "30")
-        outputs = make_up(checked)
+        outputs = write_placeholders(checked)
         clock.row("dvc commit --force --quiet", "all made, no dvc.lock")
         clock.row("dvc status", "all made", "30")
         clock.row("relearn adopt", "all made, new to Snakemake")
         clock.row("snakemake -n", "all made", "10")
-        change(0.05)
+        set_learning_rate(0.05)
         clock.row("relearn grid --write", "`train.lr` changed", "2")
         clock.row("dvc status", "`train.lr` changed", "30")
         clock.row("snakemake -n", "`train.lr` changed", "10")

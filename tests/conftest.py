@@ -11,10 +11,11 @@ import torch
 from helpers.images import coloured
 from helpers.interruptible import CELL, TRAIN, Job, left_over, outputs, ran, small_project, timed
 from helpers.projects import Project, copy_project
-from relearn import models, registry
-from relearn.craft import Craft
+from relearn import registry
+from relearn.training import models
+from relearn.crafting.craft import CraftContext
 from relearn.data import Split
-from relearn.seeding import Seeds
+from relearn.runtime.seeding import Seeds
 
 torch.set_num_threads(1)  # bytes depend on it, and the tests share the machine
 
@@ -76,8 +77,8 @@ def odd() -> Split:
 def craft():
     """A function that makes the workshop of a registered poison, with a small cnn, and a surrogate if it names one."""
 
-    def make(poison: str, train: Split) -> Craft:
-        made = Craft("test", Seeds("test", poison), "cpu", int(train.labels.max()) + 1, {"cnn": ("cnn", {"width": 4})})
+    def make(poison: str, train: Split) -> CraftContext:
+        made = CraftContext("test", Seeds("test", poison), "cpu", int(train.labels.max()) + 1, {"cnn": ("cnn", {"width": 4})})
         if any(setting.kind == "SurrogateName" for setting in registry.entry("poisons", poison).settings):
             generator = Seeds("test").generator("surrogate")
             made.surrogate, *earlier = (
@@ -106,8 +107,8 @@ def project(tmp_path) -> Project:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     """A copy in which all that PARAMS' jobs read is made; what they load is loaded once, before they fork."""
-    # an optimiser's first step loads the first
-    for module in ("torch._dynamo", "relearn.steps.train", "relearn.steps.poison"):
+    # an optimizer's first step loads the first
+    for module in ("torch._dynamo", "relearn.rules.train", "relearn.rules.poison"):
         importlib.import_module(module)
     folder = small_project(tmp_path_factory.mktemp("base") / "project")
     for step in (("prepare", "digits"), ("surrogate", "digits/small"), ("poison", "digits/lsp")):

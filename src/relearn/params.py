@@ -64,7 +64,7 @@ class Recipe:
 class Surrogate:
     """An entry of `surrogates:`, a model trained on clean images with the shared recipe; several poisons can name it.
 
-    `checkpoints` is how many states of its training are kept, evenly spread, the last included: attacks on an ensemble
+    `checkpoints` is how many states of its training are stored, evenly spaced, the last included: attacks on an ensemble
     of checkpoints use them. `epochs` null means those of `train:`.
     """
 

@@ -18,7 +18,7 @@ from relearn.registry import suggest
 from relearn.training.staging import Staging
 from relearn.training.state import TrainingState
 
-SETTINGS = {item.name: item.default for item in dataclasses.fields(Staging) if item.init and item.name != "groups"}
+SETTINGS = {f.name: f.default for f in dataclasses.fields(Staging) if f.init and f.name != "groups"}
 
 
 class PST:
@@ -194,6 +194,6 @@ def _staging(settings: dict) -> Staging:
 def _check_full_rate_groups(staging: Staging, groups: int) -> None:
     if not all(1 <= count < groups for count in staging.full_rate_groups):
         raise UserError(
-            f"pst: full_rate_groups says how many of the deepest groups keep their rate, 1 to {groups - 1} here, "
+            f"pst: full_rate_groups says how many of the deepest groups stay at the full rate, 1 to {groups - 1} here, "
             f"found {list(staging.full_rate_groups)}"
         )

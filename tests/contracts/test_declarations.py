@@ -6,8 +6,9 @@ import pytest
 
 from helpers.projects import ROOT
 from helpers.registered import EVERYTHING
-from relearn import grid, params, registry, stages
-from relearn.steps import plot
+from relearn import grid, params, registry
+from relearn.engines import dvc
+from relearn.rules import plot
 
 # Signatures
 
@@ -70,12 +71,12 @@ def test_declared_defaults_pass_their_own_check(declaration):
 def test_presets(file):
     preset = params.load(file)
     assert params.faults(preset.raw) == []
-    nodes, cells = grid.nodes(preset), grid.cells(preset)
-    assert cells and {node.argument for node in nodes if node.step == "train"} == set(map(str, cells))
-    assert len({name for node in nodes for name in node.outputs}) == sum(len(node.outputs) for node in nodes)
-    made = {name for node in nodes for name in node.outputs}
-    assert all(name in made for node in nodes for name in node.inputs if name.startswith(grid.RESULTS))
-    assert all((ROOT / name).is_file() for node in nodes for name in node.sources)
-    looped = [node for node in nodes if node.step != "sources"]
-    assert stages.render(preset).count("command:") == len(looped)  # raises Fault where dvc.yaml has too few places
+    jobs, cells = grid.jobs(preset), grid.cells(preset)
+    assert cells and {node.argument for node in jobs if node.step == "train"} == set(map(str, cells))
+    assert len({name for node in jobs for name in node.outputs}) == sum(len(node.outputs) for node in jobs)
+    made = {name for node in jobs for name in node.outputs}
+    assert all(name in made for node in jobs for name in node.inputs if name.startswith(grid.RESULTS))
+    assert all((ROOT / name).is_file() for node in jobs for name in node.sources)
+    looped = [node for node in jobs if node.step != "sources"]
+    assert dvc.render(preset).count("command:") == len(looped)  # raises UserError where dvc.yaml has too few places
     assert all(f"results/sources/{node.step}.sha256" in node.inputs for node in looped)

@@ -5,8 +5,8 @@ import torch
 
 from helpers.compare import same, stir
 from helpers.registered import cheap, named
-from relearn import models
-from relearn.errors import Fault
+from relearn.training import models
+from relearn.errors import UserError
 
 
 @named("architectures")
@@ -69,7 +69,7 @@ def test_architectures_take_all_weights_from_the_generator(name):
 @named("architectures")
 def test_architectures_refuse_images_that_are_too_small(name):
     images = torch.zeros(1, 2, 32, 3, dtype=torch.uint8)
-    with pytest.raises(Fault, match=r"2x32"):
+    with pytest.raises(UserError, match=r"2x32"):
         models.build(
             name, cheap("architectures", name), images=images, classes=2, generator=torch.Generator(), device="cpu"
         )
@@ -83,5 +83,5 @@ def test_architectures_are_rebuilt_from_their_weights(name):
     copy = models.rebuild(name, own, models.weights(model), classes=5, size=(32, 32), device="cpu").eval()
     x = images.permute(0, 3, 1, 2).float() / 255
     assert torch.equal(model(x), copy(x))
-    with pytest.raises(Fault, match=f"not of {name}"):
+    with pytest.raises(UserError, match=f"not of {name}"):
         models.rebuild(name, own, models.weights(model), classes=6, size=(32, 32), device="cpu")

@@ -6,10 +6,11 @@ import torch
 
 from helpers.compare import same, stir
 from helpers.registered import cheap, named
-from relearn import checkpoint, models, params, registry
-from relearn.fit import Run, fit
-from relearn.probe import Probe
-from relearn.seeding import Seeds
+from relearn import params, registry
+from relearn.training import checkpoint, models
+from relearn.training.fit import Run, fit
+from relearn.probing.probe_set import ProbeSet
+from relearn.runtime.seeding import Seeds
 
 RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
 RECIPE |= {"epochs": 2, "batch": 16, "warmup_steps": 2, "crop_pad": 2}
@@ -23,7 +24,7 @@ def methods_model(train, purpose: str = "init") -> models.Normalised:
 def methods_fit(name: str, train):
     model, method = methods_model(train), registry.load("methods", name)(**cheap("methods", name))
     method.initialise(model, models.weights(methods_model(train, "surrogate")))
-    probe = Probe.draw(train, 40, Seeds("test").generator("probe"))
+    probe = ProbeSet.draw(train, 40, Seeds("test").generator("probe"))
     fitted = fit(model, method, train, train, RECIPE, Seeds("test", 0), probe=probe, precision="float32", label="test")
     return fitted, models.weights(model), method
 
@@ -34,14 +35,14 @@ def test_methods(name, tiny):
     fitted, weights, _ = methods_fit(name, tiny)
     stir(2)
     again, weights_again, _ = methods_fit(name, tiny)
-    assert [row["epoch"] for row in fitted.history] == [1, 2] and fitted.steps == 10 <= fitted.iterations
+    assert [row["epoch"] for row in fitted.history] == [1, 2] and fitted.steps == 10 <= fitted.steps_taken
     assert all(math.isfinite(value) for row in fitted.history for value in row.values() if isinstance(value, float))
     assert all(row["train_loss"] > 0 for row in fitted.history)
     assert not same(weights, models.weights(methods_model(tiny)))  # it did train
     assert same(weights, weights_again) and same(vars(fitted.reading), vars(again.reading))
     assert (
         same(fitted.history, again.history)
-        and same(fitted.ticks, again.ticks)
+        and same(fitted.probes, again.probes)
         and same(fitted.embeddings, again.embeddings)
     )
 
@@ -62,7 +63,7 @@ def test_methods_give_a_rate_to_each_group(name, tiny):
     assert list(rates) == list(model.layer_groups())
     assert all(rate >= 0 for rate in rates.values()) and max(rates.values()) > 0
     run = Run(
-        model, method, tiny, RECIPE, Seeds("test"), Probe.draw(tiny, 40, Seeds("test").generator("probe")), "float32"
+        model, method, tiny, RECIPE, Seeds("test"), ProbeSet.draw(tiny, 40, Seeds("test").generator("probe")), "float32"
     )
     assert run.rates == rates
 

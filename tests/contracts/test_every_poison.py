@@ -6,8 +6,9 @@ import torch
 
 from helpers.compare import stir
 from helpers.registered import NAMES, cheap, named
-from relearn import craft as workshop
-from relearn import quantise, registry
+from relearn.crafting import craft as workshop
+from relearn import registry
+from relearn.crafting import perturbation
 
 
 @pytest.fixture(params=["tiny", "odd"])
@@ -28,9 +29,9 @@ def test_poisons(name, train, craft, foreign):
     make, own = registry.load("poisons", name), cheap("poisons", name, foreign)
     images, labels = train.images.clone(), train.labels.clone()
 
-    def crafted(**more) -> tuple[quantise.Perturbation, torch.Tensor]:
+    def crafted(**more) -> tuple[perturbation.Perturbation, torch.Tensor]:
         perturbation = make(train, craft(name, train), **own | more)
-        return perturbation, quantise.apply(train.images, perturbation)[0]
+        return perturbation, perturbation.apply(train.images, perturbation)[0]
 
     stir(1)
     perturbation, poisoned = crafted()
@@ -78,7 +79,7 @@ def test_a_killed_poison_goes_on_to_the_same_bytes(name, when, tiny, craft, tmp_
     if name == "external":
         return
     monkeypatch.setattr(workshop, "KEEP_SECONDS", 0.0)
-    make, own, keep, count = registry.load("poisons", name), cheap("poisons", name), workshop.Craft.keep, []
+    make, own, keep, count = registry.load("poisons", name), cheap("poisons", name), workshop.CraftContext.keep, []
 
     def run(identity: str, memory) -> torch.Tensor:
         made = craft(name, tiny)
@@ -92,11 +93,11 @@ def test_a_killed_poison_goes_on_to_the_same_bytes(name, when, tiny, craft, tmp_
             raise Killed
 
     undisturbed = run("one", None)
-    monkeypatch.setattr(workshop.Craft, "keep", dying)
+    monkeypatch.setattr(workshop.CraftContext, "keep", dying)
     try:
         run("one", tmp_path / "checkpoint")
     except Killed:
-        monkeypatch.setattr(workshop.Craft, "keep", keep)
+        monkeypatch.setattr(workshop.CraftContext, "keep", keep)
         assert list(tmp_path.iterdir())
         assert torch.equal(run("one", tmp_path / "checkpoint"), undisturbed)
     models = any(s.kind in ("SurrogateName", "ArchitectureName") for s in registry.entry("poisons", name).settings)

@@ -7,7 +7,7 @@ from helpers.images import coloured
 from helpers.params_text import CELL, GOOD, edited
 from relearn import __main__
 from relearn.data import save_split
-from relearn.records import write_json
+from relearn.runtime.files import write_json
 
 EPOCH = ("{epochs: 2", "{epoch: 2")  # two faults of FAULTS in unit/test_params.py
 TRUE_SEED = ("seeds: [0, 1]", "seeds: [true]")

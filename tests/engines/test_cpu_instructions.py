@@ -7,10 +7,11 @@ import platform
 import pytest
 import yaml
 
-from relearn import isa, registry
+from relearn import registry
+from relearn.runtime import cpu
 
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names instructions of x86-64")
-GOOD_FOR = [name for name in isa.PINS if name != "avx2" or isa._has_avx2()]
+GOOD_FOR = [name for name in cpu.PINS if name != "avx2" or cpu._has_avx2()]
 
 
 def training_free() -> list[str]:
@@ -70,7 +71,7 @@ def test_a_processor_without_the_instructions_computes_natively_and_says_so(
     monkeypatch.setattr(isa, "PROCESSOR", tmp_path / "cpuinfo")
     monkeypatch.setattr(platform, "machine", lambda: machine)
     before = dict(os.environ)
-    isa.pin("avx2")
+    cpu.limit_cpu_instructions("avx2")
     assert dict(os.environ) == before
     assert "compute.isa is avx2, which this processor does not have" in capsys.readouterr().err
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from relearn import data, params
-from relearn.steps.surrogate import kept_epochs
+from relearn.rules.surrogate import kept_epochs
 
 CONTENT = """
 compute: {threads: 1}
-train: {epochs: 3, batch: 128, probe: 200, crop_pad: 2, flip: false, checkpoint_epochs: 1}
+train: {epochs: 3, batch: 128, probe_size: 200, crop_pad: 2, flip: false, checkpoint_epochs: 1}
 datasets:
   digits: {copies: 1}
 poisons:

@@ -1,4 +1,4 @@
-"""Snakemake and DVC run one DAG: the same nodes, commands, dependencies, outputs, and in the end the same bytes."""
+"""Snakemake and DVC run one DAG: the same jobs, commands, dependencies, outputs, and in the end the same bytes."""
 
 import hashlib
 import json
@@ -11,7 +11,8 @@ import yaml
 
 from helpers.engines import artifacts, copy, run
 from helpers.projects import MINI, ROOT
-from relearn import grid, params, stages
+from relearn import grid, params
+from relearn.engines import dvc
 
 # of mini.yaml; all draw something of lsp or of the whole grid
 FIGURES = ("trap_curves", "gallery", "shallow_study", "embedding", "stage_timeline")
@@ -49,10 +50,10 @@ def dvc_jobs(folder: Path) -> dict[str, tuple[set, set]]:
 @pytest.mark.parametrize("preset", ["params.yaml", "tests/data/mini.yaml", "workflow/presets/evidence.yaml"])
 def test_the_two_dags_are_one(tmp_path, preset):
     folder = copy(tmp_path / "copy", ROOT / preset)
-    nodes = {node.command: node for node in grid.nodes(params.load(folder / "params.yaml"))}
+    jobs = {node.command: node for node in grid.jobs(params.load(folder / "params.yaml"))}
     snakemake, dvc = snakemake_jobs(folder, "--forceall"), dvc_jobs(folder)
-    assert set(snakemake) == set(nodes) == set(dvc)
-    for command, node in nodes.items():
+    assert set(snakemake) == set(jobs) == set(dvc)
+    for command, node in jobs.items():
         assert snakemake[command] == (set(node.inputs) | set(node.sources), set(node.outputs))
         deps, outs, keys = dvc[command]
         assert outs == set(node.outputs)
@@ -67,7 +68,7 @@ def test_the_two_dags_are_one(tmp_path, preset):
 
 
 def test_shipped_grid_is_current():
-    assert (ROOT / stages.FILE).read_text() == stages.render(params.load(ROOT / "params.yaml")), (
+    assert (ROOT / dvc.FILE).read_text() == dvc.render(params.load(ROOT / "params.yaml")), (
         "run: relearn grid --write"
     )
 
@@ -87,7 +88,7 @@ def test_local_profiles_resolve(tmp_path):
     local = run(folder, "snakemake", "--profile", "profiles/local", "-n")
     several = run(folder, "snakemake", "--profile", "profiles/multi-gpu", "--resources", "gpu=2", "-n")
     jobs = [
-        sum(node.step == step for node in grid.nodes(params.load(folder / "params.yaml")))
+        sum(node.step == step for node in grid.jobs(params.load(folder / "params.yaml")))
         for step in ("surrogate", "poison", "train", "evaluate")
     ]
     assert "gpu=" not in local
@@ -174,10 +175,10 @@ def test_a_changed_source_runs_exactly_what_runs_it(made):
             for line in path.read_text().splitlines()
         )
         assert listed == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in listed}
-        assert "src/relearn/quantise.py" in listed
-        with open(folder / "src/relearn/quantise.py", "a") as file:  # what every poison runs and nothing else
+        assert "src/relearn/perturbation.py" in listed
+        with open(folder / "src/relearn/perturbation.py", "a") as file:  # what every poison runs and nothing else
             file.write("# changed\n")
-    poisons = {node.command for node in grid.nodes(params.load(MINI)) if node.step == "poison"}
+    poisons = {node.command for node in grid.jobs(params.load(MINI)) if node.step == "poison"}
     jobs = set(snakemake_jobs(made["snakemake"]))
     assert {"relearn sources poison", *poisons} <= jobs
     assert not {command for command in jobs if command.split()[1] in ("prepare", "surrogate", "sources")} - {
@@ -210,14 +211,14 @@ TOY = '''"""A toy."""
 
 import torch
 
-from relearn.craft import Craft
+from relearn.crafting.craft import CraftContext
 from relearn.data import Split
-from relearn.quantise import Budget, Perturbation
+from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.registry import Positive, register
 
 
 @register
-def brighter(train: Split, craft: Craft, *, epsilon: Positive = 4.0) -> Perturbation:
+def brighter(train: Split, craft: CraftContext, *, epsilon: Positive = 4.0) -> Perturbation:
     """Every image brighter by `epsilon` (1/255)."""
     delta = torch.full((1, *train.images.shape[1:]), epsilon)
     return Perturbation(delta, Budget("linf", epsilon), torch.zeros_like(train.labels))

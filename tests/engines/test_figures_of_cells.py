@@ -4,7 +4,7 @@ import pytest
 
 from helpers.projects import MINI
 from relearn import __main__, grid, params
-from relearn.records import write_json, write_rows
+from relearn.runtime.files import write_json, write_rows
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_figure_of_cells_that_are_not_there(cells, words, figure):
 
 def test_a_figure_reads_the_runs_of_its_cells_only(figure):
     figure("[digits/lsp/cnn/pst/0]", "check-params")
-    node = grid.node(params.load(), "plot", figure="embedding")
+    node = grid.job(params.load(), "plot", figure="embedding")
     runs = {f"results/runs/digits/lsp/cnn/pst/0/{name}" for name in ("train.json", "embeddings.csv")}
     assert set(node.inputs) == {"results/summary/histories.csv", "results/sources/plot.sha256"} | runs
 

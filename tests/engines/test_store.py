@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 
 from helpers.projects import ROOT
-from relearn import grid, params, stages
+from relearn import grid, params
+from relearn.engines import dvc
 
 STORE = ROOT / ".dvc/store"
 
@@ -19,7 +20,7 @@ def md5(path: Path) -> str:
 
 
 def test_the_store_holds_what_the_lock_names_and_no_more():
-    named = {sum for stage in stages.locked().values() for sum in stage.values()}
+    named = {sum for stage in dvc.read_lock().values() for sum in stage.values()}
     held = {path.parent.name + path.name: path for path in (STORE / "files/md5").glob("*/*")}
     assert set(held) == named, "run: make store"
     assert [sum for sum, path in held.items() if md5(path) != sum] == []
@@ -30,7 +31,7 @@ def test_the_lock_is_of_the_grid_and_the_sources_as_they_are(monkeypatch):
     monkeypatch.chdir(ROOT)
     locked = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     assert {stage: {out["path"] for out in locked[stage]["outs"]} for stage in locked if stage != "check"} == {
-        stages.name(node): set(node.outputs) for node in grid.nodes(params.load())
+        dvc.stage_name(node): set(node.outputs) for node in grid.jobs(params.load())
     }
     deps = (dep for stage in locked.values() for dep in stage["deps"])
     watched = {dep["path"]: dep["md5"] for dep in deps if dep["path"].startswith(("src/", "params", "workflow/"))}

@@ -18,12 +18,13 @@ import traceback
 from pathlib import Path
 
 from helpers.projects import copy_project
-from relearn import craft, grid, params
+from relearn import grid, params
+from relearn.crafting import craft
 from relearn.__main__ import main
 
 PARAMS = """
 compute: {threads: 1, precision: float32}
-train: {epochs: 16, batch: 128, lr: 0.1, crop_pad: 2, flip: false, probe: 200, checkpoint_epochs: 1}
+train: {epochs: 16, batch: 128, lr: 0.1, crop_pad: 2, flip: false, probe_size: 200, checkpoint_epochs: 1}
 datasets: {digits: {copies: 1}}
 poisons:
   lsp: {epsilon: 6}
@@ -33,7 +34,7 @@ surrogates: {small: {arch: cnn, epochs: 1}}
 architectures: {cnn: {width: 4}}
 methods:
   erm: {}
-  pst: {tick_steps: 15, confirm: 1, acm_trapped: 0.1, ratio_trapped: 0.1, acm_clean: 1.0}  # goes back from step 15
+  pst: {probe_steps: 15, confirm: 1, acm_trapped: 0.1, ratio_trapped: 0.1, acm_clean: 1.0}  # goes back from step 15
 grid:
   main: {datasets: [digits], poisons: [lsp], architectures: [cnn], methods: [erm, pst], seeds: [0]}
 tables: {accuracy: {}}
@@ -147,8 +148,8 @@ def timed(process: Process) -> float:
 def outputs(folder: Path, step: tuple[str, ...] = (), missing: bool = False) -> dict[str, str]:
     """The SHA-256 of every artifact of a job or of the whole grid; of those that are there if some may be `missing`."""
     checked = params.load(folder / "params.yaml")
-    nodes = [grid.node(checked, step[0], **grid.coordinates(*step))] if step else grid.nodes(checked)
-    names = [name for item in nodes for name in item.outputs if not missing or (folder / name).exists()]
+    jobs = [grid.job(checked, step[0], **grid.coordinates(*step))] if step else grid.jobs(checked)
+    names = [name for item in jobs for name in item.outputs if not missing or (folder / name).exists()]
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
 
 

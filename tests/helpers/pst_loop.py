@@ -7,22 +7,22 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.compare import stir
-from relearn.probe import Reading
+from relearn.probing.probe_set import ProbeResult
 from relearn.pst import PST
 
 BATCHES = 5  # of 16 images in an epoch
-NEVER = {"tick_steps": 10**6, "dense_epochs": 1e6}
+NEVER = {"probe_steps": 10**6, "dense_epochs": 1e6}
 GROUPS = [*(f"blocks.{k}" for k in range(4)), "head"]
 CLEAN, HOT = 0.1, 0.9
-SCRIPT = {0: CLEAN, 4: CLEAN, 8: HOT}  # by iterations: a snapshot at step 4, and back to it from step 8
-SCRIPTED = {"script": SCRIPT, "tick_steps": 4, "dense_epochs": 9.0, "confirm": 1}
+SCRIPT = {0: CLEAN, 4: CLEAN, 8: HOT}  # by steps_taken: a snapshot at step 4, and back to it from step 8
+SCRIPTED = {"script": SCRIPT, "probe_steps": 4, "dense_epochs": 9.0, "confirm": 1}
 EAGER = {
     "confirm": 1,
     "acm_trapped": 0.0,
     "ratio_trapped": 1e-6,
     "acm_clean": 0.0,
     "dense_epochs": 9.0,
-    "tick_steps": 4,
+    "probe_steps": 4,
 }
 OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
@@ -72,7 +72,7 @@ class Training:
             self.model, self.optimizer, data, steps_per_epoch=BATCHES, scheduler=self.scheduler, probe=40, **settings
         )
         if script is not None:
-            self.pst.measure = lambda: Reading(dict.fromkeys(GROUPS, script.get(self.pst.iterations, 0.48)), 0.5)
+            self.pst.measure = lambda: ProbeResult(dict.fromkeys(GROUPS, script.get(self.pst.steps_taken, 0.48)), 0.5)
         self.seen: list[tuple[int, float]] = []  # (count, learning rate) of every update
 
     def update(self) -> None:
@@ -86,7 +86,7 @@ class Training:
         self.seen.append((self.pst.count, self.optimizer.param_groups[0]["lr"]))
 
     def run(self, epochs: int = 3, until: int = 10**6, per_epoch: bool = False) -> list[int]:
-        """Train until so many iterations; the scheduler steps with every update or once an epoch."""
+        """Train until so many steps_taken; the scheduler steps with every update or once an epoch."""
         ran = []
         for epoch in self.pst.epochs(epochs):
             ran.append(epoch)
@@ -95,7 +95,7 @@ class Training:
                 if self.scheduler and not per_epoch:
                     self.scheduler.step()
                 left = self.pst.step()
-                if self.pst.iterations == until:
+                if self.pst.steps_taken == until:
                     return ran
                 if left:
                     break

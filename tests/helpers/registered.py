@@ -12,11 +12,11 @@ DOWNLOADED = {"cifar10": 10, "cifar100": 100}
 # What is given for settings that cost time, wherever a registered thing has one of these names. A width below 8 would
 # do, but torch 2.13 on a CPU corrupts memory in the backward pass of a 1x1 convolution of stride 2 with fewer input
 # channels.
-CHEAP = {"copies": 1, "width": 8, "rounds": 2, "steps": 2, "batches": 3, "batch": 16, "epochs": 1, "tick_steps": 2}
+CHEAP = {"copies": 1, "width": 8, "rounds": 2, "steps": 2, "batches": 3, "batch": 16, "epochs": 1, "probe_steps": 2}
 CHEAP |= {
     "restarts": 2,
     "models": 3,
-    "iterations": 3,
+    "steps_taken": 3,
     "samples": 2,
     "attack_steps": 2,
     "block": 24,

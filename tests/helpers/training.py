@@ -1,10 +1,11 @@
 """Small models and runs of the training loop."""
 
 from helpers.images import drawn
-from relearn import fit, models, params
+from relearn import params
+from relearn.training import fit, models
 from relearn.methods.erm import ERM
-from relearn.probe import Probe
-from relearn.seeding import Seeds
+from relearn.probing.probe_set import ProbeSet
+from relearn.runtime.seeding import Seeds
 
 GROUPS = ["block1", "block2", "block3", "block4", "head"]
 RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
@@ -21,4 +22,4 @@ def run_of(train, method=None, model=None, **recipe) -> fit.Run:
     """A run of 15 steps at its beginning; plain training of a cnn if nothing else is named."""
     model = (model or model_of(train)).train()
     method = method or ERM()
-    return fit.Run(model, method, train, RECIPE | recipe, Seeds("test"), Probe.draw(train, 40, drawn()), "float32")
+    return fit.Run(model, method, train, RECIPE | recipe, Seeds("test"), ProbeSet.draw(train, 40, drawn()), "float32")

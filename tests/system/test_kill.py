@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.interruptible import TRAIN, Job, Process, disturbed, kills, left_over, outputs, timed
-from relearn import checkpoint
+from relearn.training import checkpoint
 
 
 def kept(folder: Path, argument: str) -> dict[str, int | None]:

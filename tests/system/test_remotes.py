@@ -23,7 +23,8 @@ import pytest
 
 from helpers.engines import GIT, PRESET, RECORD, artifacts, copy, run
 from helpers.projects import ROOT
-from relearn import grid, params, stages
+from relearn import grid, params
+from relearn.engines import dvc
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 LACKS = {
@@ -63,7 +64,7 @@ def home(tmp_path_factory):
 def origin(tmp_path_factory):
     """A repository whose dvc.lock has a made-up file for every artifact; they are in its results/ and cache."""
     folder = copy(tmp_path_factory.mktemp("remotes") / "origin", PRESET)
-    for name in (name for item in grid.nodes(params.load(folder / "params.yaml")) for name in item.outputs):
+    for name in (name for item in grid.jobs(params.load(folder / "params.yaml")) for name in item.outputs):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"the right content of {name}\n")
     run(folder, "dvc", "commit", "--force", "--quiet")
@@ -185,7 +186,7 @@ def entry(base: Path, origin: Path, name: str = VICTIM) -> Path:
 
 def locked(folder: Path) -> dict:
     with contextlib.chdir(folder):
-        return stages.locked()
+        return dvc.read_lock()
 
 
 def corrupt(path: Path) -> None:

@@ -23,7 +23,9 @@ import yaml
 
 from helpers.projects import copy_project
 from helpers.slurm_cluster import GPUS, SlurmCluster, missing
-from relearn import estimates, grid, records
+from relearn import grid
+from relearn.planning import estimates
+from relearn.runtime import files
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -31,7 +33,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=miss
 COMMAND = ("snakemake", "--cores", "8", "--profile", "slurm", "--profile", "polling")
 POLLING = {"slurm-init-seconds-before-status-checks": 2, "seconds-between-status-checks": 2}
 CONTENT = {
-    "train": {"epochs": 5, "probe": 200, "checkpoint_epochs": 1},
+    "train": {"epochs": 5, "probe_size": 200, "checkpoint_epochs": 1},
     "datasets": {"digits": {"copies": 1}},
     "poisons": {
         "clean": {},
@@ -77,10 +79,10 @@ class Slow(ERM):
     def __init__(self):
         super().__init__()
 
-    def ticks(self, step: int, steps_per_epoch: int) -> bool:
+    def probes(self, step: int, steps_per_epoch: int) -> bool:
         return step % steps_per_epoch == 0
 
-    def on_tick(self, run) -> None:
+    def on_probe(self, run) -> None:
         epoch = run.step // run.steps_per_epoch
         with open(f"epochs.{os.environ.get('SLURM_JOB_ID')}", "a") as file:
             print(epoch, file=file)
@@ -132,11 +134,11 @@ def start(folder: Path, *command: str, environment: dict = os.environ) -> subpro
     return STARTED[-1]
 
 
-def nodes(folder: Path) -> list[dict]:
-    """The nodes of a copy's DAG; only its own sources know its method."""
+def jobs(folder: Path) -> list[dict]:
+    """The jobs of a copy's DAG; only its own sources know its method."""
     script = (
         "import json; from relearn import grid, params;"
-        "print(json.dumps([vars(node) for node in grid.nodes(params.load())]))"
+        "print(json.dumps([vars(node) for node in grid.jobs(params.load())]))"
     )
     assert start(folder, sys.executable, "-c", script).wait(PATIENCE) == 0, said(folder)
     return json.loads(said(folder))
@@ -161,7 +163,7 @@ class Day:
 
     folder: Path
     local: Path
-    nodes: list[dict]
+    jobs: list[dict]
     outputs: list[str]
     codes: list[int]
     jobs: list[dict[str, str]]
@@ -226,7 +228,7 @@ def day(ended, tmp_path_factory):
         outputs.append(said(folder))
         jobs = cluster.jobs()
     assert quiet.wait(PATIENCE) == 0, said(local)
-    return Day(folder, local, nodes(folder), outputs, codes, jobs, jobs[before:])
+    return Day(folder, local, jobs(folder), outputs, codes, jobs, jobs[before:])
 
 
 def test_two_runs_by_one_command_complete_the_grid(day):
@@ -235,7 +237,7 @@ def test_two_runs_by_one_command_complete_the_grid(day):
 
 
 def test_same_bytes_as_a_quiet_local_run(day, log):
-    names = [name for node in day.nodes for name in node["outputs"]]
+    names = [name for node in day.jobs for name in node["outputs"]]
     ours, theirs = (
         {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
         for folder in (day.folder, day.local)
@@ -250,15 +252,15 @@ def test_same_bytes_as_a_quiet_local_run(day, log):
 
 def test_every_job_ran_under_slurm(day, log):
     done = {job["Comment"] for job in day.jobs if job["JobState"] == "COMPLETED"}
-    sent = [node for node in day.nodes if node["step"] != "sources"]  # those take no time and run where Snakemake does
+    sent = [node for node in day.jobs if node["step"] != "sources"]  # those take no time and run where Snakemake does
     assert done == {
         f"rule_{node['step']}" + (f"_wildcards_{node['argument'].replace('/', '_')}" if node["argument"] else "")
         for node in sent
     }
-    for step, argument in ((node["step"], node["argument"]) for node in day.nodes):
+    for step, argument in ((node["step"], node["argument"]) for node in day.jobs):
         if step in ("surrogate", "poison", "train", "evaluate"):
             (job,) = [job for job in attempts(day.jobs, step, argument) if job["JobState"] == "COMPLETED"]
-            run = records.read_json(day.folder / grid.beside(step, "run.json", **grid.coordinates(step, argument)))
+            run = files.read_json(day.folder / grid.sidecar(step, "run.json", **grid.coordinates(step, argument)))
             assert run["slurm_job"] == job["JobId"]
             if step == "evaluate":
                 assert run["visible_gpus"] is None and "TresPerJob" not in job
@@ -276,7 +278,7 @@ def test_a_failing_job_names_itself_and_its_log(day):
 
 
 def test_a_second_attempt_asks_for_twice_memory_and_time(day):
-    expected = records.read_json(day.folder / estimates.FILE)["jobs"]
+    expected = files.read_json(day.folder / estimates.FILE)["jobs"]
     for step, argument in (("poison", BROKEN), ("train", CANCELLED)):
         asked = expected[f"relearn {step} {argument}"]
         first, second = attempts(day.jobs, step, argument)[:2]

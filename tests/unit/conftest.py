@@ -4,7 +4,7 @@ import pytest
 from torch.utils.data import TensorDataset
 
 from helpers.images import coloured
-from relearn import augment
+from relearn.training import augment
 
 
 @pytest.fixture(scope="module")

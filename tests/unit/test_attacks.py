@@ -6,9 +6,9 @@ import torch.nn.functional as F
 
 from helpers.images import coloured
 from helpers.registered import cheap
-from relearn import quantise
-from relearn.errors import Fault
-from relearn.pgd import descend, shifted
+from relearn.crafting import perturbation
+from relearn.errors import UserError
+from relearn.crafting.pgd import descend, shifted
 from relearn.poisons import dune as dune_module
 from relearn.poisons.deepconfuse import UNet, _Duel, deepconfuse
 from relearn.poisons.dune import dune, ssim
@@ -28,7 +28,7 @@ def loss(model, images: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def poisoned(train, perturbation) -> torch.Tensor:
-    return quantise.apply(train.images, perturbation)[0]
+    return perturbation.apply(train.images, perturbation)[0]
 
 
 # Steps in a ball
@@ -68,7 +68,7 @@ def test_shifted_labels_are_other_labels(classes, shift):
     found = shifted(labels, classes, shift)
     assert (found != labels).all() and found.sort().values.equal(labels)
     with pytest.raises(
-        Fault, match=f"shift is {2 * classes}, which aims at the true label where there are {classes} classes"
+        UserError, match=f"shift is {2 * classes}, which aims at the true label where there are {classes} classes"
     ):
         shifted(labels, classes, 2 * classes)
 
@@ -119,7 +119,7 @@ def test_an_ensemble_is_evenly_spread_and_complete(tiny, craft):
         and made.ensemble(2) == [everyone[1], everyone[2]]
     )
     with pytest.raises(
-        Fault, match="asks for 4 checkpoints of its surrogate, which kept 3; say `checkpoints: 4` there"
+        UserError, match="asks for 4 checkpoints of its surrogate, which kept 3; say `checkpoints: 4` there"
     ):
         sep(tiny, made, **EASY, models=4)
 
@@ -228,7 +228,7 @@ def test_the_generator_takes_any_size(size):
 
 def test_deepconfuse_refuses_images_it_cannot_halve(craft):
     small = coloured([3, 3], (4, 9), seed=0)
-    with pytest.raises(Fault, match="they must be 8x8 at least, found 4x9"):
+    with pytest.raises(UserError, match="they must be 8x8 at least, found 4x9"):
         deepconfuse(small, craft("deepconfuse", small), arch="cnn")
 
 
@@ -252,15 +252,15 @@ def test_free_pixels_of_a_budget_are_counted():
     images = torch.full((1, 4, 4, 3), 100, dtype=torch.uint8)
     delta = torch.full((1, 4, 4, 3), 8.4)
     delta[0, 0, 0], delta[0, 2, 1] = 90.0, -90.0
-    budget = quantise.Budget("linf", 8.4, free=2)
-    changed, _ = quantise.apply(images, quantise.Perturbation(delta, budget))
+    budget = perturbation.Budget("linf", 8.4, free=2)
+    changed, _ = perturbation.apply(images, perturbation.Perturbation(delta, budget))
     assert (
         changed[0, 0, 0].tolist() == [190] * 3
         and changed[0, 2, 1].tolist() == [10] * 3
         and changed[0, 3, 3].tolist() == [108] * 3
     )
-    with pytest.raises(Fault, match="linf norm before rounding is 90.000, above the declared 8.400"):
-        quantise.apply(images, quantise.Perturbation(delta, quantise.Budget("linf", 8.4, free=1)))
+    with pytest.raises(UserError, match="linf norm before rounding is 90.000, above the declared 8.400"):
+        perturbation.apply(images, perturbation.Perturbation(delta, perturbation.Budget("linf", 8.4, free=1)))
 
 
 def test_the_state_of_another_poison_is_not_taken_up(tiny, craft, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.images import drawn, noise
-from relearn import augment
+from relearn.training import augment
 from relearn.methods.erm import ERM
 
 
@@ -126,14 +126,14 @@ def test_erm_convolves_as_often_as_told():
 
 def test_shrink_is_the_mean_of_squares():
     x = torch.rand(2, 3, 5, 4, generator=drawn())
-    found = augment.shrink(x, 2)
+    found = augment.downsample(x, 2)
     assert found.shape == (2, 3, 2, 2) and torch.allclose(found[1, 2, 1, 0], x[1, 2, 2:4, 0:2].mean())
-    assert augment.shrink(x, 1) is x
+    assert augment.downsample(x, 1) is x
 
 
 def test_erm_shrinks_what_it_trains_on_and_what_it_is_tested_on():
     x = torch.rand(4, 3, 6, 6, generator=drawn())
-    method = ERM(gray=1.0, shrink=2)
+    method = ERM(gray=1.0, downsample=2)
     assert torch.equal(method.augment(x, drawn()), method.view(x))
-    assert torch.equal(method.view(x), augment.shrink(augment.gray(x), 2))
+    assert torch.equal(method.view(x), augment.downsample(augment.gray(x), 2))
     assert method.seen((6, 7)) == (3, 3) and ERM().seen((6, 7)) == (6, 7)

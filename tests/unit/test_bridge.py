@@ -10,8 +10,9 @@ import pytest
 
 from helpers.engines import POISON, PRESET, RECORD
 from helpers.projects import copy_project
-from relearn import adopt, grid, params, stages, verify
-from relearn.errors import Fault
+from relearn import grid, params
+from relearn.engines import bridge, dvc, verify
+from relearn.errors import UserError
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def folder(tmp_path, monkeypatch):
     copy_project(tmp_path / "copy")
     shutil.copy(PRESET, tmp_path / "copy/params.yaml")
     monkeypatch.chdir(tmp_path / "copy")
-    stages.write(params.load())
-    for item in grid.nodes(params.load()):
+    dvc.write(params.load())
+    for item in grid.jobs(params.load()):
         for name in item.outputs:
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_text(name)
@@ -30,70 +31,70 @@ def folder(tmp_path, monkeypatch):
 
 def remember(name: str) -> None:
     """What Snakemake would note of a file it has just made."""
-    record = adopt._memory("metadata", name)
+    record = bridge._memory("metadata", name)
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps({"endtime": os.stat(name).st_mtime}))
 
 
 def test_without_dvc_lock_adopt_is_refused_and_changes_nothing(folder):
-    before = {name: os.stat(name).st_mtime for item in grid.nodes(params.load()) for name in item.outputs}
-    with pytest.raises(Fault, match="there is no dvc.lock here"):
-        adopt.take(params.load())
+    before = {name: os.stat(name).st_mtime for item in grid.jobs(params.load()) for name in item.outputs}
+    with pytest.raises(UserError, match="there is no dvc.lock here"):
+        bridge.adopt(params.load())
     assert before == {name: os.stat(name).st_mtime for name in before}
 
 
 def test_adopt_and_give_want_the_current_grid(folder):
     (folder / "workflow/grid.yaml").write_text("steps: {}\n")
-    for act in (adopt.take, adopt.give):
-        with pytest.raises(Fault, match="relearn grid --write"):
+    for act in (bridge.adopt, bridge.record_in_dvc):
+        with pytest.raises(UserError, match="relearn grid --write"):
             act(params.load())
 
 
 @pytest.mark.parametrize("program", ["dvc", "snakemake"])
 def test_a_missing_engine_is_a_fault(folder, monkeypatch, program):
     monkeypatch.setenv("PATH", str(folder / "nowhere"))
-    with pytest.raises(Fault, match=f"{program} is not installed here"):
-        adopt._run(program, "--version")
+    with pytest.raises(UserError, match=f"{program} is not installed here"):
+        bridge._run(program, "--version")
 
 
 def test_snakemake_is_stopped_only_by_files_it_does_not_know(folder):
-    nodes = grid.nodes(params.load())
-    adopt.check(nodes)  # no dvc.lock: not DVC's doing
+    jobs = grid.jobs(params.load())
+    bridge.check_results(jobs)  # no dvc.lock: not DVC's doing
     (folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
-    for name in (name for item in nodes for name in item.outputs):
+    for name in (name for item in jobs for name in item.outputs):
         remember(name)
-    adopt.check(nodes)
+    bridge.check_results(jobs)
     os.utime(RECORD, (2, 2))
-    with pytest.raises(Fault, match=f"{RECORD} is not as Snakemake left it.*relearn adopt"):
-        adopt.check(nodes)
-    os.utime(RECORD, (adopt.OLD, adopt.OLD))
-    with pytest.raises(Fault, match=RECORD):
-        adopt.check(nodes)  # with a record Snakemake would go by the content of its inputs
-    adopt._memory("metadata", RECORD).unlink()
-    adopt.check(nodes)  # marked to run again
+    with pytest.raises(UserError, match=f"{RECORD} is not as Snakemake left it.*relearn adopt"):
+        bridge.check_results(jobs)
+    os.utime(RECORD, (bridge.OLD, bridge.OLD))
+    with pytest.raises(UserError, match=RECORD):
+        bridge.check_results(jobs)  # with a record Snakemake would go by the content of its inputs
+    bridge._memory("metadata", RECORD).unlink()
+    bridge.check_results(jobs)  # marked to run again
     Path(RECORD).unlink()
-    adopt.check(nodes)  # a missing one Snakemake makes again
+    bridge.check_results(jobs)  # a missing one Snakemake makes again
 
 
 @pytest.mark.parametrize("content", ["", "not: [yaml", "stages: 3", "stages: {a: {outs: [{path: x}]}}"])
 def test_a_broken_lock_is_a_fault(folder, content):
     (folder / "dvc.lock").write_text(content)
-    with pytest.raises(Fault, match="dvc.lock is not what DVC writes"):
-        stages.locked()
+    with pytest.raises(UserError, match="dvc.lock is not what DVC writes"):
+        dvc.read_lock()
 
 
 def test_files_that_carry_other_settings_are_seen(folder):
     checked = params.load()
-    item = next(item for item in grid.nodes(checked) if item.step == "evaluate" and "lsp" in item.argument)
+    item = next(item for item in grid.jobs(checked) if item.step == "evaluate" and "lsp" in item.argument)
     settings = grid.settings(checked, "train", **grid.coordinates("evaluate", item.argument))
     Path(RECORD).write_text(json.dumps({"settings": settings}))
-    assert adopt._carries(checked, item, RECORD)
+    assert bridge._carries(checked, item, RECORD)
     Path(RECORD).write_text(json.dumps({"settings": settings | {"train": settings["train"] | {"lr": 0.2}}}))
-    assert not adopt._carries(checked, item, RECORD)
+    assert not bridge._carries(checked, item, RECORD)
     Path(RECORD).write_text("{")
-    assert not adopt._carries(checked, item, RECORD)
-    poison = next(item for item in grid.nodes(checked) if item.step == "poison" and "lsp" in item.argument)
-    assert not adopt._carries(checked, poison, POISON)  # no safetensors at all
+    assert not bridge._carries(checked, item, RECORD)
+    poison = next(item for item in grid.jobs(checked) if item.step == "poison" and "lsp" in item.argument)
+    assert not bridge._carries(checked, poison, POISON)  # no safetensors at all
     header = json.dumps(
         {
             "__metadata__": {
@@ -102,19 +103,19 @@ def test_files_that_carry_other_settings_are_seen(folder):
         }
     )
     Path(POISON).write_bytes(len(header).to_bytes(8, "little") + header.encode())
-    assert adopt._carries(checked, poison, POISON)
+    assert bridge._carries(checked, poison, POISON)
 
 
 def record(folder: Path) -> dict[str, str]:
     """Write the dvc.lock of the files as they are; the MD5 of each."""
     sums = {
         name: hashlib.md5(Path(name).read_bytes()).hexdigest()
-        for item in grid.nodes(params.load())
+        for item in grid.jobs(params.load())
         for name in item.outputs
     }
     locked = {
-        stages.name(item): {"outs": [{"path": name, "md5": sums[name]} for name in item.outputs]}
-        for item in grid.nodes(params.load())
+        dvc.stage_name(item): {"outs": [{"path": name, "md5": sums[name]} for name in item.outputs]}
+        for item in grid.jobs(params.load())
     }
     (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": locked}))
     return sums
@@ -125,11 +126,11 @@ def test_adopt_hashes_itself_what_dvc_calls_clean(folder, monkeypatch):
     monkeypatch.setattr(adopt, "_run", lambda *arguments: "{}")  # dvc status
     histories = "results/runs/digits/lsp/cnn/erm/0/history.csv"
     checked = params.load()
-    item = next(item for item in grid.nodes(checked) if histories in item.outputs)
+    item = next(item for item in grid.jobs(checked) if histories in item.outputs)
     monkeypatch.setattr(adopt, "_carries", lambda *arguments: True)
-    assert not any(adopt._judged(checked, grid.nodes(checked)).values())
+    assert not any(bridge._judged(checked, grid.jobs(checked)).values())
     Path(histories).write_text("corrupt")
-    reasons = adopt._judged(checked, grid.nodes(checked))
+    reasons = bridge._judged(checked, grid.jobs(checked))
     assert reasons[item] == "not the files DVC recorded"
     assert {found.step for found, reason in reasons.items() if reason == "made from these"} == {
         "evaluate",
@@ -140,7 +141,7 @@ def test_adopt_hashes_itself_what_dvc_calls_clean(folder, monkeypatch):
 
 def test_verify_names_what_is_corrupt_in_the_cache(folder):
     sums = record(folder)
-    kept = stages.cached(sums[RECORD])
+    kept = dvc.cached(sums[RECORD])
     kept.parent.mkdir(parents=True)
     kept.write_bytes(Path(RECORD).read_bytes())
     lines, equal = verify.compare(params.load(), None)

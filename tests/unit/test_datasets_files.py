@@ -22,8 +22,8 @@ import relearn
 from relearn.datasets.cifar10 import cifar10
 from relearn.datasets.cifar100 import cifar100
 from relearn.datasets.folder import folder
-from relearn.errors import Fault
-from relearn.vision import torchvision
+from relearn.errors import UserError
+from relearn.runtime.torchvision_compat import torchvision
 
 NAMES = ["cat", "dog"]
 MAKERS = {"CIFAR10": cifar10, "CIFAR100": cifar100}
@@ -85,7 +85,7 @@ def offline(monkeypatch):
 
 
 def refused(maker, source, root: Path) -> str:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(UserError) as caught:
         maker(root)
     message = str(caught.value)
     assert "\n" not in message
@@ -100,7 +100,7 @@ def refused(maker, source, root: Path) -> str:
 
 def test_torchvision_loads_in_a_fresh_process():
     code = (
-        "from relearn.vision import torchvision; t = torchvision(); assert torchvision() is t;"
+        "from relearn.runtime.torchvision_compat import torchvision; t = torchvision(); assert torchvision() is t;"
         "t.models.resnet.BasicBlock, t.models.vgg.make_layers, t.datasets.CIFAR10; import torchvision.transforms.v2"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(relearn.__file__).parents[1])}
@@ -124,7 +124,7 @@ def test_cifar_subsets_are_seeded_and_independent(archive, online, tmp_path):
     one, two = (maker(tmp_path / "root", train_per_class=k, test_per_class=2, seed=3) for k in (1, 2))
     assert len(one.train) == 2 and len(two.train) == 4 and torch.equal(one.test.index, two.test.index)
     assert len({tuple(maker(tmp_path / "root", test_per_class=1, seed=s).test.index.tolist()) for s in range(8)}) > 1
-    with pytest.raises(Fault, match="99 images per class"):
+    with pytest.raises(UserError, match="99 images per class"):
         maker(tmp_path / "root", train_per_class=99)
 
 
@@ -201,7 +201,7 @@ def own(tmp_path) -> Path:
 
 
 def wrong(path: Path, **settings) -> str:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(UserError) as caught:
         folder(path, path=str(path), size=8, **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)

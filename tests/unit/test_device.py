@@ -7,14 +7,14 @@ import sys
 import pytest
 
 from helpers.projects import ROOT
-from relearn import device
-from relearn.errors import Fault
+from relearn.runtime import device
+from relearn.errors import UserError
 
 JOB = """
 import sys
 import torch
 torch.cuda.device_count = lambda: 2  # the locks need no GPU
-from relearn import device
+from relearn.runtime import device
 print(device.choose(), device.choose(), flush=True)
 sys.stdin.readline()
 """
@@ -76,5 +76,5 @@ def test_no_gpu(monkeypatch):
     monkeypatch.delenv("RELEARN_DEVICE", raising=False)
     assert device.choose() == "cpu"
     monkeypatch.setenv("RELEARN_DEVICE", "cuda")
-    with pytest.raises(Fault, match="RELEARN_DEVICE is 'cuda', which is not here; known: cpu"):
+    with pytest.raises(UserError, match="RELEARN_DEVICE is 'cuda', which is not here; known: cpu"):
         device.choose()

@@ -4,7 +4,8 @@ import torch
 
 from helpers.compare import same
 from helpers.images import coloured, drawn
-from relearn import models, probe
+from relearn.probing import probe_set
+from relearn.training import models
 from relearn.data import split
 
 
@@ -50,7 +51,7 @@ def test_embedding_of_known_clusters():
     images = (corners[labels].view(-1, 1, 1, 3) + torch.randint(-5, 6, (240, 8, 8, 3), generator=generator)).to(
         torch.uint8
     )
-    points = probe.Probe.draw(split(images, labels), 240, generator).embedding(Colours(), lambda x: x, "pixels")
+    points = probe.ProbeSet.draw(split(images, labels), 240, generator).embedding(Colours(), lambda x: x, "pixels")
     assert [point["label"] for point in points] == [label for label in range(3) for _ in range(30)] and {
         point["group"] for point in points
     } == {"pixels"}
@@ -59,7 +60,7 @@ def test_embedding_of_known_clusters():
     apart = torch.cdist(means, means)
     assert apart[0, 1] > 20 * within and apart[0, 2] > 20 * within and apart[1, 2] > apart[0, 1]
     shuffled = labels[torch.randperm(240, generator=generator)]
-    mixed = probe.Probe.draw(split(images, shuffled), 240, generator).embedding(Colours(), lambda x: x, "pixels")
+    mixed = probe.ProbeSet.draw(split(images, shuffled), 240, generator).embedding(Colours(), lambda x: x, "pixels")
     plane = torch.tensor([[point["x"], point["y"]] for point in mixed]).view(3, 30, 2)
     assert torch.pdist(plane.mean(1)).max() < plane.std(1).max()  # labels that say nothing make no clusters
 
@@ -68,7 +69,7 @@ def test_embedding_shows_the_same_scored_images_of_ten_classes():
     train = coloured([80] * 12, (32, 32), seed=3)
     model, found = (
         models.build("cnn", {"width": 8}, images=train.images, classes=12, generator=drawn(), device="cpu"),
-        probe.Probe.draw(train, 960, drawn()),
+        probe.ProbeSet.draw(train, 960, drawn()),
     )
     before = models.weights(model)
     points = found.embedding(model, lambda x: x, "block2")
@@ -76,7 +77,7 @@ def test_embedding_shows_the_same_scored_images_of_ten_classes():
     assert points == found.embedding(model, lambda x: x, "block2") and same(before, models.weights(model))
     # what is drawn is in none of the means: other drawn images leave the plane as it is
     scored = torch.nonzero(~found.reference).flatten()
-    others = probe.Probe(found.images.clone(), found.labels, found.reference)
+    others = probe.ProbeSet(found.images.clone(), found.labels, found.reference)
     others.images[scored] = found.images[scored.flip(0)]
     moved = others.embedding(model, lambda x: x, "block2")
     spots = {(round(point["x"], 3), round(point["y"], 3)) for point in points}

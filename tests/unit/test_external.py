@@ -8,9 +8,9 @@ import torch
 from safetensors.numpy import save_file
 
 from relearn.data import Split, split
-from relearn.errors import Fault
+from relearn.errors import UserError
 from relearn.poisons.external import external
-from relearn.quantise import apply
+from relearn.crafting.perturbation import apply
 
 CLASSES, PER_CLASS, SIDE = 3, 8, 6
 COUNT = CLASSES * PER_CLASS
@@ -46,7 +46,7 @@ def put(tmp_path):
 
 
 def fault(train, file, **settings) -> str:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(UserError) as caught:
         external(train, None, file=str(file), **settings)
     message = str(caught.value)
     assert message.startswith("external: ") and "\n" not in message

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from relearn import registry
-from relearn.errors import Fault
-from relearn.rendering import save_figure
+from relearn.errors import UserError
+from relearn.reporting.rendering import save_figure
 
 POISONS, METHODS, EPOCHS = ("tap", "clean"), ("erm", "pst"), 6
 
@@ -22,7 +22,7 @@ def frames(archs=("resnet18",), seeds=(0, 1)):
     for arch, poison, method, seed in grid:
         cell = {"dataset": "toy", "poison": poison, "arch": arch, "method": method, "seed": seed}
         final = 25.0 if (poison, method) == ("tap", "erm") else 80.0 + seed
-        records.append({**cell, "accuracy": final})
+        files.append({**cell, "accuracy": final})
         for epoch in range(1, EPOCHS + 1):
             stage = "" if method == "erm" else "early" if epoch < 3 else f"stage {epoch // 3}"
             groups = {"acm_stem": 0.2 if arch == "resnet18" else numpy.nan, "acm_deep": 0.1 * epoch}
@@ -55,7 +55,7 @@ def study(seeds=(0, 1), **more):
         use, frozen = (STUDY | more)[method]
         for seed in seeds:
             cell = {"dataset": "toy", "poison": poison, "arch": "cnn", "method": method, "seed": seed}
-            records.append({**cell, "method_use": use, "accuracy": accuracy + seed})
+            files.append({**cell, "method_use": use, "accuracy": accuracy + seed})
             rates = {f"rate_{name}": float(k >= frozen) for k, name in enumerate(("stem", "middle", "head"))}
             # by the second epoch every method slows its groups: only what is frozen from the first step counts
             histories += [{**cell, "epoch": 1, **rates}, {**cell, "epoch": 2, **dict.fromkeys(rates, 0.0)}]
@@ -84,13 +84,13 @@ def embedded():
 def timeline():
     """Looks, history and train.json of a run of 8 steps in epochs of 2: a trap at step 4, and back to step 2."""
     looks, kept = [], {"dataset": "toy", "poison": "tap", "arch": "cnn", "method": "pst", "seed": 0}
-    for iterations, acm, next_step in ((0, 0.1, 0), (2, 0.4, 2), (4, 0.9, 2)):
-        trap = iterations != next_step
+    for steps_taken, acm, next_step in ((0, 0.1, 0), (2, 0.4, 2), (4, 0.9, 2)):
+        trap = steps_taken != next_step
         looks.append(
             {
                 "cell": CELLS[1],
-                "iterations": iterations,
-                "step": iterations,
+                "steps_taken": steps_taken,
+                "step": steps_taken,
                 "stage": "early",
                 "probe_accuracy": 0.5,
                 "acm_middle": acm,
@@ -102,18 +102,18 @@ def timeline():
             }
         )
     rows = [
-        {"iterations": i, "step": s, "test_accuracy": a, "acm_middle": 0.4, "probe_accuracy": 0.8}
+        {"steps_taken": i, "step": s, "test_accuracy": a, "acm_middle": 0.4, "probe_accuracy": 0.8}
         for i, s, a in ((2, 2, 30.0), (6, 4, 40.0), (10, 8, 60.0))
     ]
-    struck = [{"iterations": 4, "step": 4, "test_accuracy": 10.0, "acm_middle": 0.9, "probe_accuracy": 0.5}]
+    rolled_back = [{"steps_taken": 4, "step": 4, "test_accuracy": 10.0, "acm_middle": 0.9, "probe_accuracy": 0.5}]
     method = {"use": "pst", "watch": None, "acm_trapped": 0.5, "acm_clean": 0.46, "ratio_trapped": 0.85}
     settings = {"train": {"lr": 0.2, "warmup_steps": 0}, "method": method}
     run = {
         "cell": kept,
         "settings": settings,
-        "iterations": 10,
+        "steps_taken": 10,
         "steps": 8,
-        "struck": struck,
+        "rolled_back": rolled_back,
         "verdict": {"watch": "middle"},
     }
     return pandas.DataFrame(looks), pandas.DataFrame([{**kept, **row} for row in rows]), {CELLS[1]: run}
@@ -223,12 +223,12 @@ def test_shallow_study():
 def test_shallow_study_finds_methods_by_what_they_do():
     """Neither by their names nor by their order: two that freeze the same are told apart by the user, or refused."""
     records, histories = study(other_1=("transplant", 1))
-    with pytest.raises(Fault, match="shallow_study: half_1, other_1 freeze the same layer groups"):
+    with pytest.raises(UserError, match="shallow_study: half_1, other_1 freeze the same layer groups"):
         draw("shallow_study", records, histories)
     (axis,) = draw("shallow_study", records, histories, methods=["other_1"]).axes
     assert list(axis.lines[0].get_xdata()) == [0, 1]
     for methods in (["erm"], ["half"]):
-        with pytest.raises(Fault, match=r"no cell of the grid uses transplant or random_frozen and is one of \["):
+        with pytest.raises(UserError, match=r"no cell of the grid uses transplant or random_frozen and is one of \["):
             draw("shallow_study", records, histories, methods=methods)
 
 
@@ -283,7 +283,7 @@ def test_stage_timeline():
 
 def test_stage_timeline_of_a_run_without_looks():
     looks, histories, runs = timeline()
-    with pytest.raises(Fault, match="toy/clean/cnn/erm/0 took no looks"):
+    with pytest.raises(UserError, match="toy/clean/cnn/erm/0 took no looks"):
         draw("stage_timeline", looks, histories, runs | {CELLS[0]: {}}, cells=CELLS)
 
 
@@ -300,9 +300,9 @@ def test_gallery():
 def test_faults():
     histories = frames()[1]
     for name in ("trap_curves", "acm_curves"):
-        with pytest.raises(Fault, match=r"methods \['pts'\]; known: erm, pst \(did you mean 'pst'\?\)"):
+        with pytest.raises(UserError, match=r"methods \['pts'\]; known: erm, pst \(did you mean 'pst'\?\)"):
             draw(name, histories, methods=["pts"])
-    with pytest.raises(Fault, match="seed 7; known: 0, 1"):
+    with pytest.raises(UserError, match="seed 7; known: 0, 1"):
         draw("acm_curves", histories, seed=7)
-    with pytest.raises(Fault, match="no poison but 'clean'"):
+    with pytest.raises(UserError, match="no poison but 'clean'"):
         draw("gallery", examples(poisons=("clean",)))

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from relearn import records
+from relearn.runtime import files
 
 
 def test_trouble_while_writing_names_the_file_and_leaves_nothing(tmp_path):
@@ -12,7 +12,7 @@ def test_trouble_while_writing_names_the_file_and_leaves_nothing(tmp_path):
         (OSError(errno.ENOSPC, "full"), tmp_path / "a"),
         (OSError(errno.EIO, "broken", "elsewhere"), "elsewhere"),
     ):
-        with pytest.raises(OSError) as caught, records.atomic(tmp_path / "a") as temporary:
+        with pytest.raises(OSError) as caught, files.atomic(tmp_path / "a") as temporary:
             temporary.write_text("half")
             raise trouble
         assert caught.value.filename == str(named) and list(tmp_path.iterdir()) == []

@@ -9,12 +9,12 @@ import torch
 from helpers.compare import same, stir
 from helpers.images import drawn
 from helpers.training import GROUPS, RECIPE, model_of, run_of
-from relearn import augment, fit, models
-from relearn.errors import Fault
+from relearn.training import augment, fit, models
+from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.methods.random_frozen import RandomFrozen
-from relearn.probe import Probe
-from relearn.seeding import Seeds
+from relearn.probing.probe_set import ProbeSet
+from relearn.runtime.seeding import Seeds
 
 # One step
 
@@ -24,7 +24,7 @@ def test_rate_warms_up_and_falls_to_zero(tiny):
     found = []
     for _ in range(run.steps):
         run.advance()
-        found.append(run.optimiser.param_groups[0]["lr"])
+        found.append(run.optimizer.param_groups[0]["lr"])
     cosine = [0.5 * (1 + math.cos(math.pi * step / 15)) for step in range(15)]
     assert found == pytest.approx([0.2 * min(1, (step + 1) / 4) * factor for step, factor in enumerate(cosine)])
     assert run.steps == 15 and found[-1] < 0.01
@@ -76,7 +76,7 @@ def test_fewer_images_than_a_batch(odd):
         odd,
         RECIPE | {"batch": 64},
         Seeds("test"),
-        probe=Probe.draw(few, 20, drawn()),
+        probe=ProbeSet.draw(few, 20, drawn()),
         precision="float32",
         label="test",
     )
@@ -102,13 +102,13 @@ def test_history_says_what_was(tiny):
     assert row["train_loss"] == pytest.approx(sum(losses) / 5, rel=1e-4) and row["train_accuracy"] == pytest.approx(
         100 * right / 80
     )
-    assert (row["epoch"], row["step"], row["iterations"], row["stage"]) == (1, 5, 5, "early")
+    assert (row["epoch"], row["step"], row["steps_taken"], row["stage"]) == (1, 5, 5, "early")
     assert list(row)[-10:] == [f"acm_{name}" for name in GROUPS] + [f"rate_{name}" for name in GROUPS]
 
 
 def test_an_architecture_refuses_what_a_method_leaves_of_the_images(tiny):
-    size = ERM(shrink=5).seen(tiny.images.shape[1:3])
-    with pytest.raises(Fault, match="cnn needs images of at least 8x8, found 6x6"):
+    size = ERM(downsample=5).seen(tiny.images.shape[1:3])
+    with pytest.raises(UserError, match="cnn needs images of at least 8x8, found 6x6"):
         models.build("cnn", {"width": 8}, images=tiny.images, classes=10, generator=drawn(), device="cpu", size=size)
 
 
@@ -116,7 +116,7 @@ def test_an_architecture_refuses_what_a_method_leaves_of_the_images(tiny):
 
 
 def test_frozen_groups_keep_their_weights_and_not_their_statistics(tiny):
-    run = run_of(tiny, RandomFrozen(keep=2))
+    run = run_of(tiny, RandomFrozen(full_rate_groups=2))
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     for _ in range(3):
         run.advance()
@@ -144,7 +144,7 @@ def test_a_smaller_rate_is_a_smaller_step(tiny):
 
 @pytest.mark.parametrize("keep, expected", [(1, [0, 0, 0, 0, 1]), (2, [0, 0, 0, 1, 1]), (5, [1] * 5), (9, [1] * 5)])
 def test_random_frozen_rates(keep, expected):
-    assert RandomFrozen(keep=keep).rates(GROUPS) == dict(zip(GROUPS, map(float, expected)))
+    assert RandomFrozen(full_rate_groups=keep).rates(GROUPS) == dict(zip(GROUPS, map(float, expected)))
 
 
 def test_erm_rates():
@@ -173,8 +173,8 @@ def test_restore_brings_back_every_byte(tiny):
     assert [row["epoch"] for row in run.history] == [1, 2] and not same(run.snapshot(), kept)
     run.restore(snapshot)
     assert same(run.snapshot(), kept)
-    assert (run.step, run.iterations, run.stage, set(run.rates.values())) == (7, 11, "early", {1.0})
-    assert [row["epoch"] for row in run.history] == [1]  # what lies after it is struck out
+    assert (run.step, run.steps_taken, run.stage, set(run.rates.values())) == (7, 11, "early", {1.0})
+    assert [row["epoch"] for row in run.history] == [1]  # what lies after it is rolled_back out
     assert all(p.requires_grad for p in run.model.parameters())
     run.advance()
     assert same(snapshot, kept)  # nor does training on after a restore: it may be needed again
@@ -194,12 +194,12 @@ def test_a_restored_run_repeats_itself(tiny):
         ends.append(
             (
                 copy.deepcopy(run.snapshot()),
-                [{k: v for k, v in row.items() if k != "iterations"} for row in run.history],
+                [{k: v for k, v in row.items() if k != "steps_taken"} for row in run.history],
             )
         )
         run.restore(snapshot)
     assert same(*ends)
-    assert run.iterations == 3 + 6 + 6
+    assert run.steps_taken == 3 + 6 + 6
 
 
 def test_a_reading_is_taken_anew_after_a_restore(tiny):

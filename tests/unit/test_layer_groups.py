@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from helpers.pst_loop import Net
-from relearn.errors import Fault
-from relearn.groups import layer_groups
-from relearn.vision import torchvision
+from relearn.errors import UserError
+from relearn.probing.layer_groups import layer_groups
+from relearn.runtime.torchvision_compat import torchvision
 
 FAMILIES = {
     "resnet18": ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"],
@@ -119,7 +119,7 @@ def test_groups_as_the_user_lists_them():
     ],
 )
 def test_groups_that_will_not_do(groups, message):
-    with pytest.raises(Fault, match=message):
+    with pytest.raises(UserError, match=message):
         layer_groups(Net(), torch.zeros(2, 3, 32, 32), groups)
 
 
@@ -134,7 +134,7 @@ def test_modules_that_are_shared_or_unused():
             return super().forward(self.again(self.again(x) if self.twice else x))
 
     x = torch.zeros(2, 3, 32, 32)
-    with pytest.raises(Fault, match=r"'aside.weight' is in no layer group"):
+    with pytest.raises(UserError, match=r"'aside.weight' is in no layer group"):
         layer_groups(Odd(twice=False), x)
     assert (
         list(
@@ -144,7 +144,7 @@ def test_modules_that_are_shared_or_unused():
         )[-1]
         == "aside"
     )
-    with pytest.raises(Fault, match=r"'again' is called 2 times"):
+    with pytest.raises(UserError, match=r"'again' is called 2 times"):
         layer_groups(Odd(twice=True), x)
-    with pytest.raises(Fault, match=r"no layer groups found in this Linear"):
+    with pytest.raises(UserError, match=r"no layer groups found in this Linear"):
         layer_groups(nn.Linear(3, 3), torch.zeros(2, 3))

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from relearn import grid, locks
-from relearn.errors import Fault
+from relearn import grid
+from relearn.engines import locks
+from relearn.errors import UserError
 
 
 @pytest.fixture
-def job(tmp_path, monkeypatch) -> grid.Node:
+def job(tmp_path, monkeypatch) -> grid.Job:
     """A job in an empty folder; its outputs are results/a.csv and results/b.csv."""
     monkeypatch.chdir(tmp_path)
-    return grid.Node("train", "somewhere", (), (), (), ("results/a.csv", "results/b.csv"))
+    return grid.Job("train", "somewhere", (), (), (), ("results/a.csv", "results/b.csv"))
 
 
 LEFT = (".a.csv.12.tmp", ".b.csv.7.tmp", ".train.run.json.12.tmp", ".train.checkpoint.safetensors.12.tmp")
@@ -40,21 +41,21 @@ def there() -> set[str]:
 
 def test_what_killed_runs_left_is_cleared_away(job):
     strew()
-    with locks.alone(job):
+    with locks.exclusive(job):
         assert there() == {*OTHERS, ".a.csv.lock.tmp"}
     assert there() == {*OTHERS}
 
 
 def test_what_a_living_run_writes_is_left_alone(job):
-    with locks.alone(job):
+    with locks.exclusive(job):
         strew()
-        with pytest.raises(Fault, match="another run of `relearn train somewhere` is at work; wait for it, or end it"):
-            with locks.alone(job):
+        with pytest.raises(UserError, match="another run of `relearn train somewhere` is at work; wait for it, or end it"):
+            with locks.exclusive(job):
                 pytest.fail("two runs at once")
         assert there() == {*LEFT, *OTHERS, ".a.csv.lock.tmp"}
-    with pytest.raises(ZeroDivisionError), locks.alone(job):
+    with pytest.raises(ZeroDivisionError), locks.exclusive(job):
         raise ZeroDivisionError
-    with locks.alone(job):
+    with locks.exclusive(job):
         pass  # neither the end of a run nor its failure keeps the lock
 
 
@@ -64,7 +65,7 @@ def test_without_locks_every_run_goes_on_and_clears_nothing(job, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     strew()
-    with locks.alone(job), locks.alone(job):
+    with locks.exclusive(job), locks.exclusive(job):
         assert {*LEFT, *OTHERS} <= there()
     assert there() == {*LEFT, *OTHERS}
 
@@ -85,7 +86,7 @@ def test_an_interrupt_while_the_job_is_being_locked_leaves_nothing(tmp_path, mon
     try:
         with (
             pytest.raises(KeyboardInterrupt),
-            locks.alone(grid.Node("tabulate", "t", (), (), (), ("results/tables/t.csv",))),
+            locks.exclusive(grid.Job("tabulate", "t", (), (), (), ("results/tables/t.csv",))),
         ):
             pytest.fail("the job began")
     finally:
@@ -96,17 +97,18 @@ def test_an_interrupt_while_the_job_is_being_locked_leaves_nothing(tmp_path, mon
 
 CROWD = """
 import os, sys
-from relearn import grid, locks
-from relearn.errors import Fault
-job = grid.Node("train", "somewhere", (), (), (), ("results/a.csv",))
+from relearn import grid
+from relearn.engines import locks
+from relearn.errors import UserError
+job = grid.Job("train", "somewhere", (), (), (), ("results/a.csv",))
 turns = 0
 while turns < 100:
     try:
-        with locks.alone(job):
+        with locks.exclusive(job):
             os.close(os.open("inside", os.O_CREAT | os.O_EXCL))
             os.remove("inside")
             turns += 1
-    except Fault:
+    except UserError:
         pass
 """
 

@@ -1,11 +1,11 @@
-"""Wrong params: every fault in one message, with the value found, the choices and the nearest spelling."""
+"""Wrong params: every fault in one message, with the value found, the choices and the suggest spelling."""
 
 import pytest
 import yaml
 
 from helpers.params_text import GOOD, edited
 from relearn import grid, params
-from relearn.errors import Fault
+from relearn.errors import UserError
 
 # What is written instead of what, and what the one fault must say.
 FAULTS = {
@@ -162,7 +162,7 @@ FAULTS = {
 
 def wrong(tmp_path, text: str) -> str:
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(UserError) as fault:
         params.load(tmp_path / "params.yaml")
     return str(fault.value)
 

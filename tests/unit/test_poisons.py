@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from helpers.images import coloured
-from relearn import augment, quantise
+from relearn.crafting import perturbation
+from relearn.training import augment
 from relearn.data import share, split
-from relearn.errors import Fault
+from relearn.errors import UserError
 from relearn.poisons import ar as autoregressive
 from relearn.poisons import ntga as tangent
 from relearn.poisons.ar import NEIGHBOURS, ar, fields, processes, response
@@ -21,7 +22,7 @@ from relearn.poisons.noise import classwise_random, random
 from relearn.poisons.ntga import ntga
 from relearn.poisons.ops import COLOURS, ops, scores
 from relearn.poisons.pil import _surrogate, objective, pil
-from relearn.seeding import Seeds
+from relearn.runtime.seeding import Seeds
 
 
 def test_convolve_is_the_convolution_of_each_image_with_its_own_kernel():
@@ -42,7 +43,7 @@ def test_cuda_by_hand(tiny, craft):
     generator = made.generator("kernels", 4)
     kernels = 0.3 * torch.rand(10, 9, generator=generator)
     places = torch.randint(9, (10,), generator=generator)
-    poisoned, _ = quantise.apply(tiny.images, cuda(tiny, made, seed=4))
+    poisoned, _ = perturbation.apply(tiny.images, cuda(tiny, made, seed=4))
     assert (poisoned.flatten(1).amax(1) >= 254).all()
     for row in range(0, len(tiny), 9):
         label = int(tiny.labels[row])
@@ -69,7 +70,7 @@ def test_ops_scores_against_exhaustive_search():
 
 @pytest.mark.parametrize("pixels", [1, 3])
 def test_ops_sets_the_best_pixels_of_each_class(pixels, odd, craft):
-    poisoned, measured = quantise.apply(odd.images, ops(odd, craft("ops", odd), pixels=pixels))
+    poisoned, measured = perturbation.apply(odd.images, ops(odd, craft("ops", odd), pixels=pixels))
     assert 1 <= measured["l0_max"] <= pixels
     taken = set()
     for label in range(8):
@@ -90,7 +91,7 @@ def test_ops_sets_the_best_pixels_of_each_class(pixels, odd, craft):
 
 def test_ops_refuses_more_pixels_than_there_are(craft):
     train = coloured([2, 2], (4, 4), seed=0)
-    with pytest.raises(Fault, match="pixels is 17, an image has 16"):
+    with pytest.raises(UserError, match="pixels is 17, an image has 16"):
         ops(train, craft("ops", train), pixels=17)
 
 
@@ -173,7 +174,7 @@ def test_ar_has_one_norm_and_a_field_for_every_image(data, size, request, craft)
 
 def test_ar_refuses_what_no_process_fulfils(tiny, craft, monkeypatch):
     monkeypatch.setattr(autoregressive, "ATTEMPTS", 2)
-    with pytest.raises(Fault, match="ar: found 1 processes for 10 classes that are 1e\\+09 apart; give a smaller gap"):
+    with pytest.raises(UserError, match="ar: found 1 processes for 10 classes that are 1e\\+09 apart; give a smaller gap"):
         ar(tiny, craft("ar", tiny), gap=1e9)
 
 
@@ -286,7 +287,7 @@ def test_kernels_are_the_limit_of_wide_networks(network, width):
 def test_ntga_raises_the_error_on_images_outside_the_block(craft):
     train = coloured([10, 10, 10], (8, 8), seed=6)
     made = craft("ntga", train)
-    changed, _ = quantise.apply(train.images, ntga(train, made, network="fnn", block=20, time=1000.0))
+    changed, _ = perturbation.apply(train.images, ntga(train, made, network="fnn", block=20, time=1000.0))
     order = torch.randperm(30, generator=made.generator("blocks", 0))
     block, held_out = order[:15], order[15:]  # never more than half of the images
 
@@ -305,7 +306,7 @@ def test_ntga_raises_the_error_on_images_outside_the_block(craft):
 )
 def test_ntga_refuses_before_any_work(size, count, words, craft):
     train = coloured([count], size, seed=0)
-    with pytest.raises(Fault, match=words):
+    with pytest.raises(UserError, match=words):
         ntga(train, craft("ntga", train))
 
 
@@ -318,9 +319,9 @@ def test_em_as_its_authors_load_it_has_no_negative_noise(tiny, craft):
     assert torch.equal(signed.delta, legacy.delta) and signed.delta.min() < -1
     images = tiny.images.double()
     exact = images + signed.delta.double()
-    assert torch.equal(quantise.apply(tiny.images, signed)[0].double(), (exact + 0.5).floor().clamp(0, 255))
+    assert torch.equal(perturbation.apply(tiny.images, signed)[0].double(), (exact + 0.5).floor().clamp(0, 255))
     dropped = (images + signed.delta.double().clamp_min(0)).floor().clamp(0, 255)
-    found = quantise.apply(tiny.images, legacy)[0]
+    found = perturbation.apply(tiny.images, legacy)[0]
     assert torch.equal(found.double(), dropped) and (found >= tiny.images).all()
 
 

@@ -6,8 +6,9 @@ import torch
 from helpers.compare import same
 from helpers.images import drawn
 from helpers.training import GROUPS, model_of
-from relearn import models, probe
-from relearn.probe import Probe, Reading, acm_score, pooled
+from relearn.probing import probe_set
+from relearn.training import models
+from relearn.probing.probe_set import ProbeSet, ProbeResult, acm_score, pooled
 
 
 def test_acm_of_separated_clusters_is_one():
@@ -51,21 +52,21 @@ def test_pooled():
 
 @pytest.mark.parametrize("size, per_class", [(40, 4), (9, 2), (10_000, 8)])
 def test_probe_draws_as_many_of_each_class(size, per_class, tiny):
-    found = Probe.draw(tiny, size, drawn())
+    found = ProbeSet.draw(tiny, size, drawn())
     assert found.labels.bincount().tolist() == [per_class] * 10
     assert all(2 * found.reference[found.labels == label].sum() == per_class for label in range(10))
     assert len({image.numpy().tobytes() for image in found.images}) == 10 * per_class
 
 
 def test_probe_takes_what_small_classes_have(odd):
-    found = Probe.draw(odd, 80, drawn())
+    found = ProbeSet.draw(odd, 80, drawn())
     assert found.labels.bincount().tolist() == [3, 10, 5, 9, 4, 10, 7, 10]
 
 
 def test_measuring_changes_nothing(tiny):
     model = model_of(tiny).train()
     before = {name: tensor.clone() for name, tensor in models.weights(model).items()}
-    found = Probe.draw(tiny, 40, drawn())
+    found = ProbeSet.draw(tiny, 40, drawn())
     reading = found.measure(model)
     assert model.training and same(before, models.weights(model))
     assert not any(group._forward_hooks for group in model.layer_groups().values())
@@ -88,11 +89,11 @@ def test_measuring_changes_nothing(tiny):
     ],
 )
 def test_trapped(acm, accuracy, expected):
-    assert probe.trapped(Reading({"a": 0.9, "b": acm, "head": 1.0}, accuracy), "b") is expected
+    assert probe.trapped(ProbeResult({"a": 0.9, "b": acm, "head": 1.0}, accuracy), "b") is expected
 
 
 def test_trapped_by_other_thresholds():
-    reading = Reading({"a": 0.6}, 0.9)
+    reading = ProbeResult({"a": 0.6}, 0.9)
     assert not probe.trapped(reading, "a")
     assert probe.trapped(reading, "a", acm=0.5, ratio=0.6) and not probe.trapped(reading, "a", acm=0.7, ratio=0.6)
 
@@ -106,4 +107,4 @@ def test_trapped_by_other_thresholds():
     ],
 )
 def test_the_middle_group(groups, expected):
-    assert probe.middle(Reading(dict.fromkeys(groups, 0.0), 0.0)) == expected
+    assert probe.middle(ProbeResult(dict.fromkeys(groups, 0.0), 0.0)) == expected

@@ -3,24 +3,24 @@
 import pytest
 
 from helpers.training import GROUPS, run_of
-from relearn.errors import Fault
+from relearn.errors import UserError
 from relearn.methods.pst import PST
-from relearn.probe import Reading
+from relearn.probing.probe_set import ProbeResult
 
 
 def looks(method: PST, steps: int, steps_per_epoch: int) -> list[int]:
-    return [step for step in range(steps + 1) if method.ticks(step, steps_per_epoch)]
+    return [step for step in range(steps + 1) if method.probes(step, steps_per_epoch)]
 
 
 @pytest.mark.parametrize(
     "settings, steps_per_epoch, expected",
     [
-        ({"tick_steps": 3, "dense_epochs": 1.0, "ticks_per_epoch": 2}, 10, [0, 3, 6, 9, 15, 20, 25, 30]),
-        ({"tick_steps": 4, "dense_epochs": 1.5, "ticks_per_epoch": 1}, 10, [0, 4, 8, 12, 20, 30]),
-        ({"tick_steps": 20, "dense_epochs": 2.0, "ticks_per_epoch": 2}, 10, [0, 20, 25, 30]),
-        ({"tick_steps": 20, "dense_epochs": 0.0, "ticks_per_epoch": 3}, 10, [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30]),
+        ({"probe_steps": 3, "dense_epochs": 1.0, "probes_per_epoch": 2}, 10, [0, 3, 6, 9, 15, 20, 25, 30]),
+        ({"probe_steps": 4, "dense_epochs": 1.5, "probes_per_epoch": 1}, 10, [0, 4, 8, 12, 20, 30]),
+        ({"probe_steps": 20, "dense_epochs": 2.0, "probes_per_epoch": 2}, 10, [0, 20, 25, 30]),
+        ({"probe_steps": 20, "dense_epochs": 0.0, "probes_per_epoch": 3}, 10, [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30]),
         (
-            {"tick_steps": 7, "dense_epochs": 2.0, "ticks_per_epoch": 5},
+            {"probe_steps": 7, "dense_epochs": 2.0, "probes_per_epoch": 5},
             2,
             [0, *range(5, 31)],
         ),  # more looks than steps: every step
@@ -31,7 +31,7 @@ def test_ticks(settings, steps_per_epoch, expected):
 
 
 def test_ticks_end_with_the_last_stage():
-    method = PST(tick_steps=5, keep=[2, 1])
+    method = PST(probe_steps=5, full_rate_groups=[2, 1])
     method.staging.stage = 1
     assert looks(method, 20, 10) == [0, 5, 10, 15, 20]
     method.staging.stage = 2
@@ -49,10 +49,10 @@ class Scripted:
     def look(self, method: PST, step: int, acm: float, accuracy: float) -> None:
         self.step = step
         method.rates(GROUPS)
-        self.reading = Reading(dict.fromkeys(GROUPS, 0.9) | {self.watch: acm}, accuracy)
-        method.on_tick(self)
+        self.reading = ProbeResult(dict.fromkeys(GROUPS, 0.9) | {self.watch: acm}, accuracy)
+        method.on_probe(self)
 
-    def measure(self) -> Reading:
+    def measure(self) -> ProbeResult:
         return self.reading
 
     def snapshot(self) -> dict:
@@ -71,7 +71,7 @@ class Scripted:
 
 
 def test_pst_goes_back_to_the_newest_clean_snapshot_and_through_its_stages():
-    method, run = PST(keep=[2, 1], rate=0.0, snapshots=2, confirm=1), Scripted()
+    method, run = PST(full_rate_groups=[2, 1], rate=0.0, max_snapshots=2, confirm=1), Scripted()
     # untrained: high or not, there is nothing to go back to, and this is where one may go back to
     run.look(method, 0, 0.99, 0.1)
     run.look(method, 20, 0.30, 0.3)  # clean
@@ -87,7 +87,7 @@ def test_pst_goes_back_to_the_newest_clean_snapshot_and_through_its_stages():
     run.look(method, 80, 0.90, 0.9)  # trapped again
     assert (run.stage, run.step, run.said[3:]) == ("stage 2", 60, ["restore 60", "clear", "rates"])
     assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 0.0, 1.0]))
-    assert not method.ticks(100, 10)  # no stage is left, so no look is
+    assert not method.probes(100, 10)  # no stage is left, so no look is
 
 
 def test_pst_asks_for_looks_in_a_row():
@@ -123,19 +123,19 @@ def test_pst_watches_the_group_it_is_told():
     for watch, expected in (("block4", "stage 1"), ("block2", "early")):
         method, run = PST(watch=watch, confirm=1), Scripted(watch="block4")
         for run.step, acm in ((0, 0.2), (20, 0.9)):
-            run.reading = Reading(dict.fromkeys(GROUPS, 0.2) | {"block4": acm}, 0.9)
-            method.on_tick(run)
+            run.reading = ProbeResult(dict.fromkeys(GROUPS, 0.2) | {"block4": acm}, 0.9)
+            method.on_probe(run)
         assert run.stage == expected
 
 
 def test_pst_watching_a_group_that_is_not_there(tiny):
     """A slip in params.yaml that only the architecture can tell; it must be a fault with the choices, no KeyError."""
-    with pytest.raises(Fault, match=r"block9.*known: block1, block2"):
+    with pytest.raises(UserError, match=r"block9.*known: block1, block2"):
         run_of(tiny, PST(watch="block9")).look()
 
 
 def test_pst_without_snapshots_goes_on_from_where_it_is():
-    method, run = PST(snapshots=0, confirm=1), Scripted()
+    method, run = PST(max_snapshots=0, confirm=1), Scripted()
     run.look(method, 0, 0.2, 0.1)
     run.look(method, 20, 0.9, 0.9)
     assert (run.step, run.stage, run.said) == (20, "stage 1", ["clear", "rates"])
@@ -151,7 +151,7 @@ def test_pst_may_learn_slower_or_faster_before_the_first_stage():
 
 
 def test_pst_may_keep_all_groups():
-    method, run = PST(keep=[9], confirm=1), Scripted()
+    method, run = PST(full_rate_groups=[9], confirm=1), Scripted()
     run.look(method, 0, 0.2, 0.1)
     run.look(method, 20, 0.9, 0.9)
     assert set(run.rates.values()) == {1.0} and run.stage == "stage 1"

@@ -40,7 +40,7 @@ def test_the_example_runs(tmp_path):
     # the example imports torchvision as its users do; where that fails beside a CPU build of torch, relearn.vision has
     # mended it first
     script = (
-        "import runpy, sys; from relearn.vision import torchvision; torchvision();"
+        "import runpy, sys; from relearn.runtime.torchvision_compat import torchvision; torchvision();"
         "runpy.run_path(sys.argv.pop(0) and sys.argv[0], run_name='__main__')"
     )
     command = [sys.executable, "-c", script, str(EXAMPLE), "images", "--size", "32", "--epochs", "2", "--batch", "8"]

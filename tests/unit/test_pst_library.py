@@ -9,13 +9,14 @@ from torch.utils.data import TensorDataset
 
 from helpers.compare import same, stir
 from helpers.pst_loop import BATCHES, CLEAN, EAGER, HOT, OPTIMIZERS, SCRIPT, SCRIPTED, Net, Training, batch, everything
-from relearn import augment, fit, models, params
-from relearn.errors import Fault
+from relearn import params
+from relearn.training import augment, fit, models
+from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.methods.pst import PST as Method
-from relearn.probe import Probe
+from relearn.probing.probe_set import ProbeSet
 from relearn.pst import PST
-from relearn.seeding import Seeds
+from relearn.runtime.seeding import Seeds
 
 # The schedule
 
@@ -25,17 +26,17 @@ def test_epochs_by_hand(data):
     # 5 steps; 3 steps, back from 8 to 4 in the middle of epoch 0; its one step left; epochs 1 and 2 whole
     assert training.run() == [0, 1, 0, 1, 2]
     assert [count for count, _ in training.seen] == [*range(8), *range(4, 15)]
-    assert (training.pst.count, training.pst.iterations, training.pst.stage) == (15, 19, "stage 1")
+    assert (training.pst.count, training.pst.steps_taken, training.pst.stage) == (15, 19, "stage 1")
     found = [
-        (row["iterations"], row["step"], row["stage"], row["next_step"], row["next_stage"])
-        for row in training.pst.ticks
+        (row["steps_taken"], row["step"], row["stage"], row["next_step"], row["next_stage"])
+        for row in training.pst.probes
     ]
     assert found == [(0, 0, "early", 0, "early"), (4, 4, "early", 4, "early"), (8, 8, "early", 4, "stage 1")]
 
 
 def test_without_a_trap_epochs_are_those_of_range(data):
-    training = Training(data, script={}, tick_steps=4)
-    assert training.run() == [0, 1, 2] and training.pst.iterations == 15 and training.pst.stage == "early"
+    training = Training(data, script={}, probe_steps=4)
+    assert training.run() == [0, 1, 2] and training.pst.steps_taken == 15 and training.pst.stage == "early"
 
 
 RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
@@ -44,7 +45,7 @@ RECIPE |= {"epochs": 3, "batch": 16, "warmup_steps": 2, "crop_pad": 2, "momentum
 
 @pytest.mark.parametrize(
     "settings",
-    [{"keep": [3, 2], **EAGER}, {"keep": [2], "rate": 0.5, **EAGER}, {"keep": [2], "confirm": 2, "tick_steps": 3}],
+    [{"full_rate_groups": [3, 2], **EAGER}, {"full_rate_groups": [2], "rate": 0.5, **EAGER}, {"full_rate_groups": [2], "confirm": 2, "probe_steps": 3}],
 )
 def test_the_library_does_what_the_method_of_the_workflow_does(settings, tiny):
     """The same looks and weights on the same batches; without momentum, which the method forgets on a roll-back."""
@@ -92,12 +93,12 @@ def test_the_library_does_what_the_method_of_the_workflow_does(settings, tiny):
         return pst
 
     theirs, ours = fresh(), fresh()
-    found = Probe.draw(tiny, 40, torch.Generator().manual_seed(3))
+    found = ProbeSet.draw(tiny, 40, torch.Generator().manual_seed(3))
     done = fit.fit(
         theirs, Method(**settings), tiny, tiny, RECIPE, Seeds("test"), probe=found, precision="float32", label="test"
     )
     pst = by_hand(ours)
-    assert pst.ticks == done.ticks and pst.iterations == done.iterations == 15 + 4 * pst.staging.stage
+    assert pst.probes == done.probes and pst.steps_taken == done.steps_taken == 15 + 4 * pst.staging.stage
     exact = 0.0 if settings.get("rate", 0.0) == 0 else 1e-6  # a rate in between is rounded in another place
     for name, tensor in ours.state_dict().items():
         assert torch.allclose(tensor, theirs.state_dict()[name], rtol=0, atol=exact), name
@@ -145,7 +146,7 @@ def test_a_roll_back_restores_every_byte(data, optimizer):
 
 def test_a_snapshot_is_not_written_into(data):
     """Two roll-backs to one snapshot, training in between: the same bytes both times."""
-    settings = SCRIPTED | {"script": SCRIPT | {12: HOT}, "keep": [3, 1]}
+    settings = SCRIPTED | {"script": SCRIPT | {12: HOT}, "full_rate_groups": [3, 1]}
     first, second = Training(data, "adamw", **settings), Training(data, "adamw", **settings)
     first.run(until=8)
     second.run(until=12)
@@ -154,7 +155,7 @@ def test_a_snapshot_is_not_written_into(data):
 
 
 def test_only_the_newest_snapshots_are_kept(data):
-    training = Training(data, script=dict.fromkeys(range(99), CLEAN), tick_steps=1, dense_epochs=9.0, snapshots=2)
+    training = Training(data, script=dict.fromkeys(range(99), CLEAN), probe_steps=1, dense_epochs=9.0, max_snapshots=2)
     training.run(until=4)
     assert [snapshot["count"] for snapshot in training.pst.kept] == [3, 4]
 
@@ -166,7 +167,7 @@ def test_only_the_newest_snapshots_are_kept(data):
 def test_a_rate_scales_the_update(data, optimizer):
     steps = []
     for rate in (1.0, 0.25):
-        training = Training(data, optimizer, rate=rate, keep=[2], script={})
+        training = Training(data, optimizer, rate=rate, full_rate_groups=[2], script={})
         training.pst.staging.stage = 1
         training.pst._set_rates()
         old = {name: p.detach().clone() for name, p in training.model.named_parameters()}
@@ -203,7 +204,7 @@ def test_a_rate_is_a_learning_rate(data):
 
 
 def test_frozen_groups_keep_their_weights_and_thaw_again(data):
-    training = Training(data, keep=[1, 4], **SCRIPTED | {"script": SCRIPT | {12: HOT}})
+    training = Training(data, full_rate_groups=[1, 4], **SCRIPTED | {"script": SCRIPT | {12: HOT}})
     training.run(until=8)
     kept = everything(training)["tensors"]
     training.update()
@@ -221,7 +222,7 @@ def test_what_the_user_froze_stays_frozen(data):
     model = Net()
     model.blocks[2].requires_grad_(False)
     optimizer = OPTIMIZERS["sgd"](model.parameters())
-    pst = PST(model, optimizer, data, steps_per_epoch=5, probe=40, keep=[1, 4])
+    pst = PST(model, optimizer, data, steps_per_epoch=5, probe=40, full_rate_groups=[1, 4])
     for pst.staging.stage in (1, 2):
         pst._set_rates()
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -250,11 +251,11 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(data, after, tmp_path):
         getattr(resumed, name).load_state_dict(state[name])
     resumed.model.calls.fill_(first.model.calls.item())  # outside the state_dict by its maker's wish
     resumed.run()
-    assert same(everything(resumed), everything(undisturbed)) and resumed.pst.ticks == undisturbed.pst.ticks
-    assert first.seen + resumed.seen == undisturbed.seen and resumed.pst.iterations == 19
+    assert same(everything(resumed), everything(undisturbed)) and resumed.pst.probes == undisturbed.pst.probes
+    assert first.seen + resumed.seen == undisturbed.seen and resumed.pst.steps_taken == 19
 
 
 def test_a_state_of_another_network_is_refused(data):
     training, other = Training(data), Training(data, groups=[["blocks.0", "blocks.1"], "blocks.2", "blocks.3", "head"])
-    with pytest.raises(Fault, match=r"the state is of layer groups \['blocks.0', 'blocks.2'"):
+    with pytest.raises(UserError, match=r"the state is of layer groups \['blocks.0', 'blocks.2'"):
         training.pst.load_state_dict(other.pst.state_dict())

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from helpers.compare import same, stir
 from helpers.pst_loop import BATCHES, EAGER, GROUPS, HOT, NEVER, OPTIMIZERS, Net, Training, batch, everything
-from relearn import probe
-from relearn.errors import Fault
-from relearn.probe import Probe
+from relearn.probing import probe_set
+from relearn.errors import UserError
+from relearn.probing.probe_set import ProbeSet
 from relearn.pst import PST
 
 # Looking changes nothing
@@ -23,7 +23,7 @@ from relearn.pst import PST
 def test_looks_change_nothing(data, autocast):
     """A look after every step against none, with dropout, batch norm, one part in evaluation mode, under autocast."""
     ends = []
-    for settings in ({"tick_steps": 1, "acm_trapped": 1.0, "dense_epochs": 9.0}, NEVER):
+    for settings in ({"probe_steps": 1, "acm_trapped": 1.0, "dense_epochs": 9.0}, NEVER):
         training = Training(data, **settings)
         torch.manual_seed(5)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -41,7 +41,7 @@ def test_looks_change_nothing(data, autocast):
                     if training.pst.step():
                         break
                 assert training.model.training and not training.model.blocks[1][0].training
-        ends.append((everything(training), torch.random.get_rng_state(), len(training.pst.ticks)))
+        ends.append((everything(training), torch.random.get_rng_state(), len(training.pst.probes)))
     assert ends[0][2] == 11 and ends[1][2] == 1
     assert same(ends[0][:2], ends[1][:2])
 
@@ -54,7 +54,7 @@ def test_a_whole_run_under_autocast_and_compiled(data):
     compiled = torch.compile(model, backend="aot_eager")
     model.blocks[1].compile(backend="aot_eager")
     optimizer = OPTIMIZERS["sgd"](compiled.parameters())
-    pst = PST(compiled, optimizer, data, steps_per_epoch=2, probe=40, **EAGER | {"tick_steps": 2})
+    pst = PST(compiled, optimizer, data, steps_per_epoch=2, probe=40, **EAGER | {"probe_steps": 2})
     compiled.eval()(data.tensors[0][:16])  # compiled before the first look
     expected = PST(plain, OPTIMIZERS["sgd"](plain.parameters()), data, steps_per_epoch=2, probe=40).measure()
     assert list(expected.acm) == GROUPS and pst.measure() == expected
@@ -68,9 +68,9 @@ def test_a_whole_run_under_autocast_and_compiled(data):
             optimizer.step()
             if pst.step():
                 break
-        if pst.iterations == 2:
+        if pst.steps_taken == 2:
             frozen = model.blocks[0][0].weight.detach().clone(), model.head.weight.detach().clone()
-    assert pst.stage == "stage 1" and pst.iterations == 6
+    assert pst.stage == "stage 1" and pst.steps_taken == 6
     assert torch.equal(frozen[0], model.blocks[0][0].weight) and not torch.equal(frozen[1], model.head.weight)
 
 
@@ -111,7 +111,7 @@ def test_what_follows_in_place_does_not_reach_activations():
     stir(0)
     conv = nn.Conv2d(3, 4, 8, 8)  # 4 x 4 positions: nothing is pooled
     model = nn.Sequential(conv, nn.Threshold(1e9, 0.0, inplace=True), nn.Flatten(), nn.Linear(64, 10))
-    reading = Probe(images, labels, torch.arange(80) < 40).measure(model, groups={"conv": conv})
+    reading = ProbeSet(images, labels, torch.arange(80) < 40).measure(model, groups={"conv": conv})
     assert reading.acm["conv"] > 0.5  # of the zeros that follow it would be the share of one class, 0.1
 
 
@@ -125,11 +125,11 @@ def test_activations_that_cannot_be_measured(data):
             return self.head(self.head.weight.new_zeros(len(x), 8) + self.rows(x.transpose(1, 2).flatten(2))[0][:, -1])
 
     model = Recurrent()
-    found = Probe.of(data, 40, torch.Generator().manual_seed(0))
-    with pytest.raises(Fault, match="'rows': its output is a tuple"):
+    found = ProbeSet.from_dataset(data, 40, torch.Generator().manual_seed(0))
+    with pytest.raises(UserError, match="'rows': its output is a tuple"):
         found.measure(model, groups={"rows": model.rows})
     assert not model.rows._forward_hooks
-    with pytest.raises(Fault, match="'never' gave 0 activations for 40 images"):
+    with pytest.raises(UserError, match="'never' gave 0 activations for 40 images"):
         found.measure(model, groups={"never": nn.Identity()})
 
 
@@ -148,21 +148,21 @@ def test_activations_that_cannot_be_measured(data):
             r"one size, found torch.float32 \(3, 30, 32\)",
         ),
         (lambda data: {"keeps": [2]}, r"no setting 'keeps'.*did you mean 'keep'"),
-        (lambda data: {"keep": [5]}, r"1 to 4 here, found \[5\]"),
+        (lambda data: {"full_rate_groups": [5]}, r"1 to 4 here, found \[5\]"),
         (lambda data: {"steps_per_epoch": 0}, r"must be 1 or more, found 0"),
         (lambda data: {"watch": "block2"}, r"'block2' is not a layer group.*blocks.0"),
     ],
 )
 def test_what_pst_refuses(data, change, message):
     model = Net()
-    given = {"data": data, "steps_per_epoch": 5, "probe": 40} | change(data)
+    given = {"data": data, "steps_per_epoch": 5, "probe_size": 40} | change(data)
 
     def begin():
         next(PST(model, OPTIMIZERS["sgd"](model.parameters()), **given).epochs(1))
 
     if message is None:
         return begin()
-    with pytest.raises(Fault, match=message):
+    with pytest.raises(UserError, match=message):
         begin()
 
 
@@ -180,11 +180,11 @@ class Moving(TensorDataset):
 
 def test_loops_that_do_not_follow(data):
     training = Training(data, script={})
-    with pytest.raises(Fault, match="step.. outside an epoch"):
+    with pytest.raises(UserError, match="step.. outside an epoch"):
         training.pst.step()
     epochs = training.pst.epochs(2)
     next(epochs)
     for _ in range(3):
         training.pst.step()
-    with pytest.raises(Fault, match="ended after 3 steps, steps_per_epoch is 5"):
+    with pytest.raises(UserError, match="ended after 3 steps, steps_per_epoch is 5"):
         next(epochs)

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from helpers.images import coloured
-from relearn import models, quantise
-from relearn.errors import Fault
-from relearn.pgd import descend
+from relearn.crafting import perturbation
+from relearn.training import models
+from relearn.errors import UserError
+from relearn.crafting.pgd import descend
 from relearn.poisons.em import em, em_classwise
 from relearn.poisons.hypo import hypo
 from relearn.poisons.lsp import lsp
-from relearn.quantise import Budget, Perturbation, apply
+from relearn.crafting.perturbation import Budget, Perturbation, apply
 
 
 def flat(*levels: float) -> torch.Tensor:
@@ -81,7 +82,7 @@ def test_l2_budget():
     delta[0, 0, 0, 0], delta[0, 1, 1, 2] = 3.0, -4.0
     _, measured = apply(images, Perturbation(delta, Budget("l2", 5.0)))
     assert (measured["l2_max"], measured["linf_max"], measured["l0_max"]) == (5.0, 4.0, 2.0)
-    with pytest.raises(Fault, match=r"l2 norm before rounding is 5\.000, above the declared 4\.990 \(1/255\)"):
+    with pytest.raises(UserError, match=r"l2 norm before rounding is 5\.000, above the declared 4\.990 \(1/255\)"):
         apply(images, Perturbation(delta, Budget("l2", 4.99)))
 
 
@@ -97,7 +98,7 @@ def test_l0_budget_counts_pixels_and_not_values():
     delta[0, 0, 1] = torch.tensor([9.0, 0.0, -200.0])
     assert apply(images, Perturbation(delta, Budget("l0", 1)))[1]["l0_max"] == 1
     delta[0, 1, 1, 0] = 1.0
-    with pytest.raises(Fault, match=r"l0 norm before rounding is 2\.000, above the declared 1\.000 \(pixels\)"):
+    with pytest.raises(UserError, match=r"l0 norm before rounding is 2\.000, above the declared 1\.000 \(pixels\)"):
         apply(images, Perturbation(delta, Budget("l0", 1)))
 
 
@@ -134,7 +135,7 @@ def test_no_budget_is_no_bound():
     ],
 )
 def test_faults(perturbation, message):
-    with pytest.raises(Fault, match=message):
+    with pytest.raises(UserError, match=message):
         apply(grey(100, 100), perturbation)
 
 
@@ -250,7 +251,7 @@ def test_lsp_is_linearly_separable(craft):
     [(64, "patch of 64 does not fit images of 32x32"), (32, "10 classes need more than 3 block values")],
 )
 def test_lsp_faults(patch, message, tiny, craft):
-    with pytest.raises(Fault, match=message):
+    with pytest.raises(UserError, match=message):
         lsp(tiny, craft("lsp", tiny), patch=patch)
 
 
@@ -268,7 +269,7 @@ def test_hypo_lowers_the_loss_of_its_surrogate_and_leaves_it_as_it_was(tiny, cra
 
 
 def test_hypo_without_a_surrogate(tiny, craft):
-    with pytest.raises(Fault, match="test needs a surrogate; give it `surrogate:`"):
+    with pytest.raises(UserError, match="test needs a surrogate; give it `surrogate:`"):
         hypo(tiny, craft("clean", tiny), surrogate="surrogate")
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from helpers.projects import DATA
 from relearn import registry
-from relearn.errors import Fault
-from relearn.rendering import render
+from relearn.errors import UserError
+from relearn.reporting.rendering import render
 
 GOLDEN = DATA / "golden"
 
@@ -70,7 +70,7 @@ def test_without_clean_erm_there_is_no_reference(records):
 
 
 def test_each_block_has_its_own_reference(records):
-    other = records.assign(arch="alexnet", accuracy=records["accuracy"] / 2)
+    other = files.assign(arch="alexnet", accuracy=records["accuracy"] / 2)
     table = registry.load("tables", "relative")(pandas.concat([records, other]))
     own, others = (
         table[table["arch"] == arch].drop(columns="arch").reset_index(drop=True) for arch in ("resnet18", "alexnet")
@@ -87,7 +87,7 @@ def test_each_block_has_its_own_reference(records):
 
 @pytest.mark.parametrize("name", ["relative", "clean_cost"])
 def test_a_grid_without_clean_data(name, records):
-    with pytest.raises(Fault, match=f"{name}: .* 'clean'"):
+    with pytest.raises(UserError, match=f"{name}: .* 'clean'"):
         registry.load("tables", name)(records[records["poison"] != "clean"])
 
 

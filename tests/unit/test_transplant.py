@@ -5,8 +5,8 @@ import torch
 
 from helpers.compare import same
 from helpers.training import GROUPS, model_of, run_of
-from relearn import models
-from relearn.errors import Fault
+from relearn.training import models
+from relearn.errors import UserError
 from relearn.methods.transplant import Transplant
 
 
@@ -46,7 +46,7 @@ def test_transplant_from_a_model_that_does_not_fit(tiny):
     for surrogate, found in ((surrogate_of(tiny, width=4), r"\(4, 3, 3, 3\)"), ({}, "none")):
         model = model_of(tiny)
         with pytest.raises(
-            Fault, match=rf"'block1' of surrogate 'narrow' .* \(0.weight: {found}, the victim has \(8, 3, 3, 3\)\)"
+            UserError, match=rf"'block1' of surrogate 'narrow' .* \(0.weight: {found}, the victim has \(8, 3, 3, 3\)\)"
         ):
             Transplant(surrogate="narrow", groups=2).initialise(model, surrogate)
         assert same(models.weights(model), before)
@@ -54,5 +54,5 @@ def test_transplant_from_a_model_that_does_not_fit(tiny):
 
 @pytest.mark.parametrize("groups", [5, 9])
 def test_transplant_that_leaves_nothing_to_train(groups, tiny):
-    with pytest.raises(Fault, match=f"groups: {groups} leaves nothing to train; the architecture has 5: block1, "):
+    with pytest.raises(UserError, match=f"groups: {groups} leaves nothing to train; the architecture has 5: block1, "):
         run_of(tiny, Transplant(surrogate="clean_model", groups=groups))

@@ -6,35 +6,35 @@ import torch
 from helpers.compare import same, stir
 from helpers.images import drawn
 from helpers.training import GROUPS, RECIPE, model_of
-from relearn import checkpoint, fit, models
-from relearn.errors import Fault
+from relearn.training import checkpoint, fit, models
+from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.methods.pst import PST
-from relearn.probe import Probe
-from relearn.seeding import Seeds
+from relearn.probing.probe_set import ProbeSet
+from relearn.runtime.seeding import Seeds
 
 
 class LatePST(PST):
     """Sees no trap before step 8."""
 
-    def on_tick(self, run) -> None:
+    def on_probe(self, run) -> None:
         self.staging.acm_trapped = 0.0 if run.step >= 8 else 1.0
-        super().on_tick(run)
+        super().on_probe(run)
 
 
 # every look but the first sees a trap
 EAGER = {"confirm": 1, "acm_trapped": 0.0, "ratio_trapped": 1e-6, "acm_clean": 0.0, "dense_epochs": 9.0}
 METHODS = {
     "erm": lambda: ERM(jitter=0.2, gray=0.5),
-    "pst": lambda: PST(keep=[3, 2], tick_steps=4, **EAGER),  # back to the start at steps 4 and 4
+    "pst": lambda: PST(full_rate_groups=[3, 2], probe_steps=4, **EAGER),  # back to the start at steps 4 and 4
     "late pst": lambda: LatePST(
-        keep=[2], tick_steps=4, rate=0.5, **EAGER | {"acm_clean": 1.0}
+        full_rate_groups=[2], probe_steps=4, rate=0.5, **EAGER | {"acm_clean": 1.0}
     ),  # from step 8 back to step 4
 }
 
 
 def fitted(train, method, resume=None, **recipe) -> tuple[dict, fit.Fitted]:
-    model, found = model_of(train), Probe.draw(train, 40, drawn())
+    model, found = model_of(train), ProbeSet.draw(train, 40, drawn())
     how = {"probe": found, "precision": "float32", "label": "test", "resume": resume}
     done = fit.fit(model, method, train, train, RECIPE | recipe, Seeds("test"), **how)
     return models.weights(model), done
@@ -43,13 +43,13 @@ def fitted(train, method, resume=None, **recipe) -> tuple[dict, fit.Fitted]:
 def test_pst_from_end_to_end(tiny):
     _, done = fitted(tiny, METHODS["pst"]())
     assert [row["epoch"] for row in done.history] == [1, 2, 3] and done.steps == 15
-    assert done.iterations == 15 + 4 + 4  # it went back twice
-    assert [(row["step"], row["stage"], row["next_step"], row["next_stage"]) for row in done.ticks] == [
+    assert done.steps_taken == 15 + 4 + 4  # it went back twice
+    assert [(row["step"], row["stage"], row["next_step"], row["next_stage"]) for row in done.probes] == [
         (0, "early", 0, "early"),
         (4, "early", 0, "stage 1"),
         (4, "stage 1", 0, "stage 2"),
     ]
-    assert [row["iterations"] for row in done.ticks] == [0, 4, 8]
+    assert [row["steps_taken"] for row in done.probes] == [0, 4, 8]
     assert all(
         row["rate_block3"] == 0.0 and row["rate_block4"] == 1.0 and row["stage"] == "stage 2" for row in done.history
     )
@@ -57,12 +57,12 @@ def test_pst_from_end_to_end(tiny):
 
 def test_pst_goes_on_from_the_middle_of_an_epoch(tiny):
     _, done = fitted(tiny, METHODS["late pst"]())
-    assert [(row["step"], row["next_step"], row["next_stage"]) for row in done.ticks] == [
+    assert [(row["step"], row["next_step"], row["next_stage"]) for row in done.probes] == [
         (0, 0, "early"),
         (4, 4, "early"),
         (8, 4, "stage 1"),
     ]
-    assert done.iterations == 19 and [(row["epoch"], row["stage"]) for row in done.history] == [
+    assert done.steps_taken == 19 and [(row["epoch"], row["stage"]) for row in done.history] == [
         (1, "stage 1"),
         (2, "stage 1"),
         (3, "stage 1"),
@@ -78,12 +78,12 @@ class Interrupted(Exception):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("after", [3, 8, 14])
 def test_a_resumed_run_ends_with_the_same_bytes(name, after, tiny, tmp_path, monkeypatch):
-    """Killed after so many iterations: before, at and beyond the first checkpoint, and on both sides of a roll-back."""
+    """Killed after so many steps_taken: before, at and beyond the first checkpoint, and on both sides of a roll-back."""
     undisturbed = fitted(tiny, METHODS[name]())
     path, advance = tmp_path / "here" / "checkpoint", fit.Run.advance
 
     def failing(run):
-        if run.iterations == after:
+        if run.steps_taken == after:
             raise Interrupted
         advance(run)
 
@@ -93,7 +93,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(name, after, tiny, tmp_path, mon
         fitted(tiny, METHODS[name](), path)
     stir(2)
     taken = []
-    monkeypatch.setattr(fit.Run, "advance", lambda run: taken.append(run.iterations) or advance(run))
+    monkeypatch.setattr(fit.Run, "advance", lambda run: taken.append(run.steps_taken) or advance(run))
     resumed = fitted(tiny, METHODS[name](), path)
     if name == "erm":
         assert taken == list(range(after // 5 * 5, 15))  # it went on from the last epoch's end, and did not begin anew
@@ -127,7 +127,7 @@ def test_checkpoint_keeps_every_kind_of_value(tmp_path):
     assert same(checkpoint.load(tmp_path / "state", "cpu"), state)
     content = (tmp_path / "state").read_bytes()
     (tmp_path / "state").write_bytes(content[:-1])
-    with pytest.raises(Fault, match="broken or not ours"):
+    with pytest.raises(UserError, match="broken or not ours"):
         checkpoint.load(tmp_path / "state", "cpu")
 
 
@@ -136,7 +136,7 @@ def test_checkpoint_keeps_every_kind_of_value(tmp_path):
 
 def test_a_run_is_embedded_after_its_first_epoch_and_at_its_end(tiny):
     _, done = fitted(tiny, ERM())
-    assert [row["epoch"] for row in done.embeddings] == [1] * 20 + [3] * 20 and done.struck == []
+    assert [row["epoch"] for row in done.embeddings] == [1] * 20 + [3] * 20 and done.rolled_back == []
     assert {row["group"] for row in done.embeddings} == {"block2"}
     first, last = ([(row["x"], row["y"]) for row in done.embeddings if row["epoch"] == epoch] for epoch in (1, 3))
     assert first != last
@@ -149,10 +149,10 @@ class Late(ERM):
         super().__init__()
         self.kept = None
 
-    def ticks(self, step: int, steps_per_epoch: int) -> bool:
+    def probes(self, step: int, steps_per_epoch: int) -> bool:
         return step in (4, 12)
 
-    def on_tick(self, run) -> None:
+    def on_probe(self, run) -> None:
         if run.step == 4:
             self.kept = run.snapshot()
         elif run.stage == "early":
@@ -163,14 +163,14 @@ class Late(ERM):
 
 def test_what_a_roll_back_undid_is_kept_apart(tiny):
     (_, done), (_, plain) = fitted(tiny, Late()), fitted(tiny, ERM())
-    assert [(row["epoch"], row["iterations"]) for row in done.struck] == [(1, 5), (2, 10)]
-    assert [(row["epoch"], row["iterations"]) for row in done.history] == [(1, 13), (2, 18), (3, 23)]
-    assert done.struck == plain.history[:2] and done.history[0] != plain.history[0]
+    assert [(row["epoch"], row["steps_taken"]) for row in done.rolled_back] == [(1, 5), (2, 10)]
+    assert [(row["epoch"], row["steps_taken"]) for row in done.history] == [(1, 13), (2, 18), (3, 23)]
+    assert done.rolled_back == plain.history[:2] and done.history[0] != plain.history[0]
     # the first epoch is embedded as it stands in the history, not as it was before
     assert [row["epoch"] for row in done.embeddings] == [1] * 20 + [3] * 20
     assert done.embeddings[:20] != plain.embeddings[:20]
 
 
 def test_ticks_say_which_rates_hold_from_there_on(tiny):
-    rates = [tuple(row[f"rate_{name}"] for name in GROUPS) for row in fitted(tiny, Late())[1].ticks]
+    rates = [tuple(row[f"rate_{name}"] for name in GROUPS) for row in fitted(tiny, Late())[1].probes]
     assert rates == [(1.0,) * 5, (0.0,) * 4 + (1.0,), (0.0,) * 4 + (1.0,)]  # at steps 4, 12, and 12 once more

@@ -2,13 +2,16 @@
 
 from torch import nn
 
-from relearn.training.models import Grouped, check_min_size
 from relearn.registry import PositiveInt, register
+from relearn.training.models import Grouped, check_min_size
 
 
 @register
 def cnn(num_classes: int, image_size: tuple[int, int], *, width: PositiveInt = 16) -> Grouped:
-    """Four 3x3 convolution blocks (batch norm, ReLU) of 1, 2, 4 and 4 times `width` channels, halving the size three times."""
+    """Four 3x3 convolution blocks (batch norm, ReLU) of 1, 2, 4 and 4 times `width` channels, halving the size thrice.
+
+    Raises UserError for images (H, W) of less than 8 pixels a side.
+    """
     check_min_size(image_size, 8, "cnn")
 
     def block(before: int, after: int, stride: int) -> nn.Module:

@@ -3,16 +3,17 @@
 from torch import nn
 
 from relearn.errors import UserError
-from relearn.training.models import Grouped, check_min_size
 from relearn.registry import PositiveInt, register
 from relearn.runtime.torchvision_compat import torchvision
+from relearn.training.models import Grouped, check_min_size
 
 
 @register
 def resnet18(num_classes: int, image_size: tuple[int, int], *, width: PositiveInt = 64) -> Grouped:
     """ResNet-18 with the CIFAR stem (3x3 convolution, stride 1, no pooling) and torchvision's basic block.
 
-    `width` is the number of channels of the first stage. He et al., 2016 (arXiv 1512.03385), sections 3.3 and 4.2.
+    `width` is the number of channels of the first stage. Raises UserError for images (H, W) of less than 16 pixels a
+    side, or a width of less than 8. He et al., 2016 (arXiv 1512.03385), sections 3.3 and 4.2.
     """
     check_min_size(image_size, 16, "resnet18")
     if width < 8:  # torch 2.13 on a CPU writes outside its memory in the backward pass of a narrower shortcut

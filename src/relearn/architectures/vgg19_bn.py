@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from relearn.training.models import Grouped, check_min_size
 from relearn.registry import PositiveInt, register
 from relearn.runtime.torchvision_compat import torchvision
+from relearn.training.models import Grouped, check_min_size
 
 
 @register
@@ -12,12 +12,15 @@ def vgg19_bn(num_classes: int, image_size: tuple[int, int], *, width: PositiveIn
     """The sixteen convolutions of VGG-19 in torchvision's layout, one layer group per resolution, and a linear head.
 
     `width` is the number of channels of the first group. The head is a single linear layer after average pooling, as is
-    usual for 32x32 images. Simonyan and Zisserman, 2015 (arXiv 1409.1556), table 1, column E.
+    usual for 32x32 images. Raises UserError for images (H, W) of less than 32 pixels a side. Simonyan and Zisserman,
+    2015 (arXiv 1409.1556), table 1, column E.
     """
     check_min_size(image_size, 32, "vgg19_bn")
     channels = [width, 2 * width, 4 * width, 8 * width, 8 * width]
-    layout = [item for count, depth in zip(channels, (2, 2, 4, 4, 4)) for item in [*[count] * depth, "M"]]
-    groups, layers = {}, []
+    depths = (2, 2, 4, 4, 4)
+    layout = [item for count, depth in zip(channels, depths, strict=True) for item in [*[count] * depth, "M"]]
+    groups: dict[str, nn.Module] = {}
+    layers: list[nn.Module] = []
     for layer in torchvision().models.vgg.make_layers(layout, batch_norm=True):
         layers.append(layer)
         if isinstance(layer, nn.MaxPool2d):

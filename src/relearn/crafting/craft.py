@@ -60,7 +60,7 @@ class CraftContext:
         return self.surrogate.eval().requires_grad_(False)
 
     def ensemble(self, count: int) -> list[Normalised]:
-        """`count` checkpoints of the surrogate, evenly spread, the last one included, as `trained_surrogate`.
+        """`count` checkpoints of the surrogate, evenly spaced, the last one included, as `trained_surrogate`.
 
         Raises UserError when the surrogate has fewer.
         """

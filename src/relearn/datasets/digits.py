@@ -7,9 +7,9 @@ import torch
 
 from relearn.data import Dataset, split
 from relearn.errors import UserError
-from relearn.registry import PositiveInt, NonNegativeInt, Positive, register
+from relearn.registry import NonNegativeInt, Positive, PositiveInt, register
 
-TEST_PER_CLASS = 50  # handwritten originals kept for testing; no original is in both splits
+TEST_PER_CLASS = 50  # handwritten originals of each class in the test split; no original is in both splits
 
 
 @register
@@ -22,13 +22,14 @@ def digits(
     noise: Positive = 4.0,
     seed: NonNegativeInt = 0,
 ) -> Dataset:
-    """The 1,797 handwritten digits that scikit-learn ships, each composed `copies` times into an RGB image of `size` x `size`.
+    """The 1,797 handwritten digits of scikit-learn, each composed `copies` times into an RGB image of `size` x `size`.
 
-    A digit is enlarged to seven eighths of the side, put at a random place, and painted in a random colour on a random smooth
-    background; the two differ by at least `contrast` levels of brightness, either way, and `noise` is the spread of
-    the pixel noise (both in 1/255). Colour, brightness and place therefore say nothing about the class. Of each class
-    the last 50 originals are the test split (one composition each copy too). Only sums, products and table look-ups
-    in float64: the same bytes on every machine. Alpaydin and Kaynak, 1998 (Optical Recognition of Handwritten Digits).
+    A digit is enlarged to seven eighths of the side, put at a random place, and painted in a random colour on a random
+    smooth background; the two differ by at least `contrast` levels of brightness, either way, and `noise` is the
+    standard deviation of the pixel noise (both in 1/255). Colour, brightness and place therefore say nothing about the
+    class. Of each class the last 50 originals are the test split (one composition of each per copy too). Only sums,
+    products and table lookups in float64: the same bytes on every machine. Raises UserError for a `size` of less
+    than 10. Alpaydin and Kaynak, 1998 (Optical Recognition of Handwritten Digits).
     """
     from sklearn.datasets import load_digits
 
@@ -44,7 +45,8 @@ def digits(
         glyphs = np.repeat(bundle.images[chosen] / 16.0, copies, axis=0)
         images = _compose(glyphs, size, random, contrast, noise)
         parts.append(split(torch.from_numpy(images), torch.from_numpy(np.repeat(labels[chosen], copies))))
-    return Dataset(*parts, classes=[str(k) for k in range(10)])
+    train, test = parts
+    return Dataset(train, test, classes=[str(k) for k in range(10)])
 
 
 def _compose(glyphs: np.ndarray, size: int, random: np.random.Generator, contrast: float, noise: float) -> np.ndarray:
@@ -58,7 +60,7 @@ def _compose(glyphs: np.ndarray, size: int, random: np.random.Generator, contras
 
 
 def _contrasting(ground: np.ndarray, random: np.random.Generator, contrast: float) -> np.ndarray:
-    """Colours (N, 3) whose mean is at least `contrast` away from the mean of `ground` (N, 3), on the side with more room."""
+    """Colours (N, 3) whose mean is `contrast` or more from that of `ground` (N, 3), at random brighter or darker."""
     mean = ground.mean(1)
     sign = np.where(random.uniform(0, 1, len(mean)) < 0.5, -1.0, 1.0)
     target = mean + sign * contrast * random.uniform(1, 1.75, len(mean))

@@ -11,12 +11,12 @@ from PIL import Image, ImageOps
 
 from relearn.data import Dataset, Split, subset
 from relearn.errors import UserError
-from relearn.registry import PositiveInt, NonNegativeInt, InputPath, register
+from relearn.registry import InputPath, NonNegativeInt, PositiveInt, register
 
 PARTS = ("train", "test")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not all of Pillow's: reading EPS would run Ghostscript
 HIDDEN = {"thumbs.db", "desktop.ini", "__macosx"}  # left by desktops; so are names that begin with a dot
-SHOWN = 10  # faults named in a message
+MAX_ERRORS = 10  # errors named in a message
 TASK = 64  # images per task of the pool
 THREADS = 2  # the result does not depend on it; more are no faster for small images
 
@@ -37,77 +37,85 @@ def folder(
     full list. EXIF rotation is applied, transparency is laid on black, grey, palette, CMYK and 16-bit images become RGB;
     of an animation the first frame counts. The shorter side becomes `size` (bicubic, antialiased), then the centre is
     cut out; JPEGs of more than twice that size are first decoded at a fraction of theirs.
-    A subset is drawn from the names, with `seed`, as for the other data sets: every name is checked, only drawn images are read.
-    Raises one UserError that names what is wrong: folders, classes, names, unreadable files.
+    A subset is drawn from the names, with `seed`, as for the other data sets: every name is checked, only drawn images
+    are read. Raises one UserError that names what is wrong: folders, classes, names, unreadable files.
     """
     base = Path(path).expanduser()
     if not base.is_dir():
         raise UserError(f"folder: '{path}' is not a folder; give one with train/CLASS/ and test/CLASS/")
-    faults: list[str] = []
-    listed = {part: _classes(base, part, faults) for part in PARTS}
-    train, test = listed["train"], listed["test"]
-    if train and test:
-        faults += [f"class '{name}' is in train/ but not in test/" for name in train if name not in test]
-        faults += [f"class '{name}' is in test/ but not in train/" for name in test if name not in train]
-    classes = sorted(train)
+    errors: list[str] = []
+    listed = {part: _classes(base, part, errors) for part in PARTS}
+    errors += _missing_classes(listed)
+    classes = sorted(listed["train"])
     splits = []
-    for part, per_class in zip(PARTS, (train_per_class, test_per_class)):
+    for part, setting, per_class in zip(
+        PARTS, ("train_per_class", "test_per_class"), (train_per_class, test_per_class), strict=True
+    ):
         files = [listed[part].get(name, []) for name in classes]
         if per_class is not None:
-            short = [name for name, of_class in zip(classes, files) if 0 < len(of_class) < per_class]
-            faults += [
-                f"{part}/{name} has {len(listed[part][name])} images, {per_class} are asked for" for name in short
-            ]
+            for name, of_class in zip(classes, files, strict=True):
+                if 0 < len(of_class) < per_class:
+                    errors.append(f"{part}/{name} has {len(of_class)} images, but {setting} is {per_class}")
             per_class = min([per_class, *(len(of_class) for of_class in files if of_class)])
-        drawn, wanted = _draw(files, per_class, seed)
-        images, unreadable = _read(wanted, size)
-        faults += [f"{file.relative_to(base)} cannot be read ({reason})" for file, reason in unreadable]
+        drawn, chosen = _draw(files, per_class, seed)
+        images, unreadable = _read(chosen, size)
+        errors += [f"{file.relative_to(base)} cannot be read ({reason})" for file, reason in unreadable]
         splits.append(drawn.with_images(images))
-    if faults:
-        more = f"; ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise UserError(f"folder: in '{path}', {'; '.join(faults[:SHOWN])}{more}; correct or remove them")
-    return Dataset(*splits, classes)
+    if errors:
+        more = f"; ... and {len(errors) - MAX_ERRORS} more" if len(errors) > MAX_ERRORS else ""
+        raise UserError(f"folder: in '{path}', {'; '.join(errors[:MAX_ERRORS])}{more}; correct or remove them")
+    train, test = splits
+    return Dataset(train, test, classes)
 
 
-def _classes(base: Path, part: str, faults: list[str]) -> dict[str, list[Path]]:
-    """The image files of each class of `part`, both in order; what is not one goes to `faults`."""
+def _classes(base: Path, part: str, errors: list[str]) -> dict[str, list[Path]]:
+    """The image files of each class of `part`, both in order; what is not one is added to `errors`."""
     if not (base / part).is_dir():
-        faults.append(f"{part}/ is missing")
+        errors.append(f"{part}/ is missing")
         return {}
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     found: dict[str, list[Path]] = {}
     for entry in _visible(base / part):
         if not entry.is_dir():
-            faults.append(f"{entry.relative_to(base)} lies outside the folders of the classes")
+            errors.append(f"{entry.relative_to(base)} lies outside the folders of the classes")
             continue
         files = found[entry.name] = []
         for file in _visible(entry):
             if not file.is_file():
-                faults.append(f"{file.relative_to(base)} is not a file")
+                errors.append(f"{file.relative_to(base)} is not a file")
             elif file.suffix and file.suffix.lower() not in suffixes:
-                faults.append(f"{file.relative_to(base)} is not an image by its name")
+                errors.append(f"{file.relative_to(base)} is not an image by its name")
             else:
                 files.append(file)
         if not files:
-            faults.append(f"{part}/{entry.name} holds no images")
+            errors.append(f"{part}/{entry.name} holds no images")
     if not found:
-        faults.append(f"{part}/ holds no class folders")
+        errors.append(f"{part}/ holds no class folders")
     return dict(sorted(found.items()))
 
 
+def _missing_classes(listed: dict[str, dict[str, list[Path]]]) -> list[str]:
+    """An error for each class that only one of the two parts has; none where a part has no classes at all."""
+    train, test = listed["train"], listed["test"]
+    if not (train and test):
+        return []
+    errors = [f"class '{name}' is in train/ but not in test/" for name in train if name not in test]
+    return errors + [f"class '{name}' is in test/ but not in train/" for name in test if name not in train]
+
+
 def _visible(directory: Path) -> list[Path]:
-    kept = [
-        entry for entry in directory.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in HIDDEN
-    ]
-    return sorted(kept, key=lambda entry: (_natural(entry.name), entry.name))
+    """The entries of a folder without what desktops leave there, with numbers in their names in numeric order."""
+    names = (entry.name for entry in directory.iterdir())
+    visible = [name for name in names if not name.startswith(".") and name.lower() not in HIDDEN]
+    return [directory / name for name in sorted(visible, key=lambda name: (_natural_key(name), name))]
 
 
-def _natural(name: str) -> list:
+def _natural_key(name: str) -> list:
     return [int(piece) if place % 2 else piece for place, piece in enumerate(re.split(r"(\d+)", name))]
 
 
 def _draw(files: list[list[Path]], per_class: int | None, seed: int) -> tuple[Split, list[Path]]:
-    """Labels and index of the files that are asked for, of each class in label order, and those files."""
+    """Labels and index of the files that are drawn, of each class in label order, and those files."""
     flat = [file for of_class in files for file in of_class]
     labels = torch.tensor([label for label, of_class in enumerate(files) for _ in of_class], dtype=torch.int64)
     places = torch.arange(len(flat))
@@ -124,20 +132,16 @@ def _read(files: list[Path], size: int) -> tuple[torch.Tensor, list[tuple[Path, 
         for row, file in enumerate(files[begin : begin + TASK], begin):
             try:
                 images[row] = _image(file, size)
-            except (
-                Exception
-            ) as error:  # damaged bytes raise almost anything: OSError, SyntaxError, ValueError, struct.error, ...
-                reason = (
-                    "not an image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
-                )
-                unreadable.append((file, reason or type(error).__name__))
+            except Image.UnidentifiedImageError:
+                unreadable.append((file, "not an image"))
+            except Exception as error:  # damaged bytes raise almost anything: OSError, SyntaxError, struct.error, ...
+                unreadable.append((file, " ".join(str(error).split()) or type(error).__name__))
         return unreadable
 
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
-        warnings.simplefilter(
-            "error", Image.DecompressionBombWarning
-        )  # a small file that unpacks to gigabytes is a fault
-        return torch.from_numpy(images), sum(pool.map(fill, range(0, len(files), TASK)), [])
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # of a small file that unpacks to gigabytes
+        unreadable = [found for task in pool.map(fill, range(0, len(files), TASK)) for found in task]
+    return torch.from_numpy(images), unreadable
 
 
 def _image(file: Path, size: int) -> np.ndarray:
@@ -147,7 +151,7 @@ def _image(file: Path, size: int) -> np.ndarray:
         flat = _rgb(image)
         side = min(flat.size)
         left, top = (flat.width - side) / 2, (flat.height - side) / 2
-        # Resizing just the central square equals resizing all and cutting out the centre.
+        # resizing just the central square equals resizing all and cutting out the centre
         return np.asarray(flat.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)))
 
 

@@ -18,7 +18,7 @@ def compare(checked: Params, other: str | None) -> tuple[list[str], bool]:
 
     Without `other` the MD5 sums are compared with those of dvc.lock, and so are those of the objects in DVC's cache,
     from where a corrupt file would come back or be pushed. Else SHA-256 sums are compared with those of the same files
-    below `other`. Raises UserError when there is nothing to compare with.
+    in `other`. Raises UserError when there is nothing to compare with.
     """
     there = None if other is None else _clone(other)
     recorded = dvc.read_lock() if there is None else {}

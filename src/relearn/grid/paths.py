@@ -1,4 +1,4 @@
-"""Rules, cells, and every path below ``results/``. Path patterns are Snakemake patterns and format strings at once."""
+"""Rules, cells, and every path in ``results/``. Path patterns are Snakemake patterns and format strings at once."""
 
 import re
 from dataclasses import dataclass

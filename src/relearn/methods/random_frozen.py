@@ -6,11 +6,12 @@ from relearn.registry import PositiveInt, register
 
 @register
 class RandomFrozen(ERM):
-    """Plain training of the `keep` deepest layer groups; all shallower ones stay frozen at their random initialisation."""
+    """Plain training of the `full_rate_groups` deepest layer groups; the others stay frozen at their random weights."""
 
-    def __init__(self, *, keep: PositiveInt = 2, **augmentation):
+    def __init__(self, *, full_rate_groups: PositiveInt = 2, **augmentation):
         super().__init__(**augmentation)
-        self.keep = keep
+        self.full_rate_groups = full_rate_groups
 
     def rates(self, groups: list[str]) -> dict[str, float]:
-        return {group: float(k >= len(groups) - self.keep) for k, group in enumerate(groups)}
+        """0 for the frozen groups, 1 for the others."""
+        return {group: float(k >= len(groups) - self.full_rate_groups) for k, group in enumerate(groups)}

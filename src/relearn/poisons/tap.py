@@ -33,9 +33,9 @@ def tap(
 ) -> Perturbation:
     """Sample-wise noise, L-inf `epsilon` (1/255): a surrogate trained on clean images predicts the class `shift` further.
 
-    Signed steps of `step_size` (1/255) from Gaussian noise of standard deviation `epsilon`, through a random crop and
-    flip drawn anew in every step, one for the batch. Of `restarts` runs over the whole set the one with the lowest mean
-    loss is taken. Raises UserError when `shift` aims at the true label.
+    Signed steps of `step_size` (1/255) from Gaussian noise of standard deviation `epsilon`, clipped to the ball, through
+    a random crop and flip drawn anew in every step, one for the batch. Of `restarts` runs over the whole set the one
+    with the lowest mean loss is taken. Raises UserError when `shift` aims at the true label.
     """
     return _best(
         train,
@@ -124,9 +124,9 @@ def _best(
             return descend([loss], x, start.to(craft.device), epsilon=epsilon, step_size=step_size, steps=steps)
 
         delta = craft.map_batches(train, batch, attack, part=f"restart{restart}")
-        loss = _loss(model, train.images, delta, targets, craft.device) * sign
-        if loss < best["loss"]:
-            best = {"restart": restart, "loss": loss, "delta": delta}
+        mean_loss = _loss(model, train.images, delta, targets, craft.device) * sign
+        if mean_loss < best["loss"]:
+            best = {"restart": restart, "loss": mean_loss, "delta": delta}
         best["restart"] = restart
         if restarts > 1:
             craft.save_checkpoint("best", lambda best=best: best, always=True)

@@ -17,7 +17,7 @@ def pooled(activations: torch.Tensor) -> torch.Tensor:
     """Activations (N, C, H, W) or tokens (N, T, D) pooled to `POSITIONS` squared and flattened; flat ones as they are.
 
     Tokens are taken as a square grid, row by row, after as many others (class token, registers) as are left over: those
-    keep positions of their own. Where more are left over than the grid has positions, neighbours are pooled along T.
+    have positions of their own. Where more are left over than the grid has positions, neighbours are pooled along T.
     """
     if activations.ndim == 3:
         count, length, width = activations.shape

@@ -92,7 +92,7 @@ def _given(groups: Mapping | Iterable, names: dict[nn.Module, str]) -> dict[str,
                     f"groups: no module '{entry}' in the model; {suggest(entry, [name for name in modules if name])}"
                 )
             return [modules[entry]]
-        return [module for item in entry for module in resolve(item)]
+        return [module for part in entry for module in resolve(part)]
 
     parts = [resolve(entry) for entry in (groups.values() if isinstance(groups, Mapping) else groups)]
     labels = list(groups) if isinstance(groups, Mapping) else [names[part[0]] if part else "" for part in parts]

@@ -71,7 +71,7 @@ class ProbeSet:
         whose output is the activation of each layer group, shallow to deep. Raises UserError when an output is no
         tensor with a row for each image.
         """
-        kept: dict[str, list[torch.Tensor]] = {name: [] for name in groups}
+        stored: dict[str, list[torch.Tensor]] = {name: [] for name in groups}
 
         def store(name: str, out: object) -> None:
             if not torch.is_tensor(out):
@@ -81,7 +81,7 @@ class ProbeSet:
                 )
             features = pooled(out.float())
             # a later operation in place must not reach what is stored here
-            kept[name].append(features.clone() if features.data_ptr() == out.data_ptr() else features)
+            stored[name].append(features.clone() if features.data_ptr() == out.data_ptr() else features)
 
         hooks = [
             module.register_forward_hook(lambda _, __, out, name=name: store(name, out))
@@ -92,7 +92,7 @@ class ProbeSet:
         finally:
             for hook in hooks:
                 hook.remove()
-        features = {name: torch.cat(parts or [logits[:0]]) for name, parts in kept.items()}
+        features = {name: torch.cat(parts or [logits[:0]]) for name, parts in stored.items()}
         for name, found in features.items():
             if len(found) != len(self.labels):
                 raise UserError(

@@ -56,10 +56,10 @@ def entries(kind: str) -> dict[str, Entry]:
     """All things registered under `kind`, by name, in alphabetical order. Raises UserError on a duplicate."""
     found: dict[str, Entry] = {}
     for path in sorted((PACKAGE / kind).glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or not _is_registered(node):
+        for definition in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(definition, ast.FunctionDef | ast.ClassDef) or not _is_registered(definition):
                 continue
-            entry = _entry(kind, path, node)
+            entry = _entry(kind, path, definition)
             if entry.name in found:
                 raise UserError(
                     f"{kind}: '{entry.name}' is registered twice, in {found[entry.name].path.name} and {path.name}"
@@ -86,24 +86,26 @@ def module(kind: str, name: str) -> ModuleType:
     return importlib.import_module(f"relearn.{kind}.{entry(kind, name).path.stem}")
 
 
-def _is_registered(node: ast.FunctionDef | ast.ClassDef) -> bool:
-    return any(ast.unparse(decorator).split("(")[0] == "register" for decorator in node.decorator_list)
+def _is_registered(definition: ast.FunctionDef | ast.ClassDef) -> bool:
+    return any(ast.unparse(decorator).split("(")[0] == "register" for decorator in definition.decorator_list)
 
 
-def _entry(kind: str, path: Path, node: ast.FunctionDef | ast.ClassDef) -> Entry:
-    function = _constructor(path, node) if isinstance(node, ast.ClassDef) else node
+def _entry(kind: str, path: Path, definition: ast.FunctionDef | ast.ClassDef) -> Entry:
+    function = _constructor(path, definition) if isinstance(definition, ast.ClassDef) else definition
     arguments = tuple(a.arg for a in function.args.args if a.arg != "self")
-    inherited = _inherited(kind, node) if isinstance(node, ast.ClassDef) and function.args.kwarg else ()
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node.name).lower()
+    inherited = _inherited(kind, definition) if isinstance(definition, ast.ClassDef) and function.args.kwarg else ()
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", definition.name).lower()
     settings = _settings(path, function) + inherited
-    return Entry(kind, name, node.name, path, arguments, settings, ast.get_docstring(node) or "")
+    return Entry(kind, name, definition.name, path, arguments, settings, ast.get_docstring(definition) or "")
 
 
-def _constructor(path: Path, node: ast.ClassDef) -> ast.FunctionDef:
-    for statement in node.body:
+def _constructor(path: Path, definition: ast.ClassDef) -> ast.FunctionDef:
+    for statement in definition.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return statement
-    raise UserError(f"{path.name}: class {node.name} needs an __init__; its keyword-only arguments are its settings")
+    raise UserError(
+        f"{path.name}: class {definition.name} needs an __init__; its keyword-only arguments are its settings"
+    )
 
 
 def _settings(path: Path, function: ast.FunctionDef) -> tuple[Setting, ...]:
@@ -116,12 +118,14 @@ def _settings(path: Path, function: ast.FunctionDef) -> tuple[Setting, ...]:
     return tuple(found)
 
 
-def _inherited(kind: str, node: ast.ClassDef) -> tuple[Setting, ...]:
+def _inherited(kind: str, definition: ast.ClassDef) -> tuple[Setting, ...]:
     """The settings of the base of a class, which another file of the same folder defines."""
-    base = ast.unparse(node.bases[0]) if node.bases else ""
+    base = ast.unparse(definition.bases[0]) if definition.bases else ""
     for path in sorted((PACKAGE / kind).glob("*.py")):
-        for other in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(other, ast.ClassDef) and other.name == base:
-                function = _constructor(path, other)
-                return _settings(path, function) + (_inherited(kind, other) if function.args.kwarg else ())
-    raise UserError(f"{kind}: {node.name} passes settings on to its base, but no file of this folder defines '{base}'")
+        for base_class in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(base_class, ast.ClassDef) and base_class.name == base:
+                function = _constructor(path, base_class)
+                return _settings(path, function) + (_inherited(kind, base_class) if function.args.kwarg else ())
+    raise UserError(
+        f"{kind}: {definition.name} passes settings on to its base, but no file of this folder defines '{base}'"
+    )

@@ -68,7 +68,7 @@ class Setting:
         return _error(ast.parse(self.annotation, mode="eval").body, value)
 
     def resolved(self, given: dict):
-        """The value of this setting in `given`, else the default; a whole number becomes a float where one is due."""
+        """The value of this setting in `given`, else the default; a whole number becomes a float if declared so."""
         value = given.get(self.name, self.default)
         return float(value) if self.kind in FLOATS and type(value) is int else value
 

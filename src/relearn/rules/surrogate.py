@@ -60,7 +60,7 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
 
 
 def earlier_epochs(epochs: int, checkpoints: int) -> list[int]:
-    """The epochs after which a checkpoint is stored, evenly spread, without the last, which is the surrogate itself."""
+    """The epochs after which a checkpoint is stored, evenly spaced, without the last, which is the surrogate itself."""
     return sorted({math.ceil(epochs * k / checkpoints) for k in range(1, checkpoints)} - {epochs})
 
 

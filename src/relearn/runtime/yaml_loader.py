@@ -10,7 +10,7 @@ class Loader(yaml.SafeLoader):
     """PyYAML's safe loader, but a duplicate key is an error, and 5e-4 is a number, as it is for DVC."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """The mapping of a node. Raises ConstructorError for a duplicate key."""
+        """The mapping that a YAML node holds. Raises ConstructorError for a duplicate key."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         repeated = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
         if repeated is not None:

@@ -48,7 +48,7 @@ def mix_channels(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
 
 def gray(x: torch.Tensor) -> torch.Tensor:
     """Luma in all three channels."""
-    luma = torch.tensor(LUMA, device=x.device).view(1, 3, 1, 1)
+    luma = torch.tensor(LUMA, device=x.device).reshape(1, 3, 1, 1)
     return (x * luma).sum(1, keepdim=True).expand_as(x).contiguous(memory_format=torch.channels_last)
 
 
@@ -106,7 +106,7 @@ def random_convolution(x: torch.Tensor, width: float, generator: torch.Generator
     filtered = torch.zeros_like(x)
     for place, weight in enumerate(kernels.T):
         row, column = divmod(place, 3)
-        filtered.addcmul_(padded[:, :, row : row + rows, column : column + columns], weight.view(-1, 1, 1, 1))
+        filtered.addcmul_(padded[:, :, row : row + rows, column : column + columns], weight.reshape(-1, 1, 1, 1))
     return filtered.clamp_(0, 1)
 
 

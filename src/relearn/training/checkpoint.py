@@ -26,9 +26,9 @@ def _pack(value, tensors: dict):
         tensors[name] = value.detach().cpu()
         return {"tensor": name}
     if isinstance(value, dict):
-        return {"dict": [[key, _pack(item, tensors)] for key, item in value.items()]}
+        return {"dict": [[key, _pack(entry, tensors)] for key, entry in value.items()]}
     if isinstance(value, list):
-        return {"list": [_pack(item, tensors) for item in value]}
+        return {"list": [_pack(entry, tensors) for entry in value]}
     return {"value": value}
 
 
@@ -37,7 +37,7 @@ def _unpack(packed: dict, tensors: dict):
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
-        return {key: _unpack(item, tensors) for key, item in content}
+        return {key: _unpack(entry, tensors) for key, entry in content}
     if kind == "list":
-        return [_unpack(item, tensors) for item in content]
+        return [_unpack(entry, tensors) for entry in content]
     return content

@@ -27,8 +27,8 @@ class Normalised(nn.Module):
     def __init__(self, network: nn.Module, mean: torch.Tensor, std: torch.Tensor):
         super().__init__()
         self.network = network
-        self.register_buffer("mean", mean.view(1, 3, 1, 1))
-        self.register_buffer("std", std.view(1, 3, 1, 1))
+        self.register_buffer("mean", mean.reshape(1, 3, 1, 1))
+        self.register_buffer("std", std.reshape(1, 3, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The logits of a batch (B, 3, H, W) in [0, 1]."""

@@ -92,9 +92,13 @@ class Staging:
 
     def state(self) -> dict:
         """What a resumed run needs."""
-        return {"stage": self.stage, "streak": self.streak, "snapshots": [dict(item) for item in self.snapshots]}
+        return {
+            "stage": self.stage,
+            "streak": self.streak,
+            "snapshots": [dict(snapshot) for snapshot in self.snapshots],
+        }
 
     def load_state(self, state: dict) -> None:
         """Put back what `state` gave."""
         self.stage, self.streak = state["stage"], state["streak"]
-        self.snapshots = [dict(item) for item in state["snapshots"]]
+        self.snapshots = [dict(snapshot) for snapshot in state["snapshots"]]
