@@ -83,9 +83,8 @@ def main() -> None:
     deterministic(options.threads)
     device = devices.choose()
     erm = registry.load("methods", "erm")
-    print(
-        "| images/s | bare | erm | erm_cg | erm/bare | erm_cg/bare | probe | probe/epoch |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| images/s | bare | erm | erm_cg | erm/bare | erm_cg/bare | probe | probe/epoch |", flush=True)
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     for arch, settings in (("cnn", {}), ("resnet18", {"width": options.width})):
         plain = new_run(arch, settings, erm(), device)
         coloured = new_run(arch, settings, erm(gray=0.5, jitter=0.4), device)

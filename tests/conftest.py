@@ -12,22 +12,24 @@ from helpers.images import coloured
 from helpers.interruptible import CELL, TRAIN, Job, left_over, outputs, ran, small_project, timed
 from helpers.projects import Project, copy_project
 from relearn import registry
-from relearn.training import models
 from relearn.crafting.craft import CraftContext
 from relearn.data import Split
 from relearn.runtime.seeding import Seeds
+from relearn.training import models
 
 torch.set_num_threads(1)  # bytes depend on it, and the tests share the machine
 
 SYSTEM = Path(__file__).parent / "system"  # all in here kills processes, fills disks or starts servers, for minutes
 LONGEST = (
     "test_engines",
+    "test_every_poison",
+    "test_interrupted_jobs",
+    "test_killed_poisons",
     "test_bridge_orders",
     "test_slurm",
     "test_kill",
     "test_kill_snakemake",
     "test_reproduce",
-    "test_interrupted_jobs",
 )
 
 
@@ -75,19 +77,20 @@ def odd() -> Split:
 
 @pytest.fixture
 def craft():
-    """A function that makes the workshop of a registered poison, with a small cnn, and a surrogate if it names one."""
+    """A function that makes the context of a registered poison, with a small cnn, and a surrogate if it names one."""
 
     def make(poison: str, train: Split) -> CraftContext:
-        made = CraftContext("test", Seeds("test", poison), "cpu", int(train.labels.max()) + 1, {"cnn": ("cnn", {"width": 4})})
+        classes = int(train.labels.max()) + 1
+        made = CraftContext("test", Seeds("test", poison), "cpu", classes, {"cnn": ("cnn", {"width": 4})})
         if any(setting.kind == "SurrogateName" for setting in registry.entry("poisons", poison).settings):
             generator = Seeds("test").generator("surrogate")
             made.surrogate, *earlier = (
                 models.build(
-                    "cnn", {"width": 4}, images=train.images, classes=made.classes, generator=generator, device="cpu"
+                    "cnn", {"width": 4}, images=train.images, classes=classes, generator=generator, device="cpu"
                 )
                 for _ in range(3)
             )
-            made.earlier = lambda: earlier
+            made.load_earlier = lambda: earlier
         return made
 
     return make
@@ -111,8 +114,8 @@ def base(tmp_path_factory) -> Path:
     for module in ("torch._dynamo", "relearn.rules.train", "relearn.rules.poison"):
         importlib.import_module(module)
     folder = small_project(tmp_path_factory.mktemp("base") / "project")
-    for step in (("prepare", "digits"), ("surrogate", "digits/small"), ("poison", "digits/lsp")):
-        ran(Job(folder, *step))
+    for command in (("prepare", "digits"), ("surrogate", "digits/small"), ("poison", "digits/lsp")):
+        ran(Job(folder, *command))
     return folder
 
 
@@ -135,7 +138,7 @@ def disk(base, tmp_path):
     results = folder / "results"
     results.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", results], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", results], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")

@@ -1,6 +1,7 @@
-"""Train a torchvision network on a folder of images (FOLDER/CLASS/*.png) that may be unlearnable: `python image_folder.py FOLDER`.
+"""Train a torchvision network on a folder of images that may be unlearnable: `python image_folder.py FOLDER`.
 
-The lines with `pst` or `PST` in them are all that Progressive Staged Training adds to an ordinary training loop.
+FOLDER has a folder of images for each class. The lines with `pst` or `PST` in them are all that Progressive Staged
+Training adds to an ordinary training loop.
 """
 
 import argparse
@@ -15,8 +16,8 @@ from relearn.pst import PST
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder")
-parser.add_argument("--model", default="resnet18", help="any of torchvision.models for classification")
-parser.add_argument("--size", type=int, default=64, help="pixels of a side")
+parser.add_argument("--model", default="resnet18", help="a classification network of torchvision.models")
+parser.add_argument("--size", type=int, default=64, help="height and width of the images that the network gets")
 parser.add_argument("--epochs", type=int, default=60)
 parser.add_argument("--batch", type=int, default=128)
 parser.add_argument("--lr", type=float, default=0.1)

@@ -64,8 +64,8 @@ class Recipe:
 class Surrogate:
     """An entry of `surrogates:`, a model trained on clean images with the shared recipe; several poisons can name it.
 
-    `checkpoints` is how many states of its training are stored, evenly spaced, the last included: attacks on an ensemble
-    of checkpoints use them. `epochs` null means those of `train:`.
+    `checkpoints` is how many states of its training are stored, evenly spaced, the last included; attacks on an
+    ensemble use them. `epochs` null means those of `train:`.
     """
 
     arch: ArchitectureName

@@ -83,7 +83,7 @@ class PST:
                 )
 
     def step(self) -> bool:
-        """Count an optimizer step and probe if it is time; True when the epoch is over: leave the loop over batches.
+        """Register an optimizer step, probe if it is time; True when the epoch is over: leave the loop over batches.
 
         An epoch is over at its end or by a roll-back. Call it last for a batch, after a scheduler that steps with every
         batch. Raises UserError when called outside an epoch of `epochs`.

@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+import yaml
 
 from helpers.projects import ROOT
 from helpers.registered import EVERYTHING
@@ -15,7 +16,7 @@ from relearn.rules import plot
 
 @pytest.mark.parametrize("kind, name", EVERYTHING)
 def test_the_source_text_says_what_python_sees(kind, name):
-    """The registry reads text, the steps call objects: both must have the same settings."""
+    """The registry reads text, the rules call objects: both must have the same settings."""
     entry, thing = registry.entry(kind, name), registry.load(kind, name)
     # a class that passes **settings on has those of its base too
     owners = [base for base in inspect.getmro(thing) if "__init__" in vars(base)] if inspect.isclass(thing) else [thing]
@@ -31,7 +32,7 @@ def test_the_source_text_says_what_python_sees(kind, name):
 
 
 @pytest.mark.parametrize("kind, name", EVERYTHING)
-def test_arguments_are_those_the_steps_give(kind, name):
+def test_arguments_are_those_the_rules_give(kind, name):
     given = {"datasets": ("root",), "poisons": ("train", "craft"), "architectures": ("num_classes", "image_size")}
     given |= {"methods": (), "tables": ("records",)}
     arguments = registry.entry(kind, name).arguments
@@ -49,34 +50,59 @@ def test_documented(kind, name):
 
 @pytest.mark.parametrize("kind, name", EVERYTHING)
 def test_defaults_pass_their_own_check(kind, name):
-    faults = {
-        s.name: s.fault(s.default) for s in registry.entry(kind, name).settings if s.default is not registry.REQUIRED
+    errors = {
+        s.name: s.error(s.default) for s in registry.entry(kind, name).settings if s.default is not registry.REQUIRED
     }
-    assert not {name: fault for name, fault in faults.items() if fault}
+    assert not {name: error for name, error in errors.items() if error}
     # a value of no possible type must be refused by every annotation, or the check says nothing
-    assert all(s.fault(object()) for s in registry.entry(kind, name).settings)
+    assert all(s.error(object()) for s in registry.entry(kind, name).settings)
 
 
 @pytest.mark.parametrize("declaration", [params.Compute, params.Recipe, params.Surrogate])
 def test_declared_defaults_pass_their_own_check(declaration):
     for setting in params.schema(declaration):
-        assert setting.fault(object())
-        assert setting.default is registry.REQUIRED or setting.fault(setting.default) is None, setting.name
+        assert setting.error(object())
+        assert setting.default is registry.REQUIRED or setting.error(setting.default) is None, setting.name
 
 
 # Presets
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "workflow/presets").glob("*.yaml")), ids=lambda file: file.stem)
+presets = pytest.mark.parametrize(
+    "file", sorted((ROOT / "workflow/presets").glob("*.yaml")), ids=lambda file: file.stem
+)
+
+
+@presets
 def test_presets(file):
     preset = params.load(file)
-    assert params.faults(preset.raw) == []
+    assert params.errors(preset.raw) == []
     jobs, cells = grid.jobs(preset), grid.cells(preset)
-    assert cells and {node.argument for node in jobs if node.step == "train"} == set(map(str, cells))
-    assert len({name for node in jobs for name in node.outputs}) == sum(len(node.outputs) for node in jobs)
-    made = {name for node in jobs for name in node.outputs}
-    assert all(name in made for node in jobs for name in node.inputs if name.startswith(grid.RESULTS))
-    assert all((ROOT / name).is_file() for node in jobs for name in node.sources)
-    looped = [node for node in jobs if node.step != "sources"]
-    assert dvc.render(preset).count("command:") == len(looped)  # raises UserError where dvc.yaml has too few places
-    assert all(f"results/sources/{node.step}.sha256" in node.inputs for node in looped)
+    assert cells and {job.argument for job in jobs if job.rule == "train"} == set(map(str, cells))
+    assert len({name for job in jobs for name in job.outputs}) == sum(len(job.outputs) for job in jobs)
+    made: set[str] = set()
+    for job in jobs:  # in an order in which they could run
+        assert all(name in made for name in job.inputs if name.startswith(grid.RESULTS)), job.command
+        made |= set(job.outputs)
+    assert all((ROOT / name).is_file() for job in jobs for name in job.sources)
+    assert all(f"results/sources/{job.rule}.sha256" in job.inputs for job in jobs if job.rule != "sources")
+
+
+@presets
+def test_every_job_of_a_preset_is_a_stage_of_its_dvc_yaml(file):
+    preset = params.load(file)
+    jobs = grid.jobs(preset)
+    content = yaml.safe_load(dvc.render(preset))
+    stages = content["stages"]
+    assert stages.pop("check") == {"cmd": "relearn check-params", "deps": ["params.yaml", "src/relearn"]}
+    assert list(stages) == [dvc.stage_name(job) for job in jobs] and len(stages) == len(set(stages))
+    for job in jobs:
+        stage = stages[dvc.stage_name(job)]
+        assert stage == {
+            "cmd": job.command,
+            "deps": sorted(set(job.inputs) | set(job.sources)),
+            **({"params": list(job.keys)} if job.keys else {}),
+            "outs": list(job.outputs),
+        }
+    assert content["metrics"] == ["results/summary/metrics.json"]
+    assert [list(plot) for plot in content["plots"]] == [["results/summary/histories.csv"]]

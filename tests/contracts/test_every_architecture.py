@@ -5,8 +5,8 @@ import torch
 
 from helpers.compare import same, stir
 from helpers.registered import cheap, named
-from relearn.training import models
 from relearn.errors import UserError
+from relearn.training import models
 
 
 @named("architectures")

@@ -57,7 +57,7 @@ def test_datasets(name, tmp_path, pictures):
         and same(vars(one.test), vars(again.test))
         and one.classes == again.classes
     )
-    # no image in both splits: training on the test images is the one fault nothing later would show
+    # no image in both splits: training on the test images is the one mistake nothing later would show
     tests = {image.numpy().tobytes() for image in one.test.images}
     assert not any(image.numpy().tobytes() in tests for image in one.train.images)
     if "train_per_class" in settings:  # without a subset there may be nothing to draw

@@ -7,10 +7,10 @@ import torch
 from helpers.compare import same, stir
 from helpers.registered import cheap, named
 from relearn import params, registry
-from relearn.training import checkpoint, models
-from relearn.training.fit import Run, fit
 from relearn.probing.probe_set import ProbeSet
 from relearn.runtime.seeding import Seeds
+from relearn.training import checkpoint, models
+from relearn.training.fit import Run, fit
 
 RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
 RECIPE |= {"epochs": 2, "batch": 16, "warmup_steps": 2, "crop_pad": 2}
@@ -24,8 +24,9 @@ def methods_model(train, purpose: str = "init") -> models.Normalised:
 def methods_fit(name: str, train):
     model, method = methods_model(train), registry.load("methods", name)(**cheap("methods", name))
     method.initialise(model, models.weights(methods_model(train, "surrogate")))
-    probe = ProbeSet.draw(train, 40, Seeds("test").generator("probe"))
-    fitted = fit(model, method, train, train, RECIPE, Seeds("test", 0), probe=probe, precision="float32", label="test")
+    probe_set = ProbeSet.draw(train, 40, Seeds("test").generator("probe"))
+    how = {"probe_set": probe_set, "precision": "float32", "label": "test"}
+    fitted = fit(model, method, train, train, RECIPE, Seeds("test", 0), **how)
     return fitted, models.weights(model), method
 
 
@@ -39,7 +40,7 @@ def test_methods(name, tiny):
     assert all(math.isfinite(value) for row in fitted.history for value in row.values() if isinstance(value, float))
     assert all(row["train_loss"] > 0 for row in fitted.history)
     assert not same(weights, models.weights(methods_model(tiny)))  # it did train
-    assert same(weights, weights_again) and same(vars(fitted.reading), vars(again.reading))
+    assert same(weights, weights_again) and same(vars(fitted.last_probe), vars(again.last_probe))
     assert (
         same(fitted.history, again.history)
         and same(fitted.probes, again.probes)
@@ -62,10 +63,9 @@ def test_methods_give_a_rate_to_each_group(name, tiny):
     rates = method.rates(list(model.layer_groups()))
     assert list(rates) == list(model.layer_groups())
     assert all(rate >= 0 for rate in rates.values()) and max(rates.values()) > 0
-    run = Run(
-        model, method, tiny, RECIPE, Seeds("test"), ProbeSet.draw(tiny, 40, Seeds("test").generator("probe")), "float32"
-    )
-    assert run.rates == rates
+    probe_set = ProbeSet.draw(tiny, 40, Seeds("test").generator("probe"))
+    run = Run(model, method, tiny, RECIPE, Seeds("test"), probe_set, "float32")
+    assert run.training.rates == rates
 
 
 @named("methods")
@@ -76,6 +76,6 @@ def test_methods_change_images_within_their_range(name, tiny):
     x = prepared[:16].permute(0, 3, 1, 2).float() / 255
     first, second = (method.augment(x.clone(), torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(first, second)
-    for changed in (first, method.view(x.clone())):
-        assert changed.shape == x.shape and changed.dtype == torch.float32 and 0 <= changed.min() and changed.max() <= 1
-    assert torch.equal(method.view(x.clone()), method.view(x.clone()))
+    for changed in (first, method.eval_transform(x.clone())):
+        assert changed.shape == x.shape and changed.dtype == torch.float32 and changed.min() >= 0 and changed.max() <= 1
+    assert torch.equal(method.eval_transform(x.clone()), method.eval_transform(x.clone()))

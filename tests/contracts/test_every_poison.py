@@ -6,9 +6,8 @@ import torch
 
 from helpers.compare import stir
 from helpers.registered import NAMES, cheap, named
-from relearn.crafting import craft as workshop
 from relearn import registry
-from relearn.crafting import perturbation
+from relearn.crafting import perturbation as perturbations
 
 
 @pytest.fixture(params=["tiny", "odd"])
@@ -29,9 +28,9 @@ def test_poisons(name, train, craft, foreign):
     make, own = registry.load("poisons", name), cheap("poisons", name, foreign)
     images, labels = train.images.clone(), train.labels.clone()
 
-    def crafted(**more) -> tuple[perturbation.Perturbation, torch.Tensor]:
+    def crafted(**more) -> tuple[perturbations.Perturbation, torch.Tensor]:
         perturbation = make(train, craft(name, train), **own | more)
-        return perturbation, perturbation.apply(train.images, perturbation)[0]
+        return perturbation, perturbations.apply(train.images, perturbation)[0]
 
     stir(1)
     perturbation, poisoned = crafted()
@@ -64,41 +63,3 @@ def test_poisons_that_train_or_attack_a_model_say_what_it_costs(name):
     if uses_a_model:
         defaults = {s.name: NAMES.get(s.kind) if s.default is registry.REQUIRED else s.default for s in entry.settings}
         assert 0 < declared[name](defaults, 50_000) < 100_000  # DeepConfuse alone makes 80,000
-
-
-# A kill in the middle
-
-
-class Killed(Exception):
-    """Stands for a kill right after the state was written."""
-
-
-@named("poisons")
-@pytest.mark.parametrize("when", [1, 2, 3])
-def test_a_killed_poison_goes_on_to_the_same_bytes(name, when, tiny, craft, tmp_path, monkeypatch):
-    if name == "external":
-        return
-    monkeypatch.setattr(workshop, "KEEP_SECONDS", 0.0)
-    make, own, keep, count = registry.load("poisons", name), cheap("poisons", name), workshop.CraftContext.keep, []
-
-    def run(identity: str, memory) -> torch.Tensor:
-        made = craft(name, tiny)
-        made.memory, made.identity = memory, identity
-        return make(tiny, made, **own).delta
-
-    def dying(self, *arguments, **options) -> None:
-        keep(self, *arguments, **options)
-        count.append(None)
-        if len(count) == when:
-            raise Killed
-
-    undisturbed = run("one", None)
-    monkeypatch.setattr(workshop.CraftContext, "keep", dying)
-    try:
-        run("one", tmp_path / "checkpoint")
-    except Killed:
-        monkeypatch.setattr(workshop.CraftContext, "keep", keep)
-        assert list(tmp_path.iterdir())
-        assert torch.equal(run("one", tmp_path / "checkpoint"), undisturbed)
-    models = any(s.kind in ("SurrogateName", "ArchitectureName") for s in registry.entry("poisons", name).settings)
-    assert when > 1 or count or not models  # what takes long keeps its state at least once

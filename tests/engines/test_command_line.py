@@ -4,17 +4,20 @@ import pytest
 import torch
 
 from helpers.images import coloured
+from helpers.interruptible import is_free
 from helpers.params_text import CELL, GOOD, edited
 from relearn import __main__
 from relearn.data import save_split
+from relearn.engines import locks
 from relearn.runtime.files import write_json
 
-EPOCH = ("{epochs: 2", "{epoch: 2")  # two faults of FAULTS in unit/test_params.py
+EPOCH = ("{epochs: 2", "{epoch: 2")  # two of the errors in unit/test_params.py
 TRUE_SEED = ("seeds: [0, 1]", "seeds: [true]")
+SEED = "the seed of a cell is a whole number, 0 or more; "
 
 
 def one_line(done: tuple[int, str, str], *parts: str) -> None:
-    """A user's fault: exit code 2, nothing on standard output, one line on standard error that says what."""
+    """A mistake of the user's: exit code 2, nothing on standard output, one line on standard error that says what."""
     code, out, err = done
     assert code == 2 and out == "" and "Traceback" not in err, (code, out, err)
     assert err.startswith("relearn: ") and err.endswith("\n") and err.count("\n") == 1, err
@@ -30,7 +33,7 @@ def here(project):
 
 @pytest.fixture
 def main(here, monkeypatch, capsys):
-    """`here.run` without a new process, for steps that import torch."""
+    """`here.run` without a new process, for rules that import torch."""
     monkeypatch.chdir(here.folder)
     monkeypatch.setenv("RELEARN_DEVICE", "cpu")
 
@@ -48,10 +51,10 @@ def test_cli_wrong_params(command, here):
     assert not (here.folder / "results").exists()
 
 
-def test_cli_several_faults(main, here):
+def test_cli_several_errors(main, here):
     (here.folder / "params.yaml").write_text(edited(EPOCH, TRUE_SEED))
     code, out, err = main("train", CELL)
-    assert code == 2 and out == "" and err.startswith("relearn: params.yaml has 2 faults:\n  ") and err.count("\n") == 3
+    assert code == 2 and out == "" and err.startswith("relearn: params.yaml has 2 errors:\n  ") and err.count("\n") == 3
 
 
 def test_cli_without_params(main, here):
@@ -71,25 +74,28 @@ def test_cli_without_params(main, here):
         (("poison", "digits"), ["relearn poison takes DATASET/POISON, found 'digits'"]),
         (
             ("train", "digits/cleen/cnn/erm/0"),
-            ["unknown poison 'cleen': params.yaml has none", "did you mean 'clean'?"],
+            ["unknown poison 'cleen' in params.yaml; known: clean, em, hypo (did you mean 'clean'?)"],
         ),
-        (("train", "digits/clean/cnn/emr/0"), ["unknown method 'emr': params.yaml has none", "did you mean 'erm'?"]),
+        (
+            ("train", "digits/clean/cnn/emr/0"),
+            ["unknown method 'emr' in params.yaml; known: erm, pst (did you mean 'erm'?)"],
+        ),
         (
             ("evaluate", "digit/clean/cnn/erm/0"),
-            ["unknown dataset 'digit': params.yaml has none", "did you mean 'digits'?"],
+            ["unknown dataset 'digit' in params.yaml; known: digits (did you mean 'digits'?)"],
         ),
-        (("train", "digits/clean/cnn/erm/zero"), ["the seed of a cell is a whole number, found 'zero'"]),
-        (("train", "digits/clean/cnn/erm/-1"), ["the seed of a cell is a whole number, found '-1'"]),
-        (("train", "digits/clean/cnn/erm/²"), ["the seed of a cell is a whole number, found '²'"]),
-        (("train", "digits/clean/cnn/erm/00"), ["the seed of a cell is a whole number, found '00'"]),
-        (("prepare", "mnist"), ["unknown dataset 'mnist': params.yaml has none; known: digits"]),
+        (("train", "digits/clean/cnn/erm/zero"), [SEED, "found 'zero' in 'digits/clean/cnn/erm/zero'"]),
+        (("train", "digits/clean/cnn/erm/-1"), [SEED, "found '-1'"]),
+        (("train", "digits/clean/cnn/erm/²"), [SEED, "found '²'"]),
+        (("train", "digits/clean/cnn/erm/00"), [SEED, "found '00'"]),
+        (("prepare", "mnist"), ["unknown dataset 'mnist' in params.yaml; known: digits"]),
         (
             ("surrogate", "digits/smal"),
-            ["unknown surrogate 'smal': params.yaml has none; known: small (did you mean 'small'?)"],
+            ["unknown surrogate 'smal' in params.yaml; known: small (did you mean 'small'?)"],
         ),
         (
             ("tabulate", "acuracy"),
-            ["unknown table 'acuracy': params.yaml has none; known: accuracy (did you mean 'accuracy'?)"],
+            ["unknown table 'acuracy' in params.yaml; known: accuracy (did you mean 'accuracy'?)"],
         ),
         (("plot", "../gallery"), ["relearn plot takes FIGURE, found '../gallery'"]),
         (("preset", "quickstrat"), ["unknown preset 'quickstrat'", "did you mean 'quickstart'?"]),
@@ -105,7 +111,7 @@ def test_cli_wrong_arguments(command, parts, main, here):
 def test_cli_missing_folder_of_images(command, main, here):
     images = ("digits: {copies: 1}", "digits: {copies: 1}\n  images: {use: folder, path: data/mine}")
     (here.folder / "params.yaml").write_text(edited(images, ("[digits]", "[images]")))
-    one_line(main(*command), "params.yaml names data/mine, which is not there")
+    one_line(main(*command), "params.yaml names data/mine, which does not exist; correct the path")
     assert not (here.folder / "results").exists()
 
 
@@ -121,8 +127,9 @@ def test_cli_missing_folder_of_images(command, main, here):
     ],
 )
 def test_cli_missing_upstream(command, missing, main, here):
-    one_line(main(*command), f"{missing} does not exist; the step before it makes it")
-    assert not (here.folder / "results").exists()
+    one_line(main(*command), f"{missing} does not exist; the job before this one makes it")
+    made = [path.relative_to(here.folder) for path in (here.folder / "results").rglob("*") if path.is_file()]
+    assert [path.parent for path in made] == [locks.FOLDER / command[0]] and is_free(here.folder / made[0])
 
 
 def test_cli_aggregate_names_the_missing_cells(main):
@@ -155,7 +162,7 @@ def test_cli_truncated_upstream(kept, main, upstream):
     path.write_bytes(content[: int(kept * len(content)) if kept == 0.5 else kept])
     one_line(
         main("train", CELL),
-        "results/poisons/digits/clean/train.safetensors is broken or not ours",
+        "results/poisons/digits/clean/train.safetensors is corrupt or not written by relearn",
         "delete it and run again",
     )
     assert not list(upstream.glob("runs/**/*.*"))
@@ -164,7 +171,9 @@ def test_cli_truncated_upstream(kept, main, upstream):
 def test_cli_truncated_image_for_a_figure(main, upstream):
     path = upstream / "poisons/digits/clean/train.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    one_line(main("plot", "gallery"), "results/poisons/digits/clean/train.safetensors is broken or not ours")
+    one_line(
+        main("plot", "gallery"), "results/poisons/digits/clean/train.safetensors is corrupt or not written by relearn"
+    )
 
 
 def test_cli_foreign_upstream(main, upstream):
@@ -172,21 +181,23 @@ def test_cli_foreign_upstream(main, upstream):
 
     path = upstream / "data/digits/test.safetensors"
     save_file({"images": torch.zeros(1)}, path)
-    one_line(main("train", CELL), "results/data/digits/test.safetensors is broken or not ours")
+    one_line(main("train", CELL), "results/data/digits/test.safetensors is corrupt or not written by relearn")
 
 
-def test_cli_stale_grid(main, here):
-    """DVC reads workflow/grid.yaml: one that does not follow from params.yaml would run another experiment."""
-    one_line(
-        main("check-params"), "workflow/grid.yaml is not the grid of params.yaml; write it with: relearn grid --write"
-    )
+def test_cli_stale_dvc_yaml(main, here):
+    """DVC reads dvc.yaml: one that does not follow from params.yaml would run another experiment."""
+    remedy = "dvc.yaml is not that of params.yaml; write it with: relearn grid --write"
+    one_line(main("check-params"), remedy)
     assert main("grid", "--write") == (0, "", "")
-    # a list of sources per step, prepare, surrogate, two poisons, train and evaluate eight cells, aggregate, a table,
+    # a list of sources per rule, prepare, surrogate, two poisons, train and evaluate eight cells, aggregate, a table,
     # a figure
     jobs = 8 + 1 + 1 + 2 + 8 + 8 + 1 + 1 + 1
-    assert main("check-params") == (0, f"params.yaml is good: 8 cells, {jobs} jobs\n", "")
-    (here.folder / "workflow/grid.yaml").unlink()
-    one_line(main("check-params"), "relearn grid --write")
+    assert main("check-params") == (0, f"params.yaml has no errors: 8 cells, {jobs} jobs\n", "")
+    written = (here.folder / "dvc.yaml").read_text()
+    (here.folder / "dvc.yaml").write_text(written.replace("relearn train", "relearn trian", 1))
+    one_line(main("check-params"), remedy)
+    (here.folder / "dvc.yaml").unlink()
+    one_line(main("check-params"), remedy)
 
 
 def test_cli_prints_the_cells(main):
@@ -201,5 +212,5 @@ def test_cli_preset_keeps_what_a_user_wrote(main, here):
     assert main("preset", "quickstart") == (0, "", "")
     assert (here.folder / "params.yaml.bak").read_text() == GOOD  # a preset is no loss
     code, out, _ = main("check-params")
-    assert code == 0 and out.startswith("params.yaml is good: ")
+    assert code == 0 and out.startswith("params.yaml has no errors: ")
     assert set(main("preset")[1].split()) == {path.stem for path in (here.folder / "workflow/presets").glob("*.yaml")}

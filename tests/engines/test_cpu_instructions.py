@@ -1,4 +1,4 @@
-"""Pinned CPU instructions: what a setting of `compute.isa` changes, and what it must not."""
+"""Limited CPU instructions: what a setting of `compute.isa` changes, and what it must not."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from relearn import registry
 from relearn.runtime import cpu
 
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names instructions of x86-64")
-GOOD_FOR = [name for name in cpu.PINS if name != "avx2" or cpu._has_avx2()]
+GOOD_FOR = [name for name in cpu.LIMITS if name != "avx2" or cpu._has_avx2()]
 
 
 def training_free() -> list[str]:
@@ -22,8 +22,8 @@ def training_free() -> list[str]:
     ]
 
 
-def pinned(project, name: str) -> None:
-    """Keep the project's digits, small, and every training-free poison, to the instructions `name`."""
+def limit(project, name: str) -> None:
+    """Give the project small digits and every training-free poison, limited to the instructions `name`."""
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
     params["compute"]["isa"] = name
     params["datasets"] = {"digits": {"copies": 1, "size": 16}}
@@ -36,17 +36,17 @@ def pinned(project, name: str) -> None:
 @x86
 @pytest.mark.slow
 def test_training_free_poisons_are_the_same_bytes_with_any_instructions(project):
-    steps = [("prepare", "digits"), *(("poison", f"digits/{poison}") for poison in training_free())]
+    commands = [("prepare", "digits"), *(("poison", f"digits/{poison}") for poison in training_free())]
     files = [
         *(f"data/digits/{part}" for part in ("train", "test")),
         *(f"poisons/digits/{poison}/train" for poison in training_free()),
     ]
-    script = f"from relearn.__main__ import main; raise SystemExit(max(main(list(step)) for step in {steps}))"
+    script = f"from relearn.__main__ import main; raise SystemExit(max(main(list(command)) for command in {commands}))"
     sums = {}
     for name in GOOD_FOR:
-        pinned(project, name)
-        code, _, fault = project.python("-c", script)
-        assert code == 0, fault
+        limit(project, name)
+        code, _, said = project.python("-c", script)
+        assert code == 0, said
         sums[name] = {
             file: hashlib.sha256((project.folder / f"results/{file}.safetensors").read_bytes()).hexdigest()
             for file in files
@@ -57,27 +57,30 @@ def test_training_free_poisons_are_the_same_bytes_with_any_instructions(project)
 
 
 @x86
-def test_a_pin_reaches_the_kernels(project):
-    pinned(project, "sse4")
+def test_a_limit_reaches_the_kernels(project):
+    limit(project, "sse4")
     assert project.run("prepare", "digits")[0] == 0 == project.run("poison", "digits/lsp")[0]
     assert '"cpu_capability": "DEFAULT"' in (project.folder / "results/poisons/digits/lsp/poison.run.json").read_text()
 
 
 @pytest.mark.parametrize("machine, flags", [("x86_64", "fpu sse4_2 avx"), ("aarch64", "fp asimd")])
-def test_a_processor_without_the_instructions_computes_natively_and_says_so(
+def test_a_processor_without_the_instructions_runs_without_the_limit_and_says_so(
     tmp_path, monkeypatch, capsys, machine, flags
 ):
     (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
-    monkeypatch.setattr(isa, "PROCESSOR", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu, "PROCESSOR", tmp_path / "cpuinfo")
     monkeypatch.setattr(platform, "machine", lambda: machine)
     before = dict(os.environ)
     cpu.limit_cpu_instructions("avx2")
     assert dict(os.environ) == before
-    assert "compute.isa is avx2, which this processor does not have" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "relearn: compute.isa is avx2, which this processor does not have; the job runs without that limit, "
+        "and its results may differ in the last digits\n"
+    )
 
 
 @x86
 @pytest.mark.skipif("avx2" not in GOOD_FOR, reason="this processor has no AVX2")
-def test_the_shipped_grid_is_pinned(project):
+def test_the_shipped_grid_is_limited(project):
     assert project.run("prepare", "digits")[0] == 0 == project.run("poison", "digits/clean")[0]
     assert '"cpu_capability": "AVX2"' in (project.folder / "results/poisons/digits/clean/poison.run.json").read_text()

@@ -1,4 +1,4 @@
-"""The steps surrogate and poison from the command line: checkpoints for an ensemble, a share of images, the price."""
+"""The rules surrogate and poison from the command line: checkpoints for an ensemble, a share of images, the cost."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from relearn import data, params
-from relearn.rules.surrogate import kept_epochs
+from relearn.rules.surrogate import earlier_epochs
 
 CONTENT = """
 compute: {threads: 1}
@@ -35,14 +35,14 @@ figures: {}
     "epochs, checkpoints, expected", [(8, 5, [2, 4, 5, 7]), (120, 30, list(range(4, 120, 4))), (3, 1, []), (2, 9, [1])]
 )
 def test_checkpoints_are_evenly_spread_and_end_before_the_last_epoch(epochs, checkpoints, expected):
-    assert kept_epochs(epochs, checkpoints) == expected
+    assert earlier_epochs(epochs, checkpoints) == expected
 
 
 def test_an_ensemble_and_shares_from_the_command_line(project):
     (project.folder / "params.yaml").write_text(CONTENT)
     run = project.run
-    for step in (("prepare", "digits"), ("surrogate", "digits/small"), ("poison", "digits/lsp")):
-        assert run(*step)[0] == 0
+    for command in (("prepare", "digits"), ("surrogate", "digits/small"), ("poison", "digits/lsp")):
+        assert run(*command)[0] == 0
     code, _, said = run("poison", "digits/sep")
     assert code == 0, said
     results = project.folder / "results"
@@ -59,7 +59,9 @@ def test_an_ensemble_and_shares_from_the_command_line(project):
     assert json.loads((results / "surrogates/digits/small/surrogate.json").read_text())["checkpoints"] == [1, 2, 3]
     weight = "network.block1.0.weight"
     states = [earlier[f"00001:{weight}"], earlier[f"00002:{weight}"], last[weight]]
-    assert all(not torch.equal(one, other) for one, other in zip(states, states[1:]))  # copies, not views of the last
+    assert all(
+        not torch.equal(one, other) for one, other in zip(states, states[1:], strict=False)
+    )  # copies, not views of the last
 
     masks = {}
     for poison, ratio in (("sep", 0.2), ("lsp", 0.5)):
@@ -82,4 +84,4 @@ def test_an_ensemble_and_shares_from_the_command_line(project):
 def test_a_share_of_nothing_is_no_poison(ratio):
     raw = params.yaml.safe_load(CONTENT)
     raw["poisons"]["lsp"]["ratio"] = ratio
-    assert params.faults(raw) == [f"poisons.lsp.ratio: must be a number above 0, 1 at most, found {ratio!r}"]
+    assert params.errors(raw) == [f"poisons.lsp.ratio: must be a number above 0, at most 1, found {ratio!r}"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.engines import artifacts, copy, run
+from helpers.engines import GIT, PRESET, artifacts, copy, run
 from helpers.projects import MINI, ROOT
 from relearn import grid, params
 from relearn.engines import dvc
@@ -50,27 +50,63 @@ def dvc_jobs(folder: Path) -> dict[str, tuple[set, set]]:
 @pytest.mark.parametrize("preset", ["params.yaml", "tests/data/mini.yaml", "workflow/presets/evidence.yaml"])
 def test_the_two_dags_are_one(tmp_path, preset):
     folder = copy(tmp_path / "copy", ROOT / preset)
-    jobs = {node.command: node for node in grid.jobs(params.load(folder / "params.yaml"))}
-    snakemake, dvc = snakemake_jobs(folder, "--forceall"), dvc_jobs(folder)
-    assert set(snakemake) == set(jobs) == set(dvc)
-    for command, node in jobs.items():
-        assert snakemake[command] == (set(node.inputs) | set(node.sources), set(node.outputs))
-        deps, outs, keys = dvc[command]
-        assert outs == set(node.outputs)
-        assert keys == set(node.reads)
-        # of many inputs DVC watches the folders they lie in
-        folders = {name for name in deps if not Path(name).suffix}
-        assert all(
-            name in deps or any(name.startswith(f"{parent}/") for parent in folders)
-            for name in (*node.inputs, *node.sources)
-        )
-        assert all(name in (*node.inputs, *node.sources) for name in deps - folders)
+    jobs = {job.command: job for job in grid.jobs(params.load(folder / "params.yaml"))}
+    of_snakemake, of_dvc = snakemake_jobs(folder, "--forceall"), dvc_jobs(folder)
+    assert set(of_snakemake) == set(jobs) == set(of_dvc)
+    for command, job in jobs.items():
+        needs = set(job.inputs) | set(job.sources)
+        assert of_snakemake[command] == (needs, set(job.outputs))
+        assert of_dvc[command] == (needs, set(job.outputs), set(job.keys))
 
 
-def test_shipped_grid_is_current():
-    assert (ROOT / dvc.FILE).read_text() == dvc.render(params.load(ROOT / "params.yaml")), (
-        "run: relearn grid --write"
-    )
+def test_dvc_knows_every_job_by_name(tmp_path):
+    folder = copy(tmp_path / "copy", MINI)
+    listed = run(folder, "dvc", "stage", "list", "--name-only").split()
+    assert sorted(listed) == sorted(["check", *map(dvc.stage_name, grid.jobs(params.load(MINI)))])
+    assert {"train-digits-lsp-cnn-pst-0", "sources-train", "poison-digits-lsp", "aggregate"} <= set(listed)
+    status = json.loads(run(folder, "dvc", "status", "--json").splitlines()[-1])
+    assert set(status) == set(listed)  # nothing is made
+
+
+def test_a_stale_dvc_yaml_stops_dvc_before_the_first_job(tmp_path):
+    folder = copy(tmp_path / "copy", MINI)
+    text = (folder / "params.yaml").read_text()
+    other = text.replace("methods: [erm, pst], seeds: [0]", "methods: [erm, pst], seeds: [0, 1]")
+    assert other != text
+    (folder / "params.yaml").write_text(other)
+    output = run(folder, "dvc", "repro", "check", fails=True)
+    assert "relearn: dvc.yaml is not that of params.yaml; write it with: relearn grid --write" in output
+    assert "Traceback" not in output
+    assert not (folder / "results").exists()
+
+
+def ran_by_dvc(text: str) -> set[str]:
+    """The commands that DVC says it has run."""
+    return {line.split("> ", 1)[1] for line in text.splitlines() if line.startswith("> relearn")}
+
+
+def test_dvc_runs_all_jobs_of_a_rule_and_an_experiment_with_another_setting(tmp_path):
+    """An experiment writes params.yaml in DVC's own form; that must neither make dvc.yaml stale nor stop a job."""
+    folder = copy(tmp_path / "copy", PRESET)
+    trainings = {f"relearn train digits/{poison}/cnn/erm/0" for poison in ("clean", "lsp")}
+    poisons = {f"relearn poison digits/{poison}" for poison in ("clean", "lsp")}
+    lists = {f"relearn sources {rule}" for rule in ("prepare", "poison", "train")}
+    before = {"relearn prepare digits", *lists, *poisons}
+    assert ran_by_dvc(run(folder, "dvc", "repro", "--glob", "train-*")) == before | trainings
+    run(folder, *GIT, "add", "-A")
+    run(folder, *GIT, "commit", "-q", "-m", "trained")
+    written = (folder / "dvc.yaml").read_bytes()
+    wanted = ("check", "train-digits-lsp-cnn-erm-0")
+    said = run(folder, "dvc", "exp", "run", "-S", "train.lr=0.05", *wanted)
+    assert ran_by_dvc(said) == {"relearn check-params", "relearn train digits/lsp/cnn/erm/0"}
+    assert (folder / "dvc.yaml").read_bytes() == written
+    info = json.loads((folder / "results/runs/digits/lsp/cnn/erm/0/train.json").read_text())
+    assert info["settings"]["train"]["lr"] == 0.05 == params.load(folder / "params.yaml").recipe["lr"]
+    assert "train.lr" in run(folder, "dvc", "params", "diff")
+
+
+def test_shipped_dvc_yaml_is_current():
+    assert (ROOT / dvc.FILE).read_text() == dvc.render(params.load(ROOT / "params.yaml")), "run: relearn grid --write"
 
 
 def test_params_is_the_preset_quickstart():
@@ -88,23 +124,23 @@ def test_local_profiles_resolve(tmp_path):
     local = run(folder, "snakemake", "--profile", "profiles/local", "-n")
     several = run(folder, "snakemake", "--profile", "profiles/multi-gpu", "--resources", "gpu=2", "-n")
     jobs = [
-        sum(node.step == step for node in grid.jobs(params.load(folder / "params.yaml")))
-        for step in ("surrogate", "poison", "train", "evaluate")
+        sum(job.rule == rule for job in grid.jobs(params.load(folder / "params.yaml")))
+        for rule in ("surrogate", "poison", "train", "evaluate")
     ]
     assert "gpu=" not in local
     assert several.count("gpu=1") == sum(jobs) == 16  # each job that computes on a GPU asks for one
 
 
-def test_a_fault_stops_both_engines_before_the_first_job(tmp_path):
+def test_an_error_stops_both_engines_before_the_first_job(tmp_path):
     folder = copy(tmp_path / "copy", MINI)
     text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(text.replace("poisons: [hypo]", "poisons: [hypoo]"))
-    fault = (
+    error = (
         "relearn: params.yaml: unknown poison 'hypoo' in grid.surrogate; known: clean, hypo, lsp (did you mean 'hypo'?)"
     )
     for command in (("snakemake", "--cores", "1"), ("dvc", "repro"), ("relearn", "check-params")):
         output = run(folder, *command, fails=True)
-        assert fault in output
+        assert error in output
         assert "Traceback" not in output
     assert not (folder / "results").exists()
 
@@ -152,15 +188,14 @@ def test_another_epsilon_runs_exactly_its_cells(made):
     for folder in made.values():
         content = (folder / "params.yaml").read_text()
         (folder / "params.yaml").write_text(content.replace("lsp: {epsilon: 6}", "lsp: {epsilon: 7}"))
-    cells = {f"relearn {step} digits/lsp/cnn/{method}/0" for step in ("train", "evaluate") for method in ("erm", "pst")}
+    cells = {f"relearn {rule} digits/lsp/cnn/{method}/0" for rule in ("train", "evaluate") for method in ("erm", "pst")}
     downstream = {"relearn aggregate", "relearn tabulate accuracy", *(f"relearn plot {name}" for name in FIGURES)}
     assert set(snakemake_jobs(made["snakemake"])) == {"relearn poison digits/lsp", *cells, *downstream}
-    assert changed(made["dvc"]) == {"poison@digits-lsp", "aggregate@all"}  # aggregate watches all of params.yaml
+    assert changed(made["dvc"]) == {"poison-digits-lsp", "aggregate"}  # aggregate watches all of params.yaml
     before = artifacts(made["dvc"])
     run(made["snakemake"], "snakemake", "--cores", "2", "--quiet", "rules")
     text = run(made["dvc"], "dvc", "repro")
-    ran = {line.split("> ", 1)[1] for line in text.splitlines() if line.startswith("> relearn")}
-    assert ran - {"relearn check-params"} == {"relearn poison digits/lsp", *cells, *downstream}
+    assert ran_by_dvc(text) - {"relearn check-params"} == {"relearn poison digits/lsp", *cells, *downstream}
     after = artifacts(made["dvc"])
     assert after == artifacts(made["snakemake"])
     runs = {name for name in after if before[name] != after[name] and "/runs/" in name}
@@ -170,25 +205,24 @@ def test_another_epsilon_runs_exactly_its_cells(made):
 def test_a_changed_source_runs_exactly_what_runs_it(made):
     for folder in made.values():
         listed = dict(
-            reversed(line.split("  "))
+            line.split("  ")[::-1]
             for path in (folder / "results/sources").iterdir()
             for line in path.read_text().splitlines()
         )
         assert listed == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in listed}
-        assert "src/relearn/perturbation.py" in listed
-        with open(folder / "src/relearn/perturbation.py", "a") as file:  # what every poison runs and nothing else
+        assert "src/relearn/crafting/perturbation.py" in listed
+        with open(
+            folder / "src/relearn/crafting/perturbation.py", "a"
+        ) as file:  # what every poison runs and nothing else
             file.write("# changed\n")
-    poisons = {node.command for node in grid.jobs(params.load(MINI)) if node.step == "poison"}
+    poisons = {job.command for job in grid.jobs(params.load(MINI)) if job.rule == "poison"}
     jobs = set(snakemake_jobs(made["snakemake"]))
     assert {"relearn sources poison", *poisons} <= jobs
     assert not {command for command in jobs if command.split()[1] in ("prepare", "surrogate", "sources")} - {
         "relearn sources poison"
     }
     text = run(made["dvc"], "dvc", "repro")  # runs nothing after them, since not a byte of theirs has changed
-    assert {line.split("> ", 1)[1] for line in text.splitlines() if line.startswith("> relearn")} == {
-        "relearn sources poison",
-        *poisons,
-    }
+    assert ran_by_dvc(text) - {"relearn check-params"} == {"relearn sources poison", *poisons}
 
 
 def test_stale_and_missing_records_are_refused(made):
@@ -212,8 +246,8 @@ TOY = '''"""A toy."""
 import torch
 
 from relearn.crafting.craft import CraftContext
-from relearn.data import Split
 from relearn.crafting.perturbation import Budget, Perturbation
+from relearn.data import Split
 from relearn.registry import Positive, register
 
 

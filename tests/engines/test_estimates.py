@@ -41,16 +41,16 @@ def test_plan_writes_what_snakemake_asks_for(folder):
     assert set(jobs) == {command for command in defaults if command.split()[1] in ESTIMATED}
     found, text = asked(folder)
     assert found == defaults | {command: (job["mem_mb"], job["runtime"]) for command, job in jobs.items()} != defaults
-    assert "of another params.yaml" not in text
+    assert "another params.yaml" not in text
     # twice the epochs: what was estimated says nothing any more
     content = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(content.replace("epochs: 2,", "epochs: 4,"))
     found, text = asked(folder)
     assert found == defaults
     assert (
-        f"relearn: {estimates.FILE} is of another params.yaml and is not used; write it anew with: relearn plan --write"
-        in text
-    )
+        f"relearn: {estimates.FILE} was made for another params.yaml and is not used; "
+        "write it again with: relearn plan --write"
+    ) in text
 
 
 def test_more_epochs_need_more_time_and_more_images_more_memory(folder):
@@ -70,7 +70,7 @@ def test_more_epochs_need_more_time_and_more_images_more_memory(folder):
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"of": "", "jobs": {"relearn train digits/lsp/cnn/erm/0": {"mem_mb": "4 GB", "runtime": 1}}}']
 )
-def test_a_broken_file_is_named(folder, text):
+def test_a_corrupt_file_is_named(folder, text):
     (folder / estimates.FILE).write_text(text)
     said = run(folder, "snakemake", "-n", fails=True)
     assert f"relearn: {estimates.FILE} is not " in said and "delete it" in said

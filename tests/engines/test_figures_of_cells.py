@@ -42,15 +42,15 @@ def test_a_figure_of_cells_that_are_not_there(cells, words, figure):
 
 def test_a_figure_reads_the_runs_of_its_cells_only(figure):
     figure("[digits/lsp/cnn/pst/0]", "check-params")
-    node = grid.job(params.load(), "plot", figure="embedding")
+    job = grid.job(params.load(), "plot", "embedding")
     runs = {f"results/runs/digits/lsp/cnn/pst/0/{name}" for name in ("train.json", "embeddings.csv")}
-    assert set(node.inputs) == {"results/summary/histories.csv", "results/sources/plot.sha256"} | runs
+    assert set(job.inputs) == {"results/summary/histories.csv", "results/sources/plot.sha256"} | runs
 
 
 def test_a_figure_refuses_a_run_of_other_settings(figure, project):
     folder = project.folder / "results/runs/digits/clean/cnn/erm/0"
     figure("[digits/clean/cnn/erm/0]", "check-params")
-    settings = grid.settings(params.load(), "train", dataset="digits", poison="clean", arch="cnn", method="erm", seed=0)
+    settings = grid.settings(params.load(), "train", cell=grid.Cell("digits", "clean", "cnn", "erm", 0))
     write_rows(folder / "embeddings.csv", [{"epoch": 1, "group": "block2", "label": 0, "x": 0.0, "y": 0.0}])
     write_json(folder / "train.json", {"settings": settings})
     code, err = figure("[digits/clean/cnn/erm/0]", "plot", "embedding")

@@ -8,12 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from helpers.interruptible import CELL, TRAIN, Job, Process, disturbed, fill, left_over, outputs, ran
+from helpers.interruptible import (
+    CELL,
+    TRAIN,
+    Job,
+    Process,
+    disturbed,
+    fill,
+    held,
+    is_free,
+    left_over,
+    outputs,
+    ran,
+)
+from relearn.engines import locks
+
+LOCK = locks.FOLDER / "train" / f"{CELL.replace('/', '-')}.lock"
 
 # Ctrl-C
 
 
-def test_an_interrupted_job_says_so_and_goes_on(base, undisturbed, log):
+def test_an_interrupted_job_says_so_and_resumes(base, undisturbed, log):
     expected, seconds = undisturbed
 
     def finish(process: Process) -> None:
@@ -32,13 +47,13 @@ def test_an_interrupted_job_says_so_and_goes_on(base, undisturbed, log):
 
 def test_an_interrupted_start_says_so_too(base, log):
     """While torch is being loaded, as the user runs it."""
+    (base / LOCK).unlink(missing_ok=True)  # of an earlier run; there again when this one has begun
     process = Process(base, "relearn", *TRAIN)
-    lock = (base / "results/runs" / CELL / ".model.safetensors.lock.tmp").exists
-    while not lock():
+    while not (base / LOCK).exists():
         assert process.wait(0) is None, process.text()
     process.send(signal.SIGINT)
     assert ran(process, code=130) == "relearn: interrupted\n"
-    assert not (base / "results/runs").exists()
+    assert not (base / "results/runs").exists() and is_free(base / LOCK)
 
 
 # A full disk, and one that cannot be written
@@ -57,7 +72,7 @@ FULL = {  # what runs, the bytes that are free, and the file that does not fit a
 
 @pytest.mark.parametrize("what", FULL)
 def test_a_full_disk_is_one_line(what, disk, base, undisturbed):
-    step, leave, file = FULL[what]
+    command, leave, file = FULL[what]
     if what == "split":
         shutil.rmtree(disk / "results/data")
     if what == "table":
@@ -65,16 +80,17 @@ def test_a_full_disk_is_one_line(what, disk, base, undisturbed):
         (disk / "results/summary/records.csv").write_text(RECORDS)
     before = files(disk)
     filler = fill(disk, leave)
-    text = ran(Job(disk, *step), code=1)
-    assert text == f"relearn: No space left on device: {file}; make room, then run the same again\n"
+    text = ran(Job(disk, *command), code=1)
+    assert text == f"relearn: No space left on device: {file}; make room, then run the same command again\n"
     filler.unlink()
+    lock = str(locks.FOLDER / command[0] / f"{command[1].replace('/', '-')}.lock")
     written = set(files(disk)) - set(before)
-    assert written <= set(outputs(disk, step, missing=True)) and left_over(disk) == []
-    ran(Job(disk, *step))
+    assert written <= {*outputs(disk, command, missing=True), lock} and left_over(disk) == []
+    ran(Job(disk, *command))
     assert left_over(disk) == []
-    expected = {"split": lambda: outputs(base, step), "checkpoint": lambda: undisturbed[0]}
+    expected = {"split": lambda: outputs(base, command), "checkpoint": lambda: undisturbed[0]}
     if what in expected:
-        assert outputs(disk, step) == expected[what]()
+        assert outputs(disk, command) == expected[what]()
 
 
 RECORDS = """dataset,poison,arch,method,seed,method_use,accuracy,oracle_accuracy,oracle_epoch,passes,acm,ratio,trapped
@@ -86,8 +102,8 @@ digits,lsp,cnn,pst,0,pst,60.000000,60.000000,1,1.000000,0.400000,0.800000,False
 def test_a_disk_that_cannot_be_written_is_one_line(disk):
     before = files(disk)
     subprocess.run(["mount", "-o", "remount,ro", disk / "results"], check=True)
-    for step, output in ((TRAIN, f"runs/{CELL}/model"), (("poison", "digits/lsp"), "poisons/digits/lsp/train")):
-        assert ran(Job(disk, *step), code=1) == f"relearn: Read-only file system: results/{output}.safetensors\n"
+    for command, output in ((TRAIN, f"runs/{CELL}/model"), (("poison", "digits/lsp"), "poisons/digits/lsp/train")):
+        assert ran(Job(disk, *command), code=1) == f"relearn: Read-only file system: results/{output}.safetensors\n"
     assert files(disk) == before
 
 
@@ -98,7 +114,9 @@ def test_of_runs_of_one_job_at_once_all_but_one_are_refused(base, undisturbed):
     runs = [Job(base, *TRAIN) for _ in range(3)]
     codes = sorted(run.wait() for run in runs)
     assert codes in ([0, 2, 2], [0, 0, 2])  # the second where the last began when the first had ended
-    refused = f"relearn: another run of `relearn train {CELL}` is at work; wait for it, or end it and run this again\n"
+    command = f"relearn train {CELL}"
+    refused = f"relearn: another run of `{command}` is already running; wait for it, or stop it and run this again\n"
     assert all(run.text() == refused for run in runs if run.wait() == 2)
     assert outputs(base, TRAIN) == undisturbed[0] and left_over(base) == []
+    assert (base / LOCK).exists() and held(base) == []  # the file stays, the lock does not
     shutil.rmtree(base / "results/runs")

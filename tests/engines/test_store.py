@@ -31,8 +31,8 @@ def test_the_lock_is_of_the_grid_and_the_sources_as_they_are(monkeypatch):
     monkeypatch.chdir(ROOT)
     locked = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     assert {stage: {out["path"] for out in locked[stage]["outs"]} for stage in locked if stage != "check"} == {
-        dvc.stage_name(node): set(node.outputs) for node in grid.jobs(params.load())
+        dvc.stage_name(job): set(job.outputs) for job in grid.jobs(params.load())
     }
     deps = (dep for stage in locked.values() for dep in stage["deps"])
-    watched = {dep["path"]: dep["md5"] for dep in deps if dep["path"].startswith(("src/", "params", "workflow/"))}
+    watched = {dep["path"]: dep["md5"] for dep in deps if dep["path"].startswith(("src/relearn/", "params"))}
     assert [path for path, sum in watched.items() if md5(ROOT / path) != sum] == [], "run: make store"

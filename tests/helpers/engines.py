@@ -38,4 +38,4 @@ def copy(folder: Path, preset: Path) -> Path:
 def artifacts(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file the DAG of params.yaml makes."""
     jobs = grid.jobs(params.load(folder / "params.yaml"))
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for node in jobs for name in node.outputs}
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for job in jobs for name in job.outputs}

@@ -17,10 +17,13 @@ import time
 import traceback
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from helpers.projects import copy_project
 from relearn import grid, params
-from relearn.crafting import craft
 from relearn.__main__ import main
+from relearn.crafting import craft
+from relearn.engines import locks
 
 PARAMS = """
 compute: {threads: 1, precision: float32}
@@ -124,7 +127,7 @@ def _relearn(folder: Path, output: Path, arguments: tuple[str, ...]) -> None:
         _listen()
         os.chdir(folder)
         os.environ["RELEARN_DEVICE"] = "cpu"
-        craft.KEEP_SECONDS = 0  # a poison keeps its state every 120 seconds; here whenever it could
+        craft.CHECKPOINT_SECONDS = 0  # a poison writes a checkpoint every 120 seconds; here whenever it could
         try:
             code = main(list(arguments))
         except BaseException:
@@ -145,18 +148,36 @@ def timed(process: Process) -> float:
     return time.monotonic() - process.begin
 
 
-def outputs(folder: Path, step: tuple[str, ...] = (), missing: bool = False) -> dict[str, str]:
+def outputs(folder: Path, command: tuple[str, str] | None = None, missing: bool = False) -> dict[str, str]:
     """The SHA-256 of every artifact of a job or of the whole grid; of those that are there if some may be `missing`."""
     checked = params.load(folder / "params.yaml")
-    jobs = [grid.job(checked, step[0], **grid.coordinates(*step))] if step else grid.jobs(checked)
-    names = [name for item in jobs for name in item.outputs if not missing or (folder / name).exists()]
+    jobs = [grid.job(checked, *command)] if command else grid.jobs(checked)
+    names = [name for job in jobs for name in job.outputs if not missing or (folder / name).exists()]
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
 
 
 def left_over(folder: Path) -> list[str]:
-    """Files under results/ that only a run in progress should have."""
+    """Files under results/ that only a run in progress should have, and the locks that are held."""
     found = [path.relative_to(folder) for path in (folder / "results").rglob("*")]
-    return sorted(str(path) for path in found if path.name.startswith(".") or ".checkpoint" in path.name)
+    beside = [path for path in found if path.name.startswith(".") or ".checkpoint" in path.name]
+    beside += [path for path in found if path.suffix == ".lock" and not path.is_relative_to(locks.FOLDER)]
+    return sorted(map(str, [*beside, *held(folder)]))
+
+
+def held(folder: Path) -> list[Path]:
+    """The lock files of jobs that a run still holds; the others stay where they are and bar no one."""
+    return [path.relative_to(folder) for path in (folder / locks.FOLDER).rglob("*.lock") if not is_free(path)]
+
+
+def is_free(path: Path) -> bool:
+    """Whether a lock file could be locked now."""
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    lock.release()
+    return True
 
 
 def small_project(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A params.yaml without faults, to make one in."""
+"""A params.yaml without errors, to put one in."""
 
 GOOD = """\
 compute: {threads: 1}

@@ -1,4 +1,4 @@
-"""A loop of one's own with PST in it."""
+"""A training loop with PST in it, as a user of the library writes it."""
 
 import copy
 
@@ -38,7 +38,7 @@ class Net(nn.Module):
         self.scale = nn.Parameter(torch.ones(1))
         self.register_buffer("calls", torch.zeros(1), persistent=False)
         sizes = [3, width, width, 2 * width, 2 * width]
-        pairs = zip(sizes, sizes[1:])
+        pairs = zip(sizes, sizes[1:], strict=False)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)) for a, b in pairs
         )
@@ -54,9 +54,9 @@ class Net(nn.Module):
         return self.head(self.drop(x).mean((2, 3)))
 
 
-def batch(data, count: int):
+def batch(data, step: int):
     """The images and labels of a step."""
-    rows = torch.randint(0, len(data), (16,), generator=torch.Generator().manual_seed(count))
+    rows = torch.randint(0, len(data), (16,), generator=torch.Generator().manual_seed(step))
     return data[rows]
 
 
@@ -69,21 +69,32 @@ class Training:
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         self.scheduler = schedule(self.optimizer) if schedule else None
         self.pst = PST(
-            self.model, self.optimizer, data, steps_per_epoch=BATCHES, scheduler=self.scheduler, probe=40, **settings
+            self.model, self.optimizer, data, steps_per_epoch=BATCHES, scheduler=self.scheduler, probe_size=40, **settings
         )
         if script is not None:
-            self.pst.measure = lambda: ProbeResult(dict.fromkeys(GROUPS, script.get(self.pst.steps_taken, 0.48)), 0.5)
-        self.seen: list[tuple[int, float]] = []  # (count, learning rate) of every update
+            state = self.pst.training
+            state.measure = lambda: ProbeResult(dict.fromkeys(GROUPS, script.get(state.steps_taken, 0.48)), 0.5)
+        self.updates: list[tuple[int, float]] = []  # (step, learning rate) of every update
+
+    @property
+    def step(self) -> int:
+        """The position in the schedule."""
+        return self.pst.training.step
+
+    @property
+    def steps_taken(self) -> int:
+        """All steps ever taken."""
+        return self.pst.training.steps_taken
 
     def update(self) -> None:
         """One step, without PST's."""
-        images, labels = batch(self.data, self.pst.count)
-        torch.manual_seed(self.pst.count)  # dropout
+        images, labels = batch(self.data, self.step)
+        torch.manual_seed(self.step)  # dropout
         self.model.train()
         self.optimizer.zero_grad()
         F.cross_entropy(self.model(images), labels).backward()
         self.optimizer.step()
-        self.seen.append((self.pst.count, self.optimizer.param_groups[0]["lr"]))
+        self.updates.append((self.step, self.optimizer.param_groups[0]["lr"]))
 
     def run(self, epochs: int = 3, until: int = 10**6, per_epoch: bool = False) -> list[int]:
         """Train until so many steps_taken; the scheduler steps with every update or once an epoch."""
@@ -95,7 +106,7 @@ class Training:
                 if self.scheduler and not per_epoch:
                     self.scheduler.step()
                 left = self.pst.step()
-                if self.pst.steps_taken == until:
+                if self.steps_taken == until:
                     return ran
                 if left:
                     break

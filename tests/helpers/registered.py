@@ -1,4 +1,4 @@
-"""All that is registered, and settings under which each runs in a moment."""
+"""Everything registered, and settings under which each of them runs in a moment."""
 
 import pytest
 
@@ -16,7 +16,7 @@ CHEAP = {"copies": 1, "width": 8, "rounds": 2, "steps": 2, "batches": 3, "batch"
 CHEAP |= {
     "restarts": 2,
     "models": 3,
-    "steps_taken": 3,
+    "train_steps": 3,
     "samples": 2,
     "attack_steps": 2,
     "block": 24,

@@ -3,7 +3,7 @@
     python tests/helpers/slurm_cluster.py                                      # a shell in which sbatch works
     python tests/helpers/slurm_cluster.py snakemake --cores 8 --profile slurm  # one command, then the cluster is gone
 
-Needs root (the GPUs are device jobs) and Debian's packages slurm-wlm, slurm-client and munge.
+Needs root (the GPUs are device nodes) and Debian's packages slurm-wlm, slurm-client and munge.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 BINARIES = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo", "sacct")
 GPUS = 4
@@ -73,7 +73,7 @@ def missing() -> str:
         try:
             _make_gpu(Path(folder) / "nvidia0")
         except PermissionError:
-            return "a private Slurm needs device jobs, which root cannot make in this container"
+            return "a private Slurm needs device nodes, which root cannot make in this container"
     return ""
 
 

@@ -2,10 +2,10 @@
 
 from helpers.images import drawn
 from relearn import params
-from relearn.training import fit, models
 from relearn.methods.erm import ERM
 from relearn.probing.probe_set import ProbeSet
 from relearn.runtime.seeding import Seeds
+from relearn.training import fit, models
 
 GROUPS = ["block1", "block2", "block3", "block4", "head"]
 RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}

@@ -1,4 +1,4 @@
-"""Poisons that attack a model move what they say in the direction they say; budgets hold; a killed one goes on."""
+"""Poisons that attack a model move what they say in the direction they say; budgets hold; a killed one resumes."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ import torch.nn.functional as F
 
 from helpers.images import coloured
 from helpers.registered import cheap
-from relearn.crafting import perturbation
-from relearn.errors import UserError
+from relearn.crafting.perturbation import Budget, Perturbation, apply
 from relearn.crafting.pgd import descend, shifted
+from relearn.errors import UserError
 from relearn.poisons import dune as dune_module
 from relearn.poisons.deepconfuse import UNet, _Duel, deepconfuse
 from relearn.poisons.dune import dune, ssim
@@ -27,8 +27,8 @@ def loss(model, images: torch.Tensor, labels: torch.Tensor) -> float:
         return float(F.cross_entropy(model.eval()(images.permute(0, 3, 1, 2).float() / 255), labels))
 
 
-def poisoned(train, perturbation) -> torch.Tensor:
-    return perturbation.apply(train.images, perturbation)[0]
+def poisoned(train, perturbation: Perturbation) -> torch.Tensor:
+    return apply(train.images, perturbation)[0]
 
 
 # Steps in a ball
@@ -112,14 +112,14 @@ def test_sep_lowers_the_loss_of_the_opposite_class_for_its_ensemble(odd, craft):
 
 def test_an_ensemble_is_evenly_spread_and_complete(tiny, craft):
     made = craft("sep", tiny)
-    everyone = [*made.earlier(), made.surrogate]
+    everyone = [*made.load_earlier(), made.surrogate]
     assert (
         made.ensemble(3) == everyone
         and made.ensemble(1) == everyone[-1:]
         and made.ensemble(2) == [everyone[1], everyone[2]]
     )
     with pytest.raises(
-        UserError, match="asks for 4 checkpoints of its surrogate, which kept 3; say `checkpoints: 4` there"
+        UserError, match="test needs 4 checkpoints of its surrogate, which has 3; set `checkpoints: 4` there"
     ):
         sep(tiny, made, **EASY, models=4)
 
@@ -252,23 +252,23 @@ def test_free_pixels_of_a_budget_are_counted():
     images = torch.full((1, 4, 4, 3), 100, dtype=torch.uint8)
     delta = torch.full((1, 4, 4, 3), 8.4)
     delta[0, 0, 0], delta[0, 2, 1] = 90.0, -90.0
-    budget = perturbation.Budget("linf", 8.4, free=2)
-    changed, _ = perturbation.apply(images, perturbation.Perturbation(delta, budget))
+    budget = Budget("linf", 8.4, free=2)
+    changed, _ = apply(images, Perturbation(delta, budget))
     assert (
         changed[0, 0, 0].tolist() == [190] * 3
         and changed[0, 2, 1].tolist() == [10] * 3
         and changed[0, 3, 3].tolist() == [108] * 3
     )
     with pytest.raises(UserError, match="linf norm before rounding is 90.000, above the declared 8.400"):
-        perturbation.apply(images, perturbation.Perturbation(delta, perturbation.Budget("linf", 8.4, free=1)))
+        apply(images, Perturbation(delta, Budget("linf", 8.4, free=1)))
 
 
 def test_the_state_of_another_poison_is_not_taken_up(tiny, craft, tmp_path):
     made = craft("clean", tiny)
-    made.memory, made.identity = tmp_path / "checkpoint", "one"
-    made.keep("delta", lambda: {"done": 40, "delta": torch.ones(40, 32, 32, 3)}, always=True)
-    assert made.resume("delta")["done"] == 40 and made.resume("other") == {}
-    made.identity = "two"
-    assert made.resume("delta") == {}
-    made.forget()
+    made.checkpoint_path, made.settings_hash = tmp_path / "checkpoint", "one"
+    made.save_checkpoint("delta", lambda: {"done": 40, "delta": torch.ones(40, 32, 32, 3)}, always=True)
+    assert made.load_checkpoint("delta")["done"] == 40 and made.load_checkpoint("other") == {}
+    made.settings_hash = "two"
+    assert made.load_checkpoint("delta") == {}
+    made.delete_checkpoint()
     assert list(tmp_path.iterdir()) == []

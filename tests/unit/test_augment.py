@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from helpers.images import drawn, noise
-from relearn.training import augment
+from relearn.data import to_float
 from relearn.methods.erm import ERM
+from relearn.training import augment
 
 
 def crops(image: torch.Tensor, pad: int) -> dict[bytes, tuple[int, int, bool]]:
@@ -28,7 +29,7 @@ def test_crop_and_flip_gives_each_image_a_crop_of_its_own(flip):
     changed = augment.crop_and_flip(images, 1, flip, drawn())
     assert changed.dtype == torch.uint8 and changed.shape == images.shape
     # KeyError: no crop at all
-    places = [crops(image, 1)[result.contiguous().numpy().tobytes()] for image, result in zip(images, changed)]
+    places = [crops(image, 1)[result.contiguous().numpy().tobytes()] for image, result in zip(images, changed, strict=True)]
     # 300 images over 9 offsets and 2 sides: every one is drawn, about as often as any other
     expected = {(y, x, side) for y in range(3) for x in range(3) for side in ((False, True) if flip else (False,))}
     assert set(places) == expected
@@ -43,7 +44,7 @@ def test_crop_and_flip_without_either_is_identity():
 
 def test_to_float():
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(2, 4, 5, 3)
-    x = augment.to_float(images)
+    x = to_float(images)
     assert x.shape == (2, 3, 4, 5) and x.dtype == torch.float32
     assert torch.equal(x[:, :, 0, 0], torch.tensor([[0.0, 0.2, 1.0]] * 2))
 
@@ -54,7 +55,7 @@ def test_gray_by_hand():
 
 
 def test_random_gray_takes_its_share():
-    x = augment.to_float(noise(400, 4, 4))
+    x = to_float(noise(400, 4, 4))
     assert torch.equal(augment.random_gray(x, 0.0, drawn()), x)
     assert torch.equal(augment.random_gray(x, 1.0, drawn()), augment.gray(x))
     changed = (augment.random_gray(x, 0.25, drawn()) != x).flatten(1).any(1)
@@ -62,13 +63,13 @@ def test_random_gray_takes_its_share():
 
 
 def test_colour_jitter_of_nothing_is_identity():
-    x = augment.to_float(noise(50, 6, 5))
+    x = to_float(noise(50, 6, 5))
     assert torch.allclose(augment.colour_jitter(x, 0.0, 0.0, 1.0, drawn()), x, atol=1e-5)
     assert torch.equal(augment.colour_jitter(x, 0.4, 0.1, 0.0, drawn()), x)
 
 
 def test_colour_jitter_draws_for_each_image():
-    x = augment.to_float(noise(1, 6, 5)).expand(100, 3, 6, 5).contiguous()
+    x = to_float(noise(1, 6, 5)).expand(100, 3, 6, 5).contiguous()
     jittered = augment.colour_jitter(x, 0.4, 0.1, 0.8, drawn())
     assert 0 <= jittered.min() and jittered.max() <= 1
     unchanged = (jittered == x).flatten(1).all(1).sum()
@@ -78,21 +79,21 @@ def test_colour_jitter_draws_for_each_image():
 
 def test_colour_jitter_against_images_one_by_one():
     """Brightness, contrast and saturation as Pillow does them, image by image, with factors of the same generator."""
-    x = 0.3 + 0.3 * augment.to_float(noise(8, 6, 5))  # far enough from black and white that nothing is clipped
+    x = 0.3 + 0.3 * to_float(noise(8, 6, 5))  # far enough from black and white that nothing is clipped
     generator = drawn()
     brightness, contrast, saturation = (1 + (torch.rand(8, 1, 1, generator=generator) * 2 - 1) * 0.2 for _ in range(3))
     slow = []
     for k, image in enumerate(x):
         image = image * brightness[k]
-        luma = sum(weight * channel for weight, channel in zip((0.299, 0.587, 0.114), image))
+        luma = sum(weight * channel for weight, channel in zip((0.299, 0.587, 0.114), image, strict=True))
         image = saturation[k] * image + (1 - saturation[k]) * luma
-        luma = sum(weight * channel for weight, channel in zip((0.299, 0.587, 0.114), image))
+        luma = sum(weight * channel for weight, channel in zip((0.299, 0.587, 0.114), image, strict=True))
         slow.append(contrast[k] * image + (1 - contrast[k]) * luma.mean())
     assert torch.allclose(augment.colour_jitter(x, 0.2, 0.0, 1.0, drawn()), torch.stack(slow), atol=1e-5)
 
 
 def test_hue_keeps_luma_and_turns_the_rest():
-    x = 0.4 + 0.2 * augment.to_float(noise(20, 6, 5))
+    x = 0.4 + 0.2 * to_float(noise(20, 6, 5))
     turned = augment.colour_jitter(x, 0.0, 0.25, 1.0, drawn())
     assert torch.allclose(augment.gray(turned), augment.gray(x), atol=1e-3)  # the matrix to YIQ has three digits
     assert ((turned - x).flatten(1).abs().amax(1) > 0.005).sum() >= 18
@@ -106,7 +107,7 @@ def test_random_convolution_of_no_noise_is_identity():
 def test_random_convolution_against_images_one_by_one():
     x = 0.4 + 0.2 * torch.rand(6, 3, 7, 5, generator=drawn())  # far from 0 and 1: nothing is clipped
     found, noise = augment.random_convolution(x, 0.5, drawn()), (torch.rand(6, 9, generator=drawn()) * 2 - 1) * 0.5
-    for image, own, filtered in zip(x, noise, found):
+    for image, own, filtered in zip(x, noise, found, strict=True):
         kernel = (own - own.mean()).view(1, 1, 3, 3)
         kernel[0, 0, 1, 1] += 1
         assert float(kernel.sum()) == pytest.approx(1)
@@ -124,16 +125,16 @@ def test_erm_convolves_as_often_as_told():
     assert torch.equal(ERM(convolutions=2).augment(x, drawn()), x)
 
 
-def test_shrink_is_the_mean_of_squares():
+def test_downsampling_takes_the_mean_of_squares():
     x = torch.rand(2, 3, 5, 4, generator=drawn())
     found = augment.downsample(x, 2)
     assert found.shape == (2, 3, 2, 2) and torch.allclose(found[1, 2, 1, 0], x[1, 2, 2:4, 0:2].mean())
     assert augment.downsample(x, 1) is x
 
 
-def test_erm_shrinks_what_it_trains_on_and_what_it_is_tested_on():
+def test_erm_downsamples_training_and_test_images():
     x = torch.rand(4, 3, 6, 6, generator=drawn())
     method = ERM(gray=1.0, downsample=2)
-    assert torch.equal(method.augment(x, drawn()), method.view(x))
-    assert torch.equal(method.view(x), augment.downsample(augment.gray(x), 2))
-    assert method.seen((6, 7)) == (3, 3) and ERM().seen((6, 7)) == (6, 7)
+    assert torch.equal(method.augment(x, drawn()), method.eval_transform(x))
+    assert torch.equal(method.eval_transform(x), augment.downsample(augment.gray(x), 2))
+    assert method.input_size((6, 7)) == (3, 3) and ERM().input_size((6, 7)) == (6, 7)

@@ -17,13 +17,13 @@ from relearn.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with the tiny grid, the current one, and a file for every artifact."""
+    """A folder with a tiny grid, its dvc.yaml, and a file for every artifact."""
     copy_project(tmp_path / "copy")
     shutil.copy(PRESET, tmp_path / "copy/params.yaml")
     monkeypatch.chdir(tmp_path / "copy")
     dvc.write(params.load())
-    for item in grid.jobs(params.load()):
-        for name in item.outputs:
+    for job in grid.jobs(params.load()):
+        for name in job.outputs:
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_text(name)
     return tmp_path / "copy"
@@ -31,27 +31,27 @@ def folder(tmp_path, monkeypatch):
 
 def remember(name: str) -> None:
     """What Snakemake would note of a file it has just made."""
-    record = bridge._memory("metadata", name)
+    record = bridge._snakemake_file("metadata", name)
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps({"endtime": os.stat(name).st_mtime}))
 
 
 def test_without_dvc_lock_adopt_is_refused_and_changes_nothing(folder):
-    before = {name: os.stat(name).st_mtime for item in grid.jobs(params.load()) for name in item.outputs}
+    before = {name: os.stat(name).st_mtime for job in grid.jobs(params.load()) for name in job.outputs}
     with pytest.raises(UserError, match="there is no dvc.lock here"):
         bridge.adopt(params.load())
     assert before == {name: os.stat(name).st_mtime for name in before}
 
 
-def test_adopt_and_give_want_the_current_grid(folder):
-    (folder / "workflow/grid.yaml").write_text("steps: {}\n")
+def test_both_directions_want_the_current_dvc_yaml(folder):
+    (folder / "dvc.yaml").write_text("stages: {}\n")
     for act in (bridge.adopt, bridge.record_in_dvc):
         with pytest.raises(UserError, match="relearn grid --write"):
             act(params.load())
 
 
 @pytest.mark.parametrize("program", ["dvc", "snakemake"])
-def test_a_missing_engine_is_a_fault(folder, monkeypatch, program):
+def test_a_missing_engine_is_an_error(folder, monkeypatch, program):
     monkeypatch.setenv("PATH", str(folder / "nowhere"))
     with pytest.raises(UserError, match=f"{program} is not installed here"):
         bridge._run(program, "--version")
@@ -61,7 +61,7 @@ def test_snakemake_is_stopped_only_by_files_it_does_not_know(folder):
     jobs = grid.jobs(params.load())
     bridge.check_results(jobs)  # no dvc.lock: not DVC's doing
     (folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
-    for name in (name for item in jobs for name in item.outputs):
+    for name in (name for job in jobs for name in job.outputs):
         remember(name)
     bridge.check_results(jobs)
     os.utime(RECORD, (2, 2))
@@ -70,14 +70,14 @@ def test_snakemake_is_stopped_only_by_files_it_does_not_know(folder):
     os.utime(RECORD, (bridge.OLD, bridge.OLD))
     with pytest.raises(UserError, match=RECORD):
         bridge.check_results(jobs)  # with a record Snakemake would go by the content of its inputs
-    bridge._memory("metadata", RECORD).unlink()
+    bridge._snakemake_file("metadata", RECORD).unlink()
     bridge.check_results(jobs)  # marked to run again
     Path(RECORD).unlink()
     bridge.check_results(jobs)  # a missing one Snakemake makes again
 
 
 @pytest.mark.parametrize("content", ["", "not: [yaml", "stages: 3", "stages: {a: {outs: [{path: x}]}}"])
-def test_a_broken_lock_is_a_fault(folder, content):
+def test_a_corrupt_lock_is_an_error(folder, content):
     (folder / "dvc.lock").write_text(content)
     with pytest.raises(UserError, match="dvc.lock is not what DVC writes"):
         dvc.read_lock()
@@ -85,16 +85,16 @@ def test_a_broken_lock_is_a_fault(folder, content):
 
 def test_files_that_carry_other_settings_are_seen(folder):
     checked = params.load()
-    item = next(item for item in grid.jobs(checked) if item.step == "evaluate" and "lsp" in item.argument)
-    settings = grid.settings(checked, "train", **grid.coordinates("evaluate", item.argument))
+    job = next(job for job in grid.jobs(checked) if job.rule == "evaluate" and "lsp" in job.argument)
+    settings = grid.settings(checked, "train", **grid.parse("evaluate", job.argument))
     Path(RECORD).write_text(json.dumps({"settings": settings}))
-    assert bridge._carries(checked, item, RECORD)
+    assert bridge._has_settings(checked, job, RECORD)
     Path(RECORD).write_text(json.dumps({"settings": settings | {"train": settings["train"] | {"lr": 0.2}}}))
-    assert not bridge._carries(checked, item, RECORD)
+    assert not bridge._has_settings(checked, job, RECORD)
     Path(RECORD).write_text("{")
-    assert not bridge._carries(checked, item, RECORD)
-    poison = next(item for item in grid.jobs(checked) if item.step == "poison" and "lsp" in item.argument)
-    assert not bridge._carries(checked, poison, POISON)  # no safetensors at all
+    assert not bridge._has_settings(checked, job, RECORD)
+    poison = next(job for job in grid.jobs(checked) if job.rule == "poison" and "lsp" in job.argument)
+    assert not bridge._has_settings(checked, poison, POISON)  # no safetensors at all
     header = json.dumps(
         {
             "__metadata__": {
@@ -103,19 +103,19 @@ def test_files_that_carry_other_settings_are_seen(folder):
         }
     )
     Path(POISON).write_bytes(len(header).to_bytes(8, "little") + header.encode())
-    assert bridge._carries(checked, poison, POISON)
+    assert bridge._has_settings(checked, poison, POISON)
 
 
 def record(folder: Path) -> dict[str, str]:
     """Write the dvc.lock of the files as they are; the MD5 of each."""
     sums = {
         name: hashlib.md5(Path(name).read_bytes()).hexdigest()
-        for item in grid.jobs(params.load())
-        for name in item.outputs
+        for job in grid.jobs(params.load())
+        for name in job.outputs
     }
     locked = {
-        dvc.stage_name(item): {"outs": [{"path": name, "md5": sums[name]} for name in item.outputs]}
-        for item in grid.jobs(params.load())
+        dvc.stage_name(job): {"outs": [{"path": name, "md5": sums[name]} for name in job.outputs]}
+        for job in grid.jobs(params.load())
     }
     (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": locked}))
     return sums
@@ -123,16 +123,16 @@ def record(folder: Path) -> dict[str, str]:
 
 def test_adopt_hashes_itself_what_dvc_calls_clean(folder, monkeypatch):
     record(folder)
-    monkeypatch.setattr(adopt, "_run", lambda *arguments: "{}")  # dvc status
+    monkeypatch.setattr(bridge, "_run", lambda *arguments: "{}")  # dvc status
     histories = "results/runs/digits/lsp/cnn/erm/0/history.csv"
     checked = params.load()
-    item = next(item for item in grid.jobs(checked) if histories in item.outputs)
-    monkeypatch.setattr(adopt, "_carries", lambda *arguments: True)
-    assert not any(bridge._judged(checked, grid.jobs(checked)).values())
+    job = next(job for job in grid.jobs(checked) if histories in job.outputs)
+    monkeypatch.setattr(bridge, "_has_settings", lambda *arguments: True)
+    assert not any(bridge._reasons(checked, grid.jobs(checked)).values())
     Path(histories).write_text("corrupt")
-    reasons = bridge._judged(checked, grid.jobs(checked))
-    assert reasons[item] == "not the files DVC recorded"
-    assert {found.step for found, reason in reasons.items() if reason == "made from these"} == {
+    reasons = bridge._reasons(checked, grid.jobs(checked))
+    assert reasons[job] == "not the files that DVC recorded"
+    assert {found.rule for found, reason in reasons.items() if reason == "made from these"} == {
         "evaluate",
         "aggregate",
         "tabulate",
@@ -141,15 +141,15 @@ def test_adopt_hashes_itself_what_dvc_calls_clean(folder, monkeypatch):
 
 def test_verify_names_what_is_corrupt_in_the_cache(folder):
     sums = record(folder)
-    kept = dvc.cached(sums[RECORD])
-    kept.parent.mkdir(parents=True)
-    kept.write_bytes(Path(RECORD).read_bytes())
+    cached = dvc.cached(sums[RECORD])
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(Path(RECORD).read_bytes())
     lines, equal = verify.compare(params.load(), None)
     assert equal and lines[-1] == "33 equal, 0 different, 0 missing here, 0 missing there, compared with dvc.lock"
-    kept.write_text("corrupt")
+    cached.write_text("corrupt")
     lines, equal = verify.compare(params.load(), None)
     assert not equal and lines[-2:] == [
-        f"corrupt       {kept}",
+        f"corrupt       {cached}",
         "delete these and what is different above, then: dvc pull",
     ]
 
@@ -182,11 +182,11 @@ def test_verify_compares_with_another_clone(folder):
 
 
 def test_verify_has_exit_codes(project, tmp_path):
-    code, _, fault = project.run("verify")
-    assert code == 2 and fault.startswith("relearn: there is no dvc.lock here")
-    for other, words in ((".", "this very folder"), (str(tmp_path), "no clone of the project")):
-        code, _, fault = project.run("verify", other)
-        assert code == 2 and words in fault
+    code, _, error = project.run("verify")
+    assert code == 2 and error.startswith("relearn: there is no dvc.lock here")
+    for other, words in ((".", "this very folder"), (str(tmp_path), "not a clone of the project")):
+        code, _, error = project.run("verify", other)
+        assert code == 2 and words in error
     (project.folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
     code, output, _ = project.run("verify")
     assert code == 1 and "0 equal" in output

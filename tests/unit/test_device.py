@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from helpers.projects import ROOT
-from relearn.runtime import device
 from relearn.errors import UserError
+from relearn.runtime import device
 
 JOB = """
 import sys
@@ -47,7 +47,7 @@ def test_each_job_has_a_gpu_of_its_own_until_it_ends(job):
     taken = {chosen(first): first, chosen(second): second}
     assert set(taken) == {"cuda:0 cuda:0", "cuda:1 cuda:1"}
     third = job()
-    assert third.stderr.readline() == "all 2 GPUs are taken; waiting for one\n"
+    assert third.stderr.readline() == "all 2 GPUs are in use; waiting for one\n"
     assert third.poll() is None
     taken["cuda:1 cuda:1"].kill()  # as a time limit does, without a chance to clean up
     assert chosen(third) == "cuda:1 cuda:1"

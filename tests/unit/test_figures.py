@@ -22,7 +22,7 @@ def frames(archs=("resnet18",), seeds=(0, 1)):
     for arch, poison, method, seed in grid:
         cell = {"dataset": "toy", "poison": poison, "arch": arch, "method": method, "seed": seed}
         final = 25.0 if (poison, method) == ("tap", "erm") else 80.0 + seed
-        files.append({**cell, "accuracy": final})
+        records.append({**cell, "accuracy": final})
         for epoch in range(1, EPOCHS + 1):
             stage = "" if method == "erm" else "early" if epoch < 3 else f"stage {epoch // 3}"
             groups = {"acm_stem": 0.2 if arch == "resnet18" else numpy.nan, "acm_deep": 0.1 * epoch}
@@ -55,7 +55,7 @@ def study(seeds=(0, 1), **more):
         use, frozen = (STUDY | more)[method]
         for seed in seeds:
             cell = {"dataset": "toy", "poison": poison, "arch": "cnn", "method": method, "seed": seed}
-            files.append({**cell, "method_use": use, "accuracy": accuracy + seed})
+            records.append({**cell, "method_use": use, "accuracy": accuracy + seed})
             rates = {f"rate_{name}": float(k >= frozen) for k, name in enumerate(("stem", "middle", "head"))}
             # by the second epoch every method slows its groups: only what is frozen from the first step counts
             histories += [{**cell, "epoch": 1, **rates}, {**cell, "epoch": 2, **dict.fromkeys(rates, 0.0)}]

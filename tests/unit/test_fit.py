@@ -1,4 +1,4 @@
-"""The training loop: what it draws, measures, freezes and takes back."""
+"""The training loop: what it draws, measures, freezes and restores."""
 
 import copy
 import math
@@ -9,12 +9,13 @@ import torch
 from helpers.compare import same, stir
 from helpers.images import drawn
 from helpers.training import GROUPS, RECIPE, model_of, run_of
-from relearn.training import augment, fit, models
+from relearn.data import to_float
 from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.methods.random_frozen import RandomFrozen
 from relearn.probing.probe_set import ProbeSet
 from relearn.runtime.seeding import Seeds
+from relearn.training import fit, models
 
 # One step
 
@@ -24,7 +25,7 @@ def test_rate_warms_up_and_falls_to_zero(tiny):
     found = []
     for _ in range(run.steps):
         run.advance()
-        found.append(run.optimizer.param_groups[0]["lr"])
+        found.append(run.training.optimizer.param_groups[0]["lr"])
     cosine = [0.5 * (1 + math.cos(math.pi * step / 15)) for step in range(15)]
     assert found == pytest.approx([0.2 * min(1, (step + 1) / 4) * factor for step, factor in enumerate(cosine)])
     assert run.steps == 15 and found[-1] < 0.01
@@ -43,7 +44,7 @@ def test_one_step_is_sgd_on_the_batch(tiny):
     run.advance()
     x, y = seen[0]
     torch.nn.functional.cross_entropy(model(x), y).backward()
-    for (name, ours), theirs in zip(run.model.named_parameters(), model.parameters()):
+    for (name, ours), theirs in zip(run.training.model.named_parameters(), model.parameters(), strict=True):
         gradient = theirs.grad + 5e-4 * theirs
         assert torch.allclose(ours, theirs - 0.1 * (1 + 0.9) * gradient, atol=1e-6), name  # nesterov from no momentum
 
@@ -76,7 +77,7 @@ def test_fewer_images_than_a_batch(odd):
         odd,
         RECIPE | {"batch": 64},
         Seeds("test"),
-        probe=ProbeSet.draw(few, 20, drawn()),
+        probe_set=ProbeSet.draw(few, 20, drawn()),
         precision="float32",
         label="test",
     )
@@ -92,7 +93,7 @@ def test_history_says_what_was(tiny):
     model, losses, right = model_of(tiny).train(), [], 0
     with torch.no_grad():
         for part in order:
-            scores = model(augment.to_float(tiny.images[part]))
+            scores = model(to_float(tiny.images[part]))
             losses.append(torch.nn.functional.cross_entropy(scores, tiny.labels[part]).item())
             right += (scores.argmax(1) == tiny.labels[part]).sum().item()
     for _ in range(5):
@@ -107,7 +108,7 @@ def test_history_says_what_was(tiny):
 
 
 def test_an_architecture_refuses_what_a_method_leaves_of_the_images(tiny):
-    size = ERM(downsample=5).seen(tiny.images.shape[1:3])
+    size = ERM(downsample=5).input_size(tiny.images.shape[1:3])
     with pytest.raises(UserError, match="cnn needs images of at least 8x8, found 6x6"):
         models.build("cnn", {"width": 8}, images=tiny.images, classes=10, generator=drawn(), device="cpu", size=size)
 
@@ -117,12 +118,12 @@ def test_an_architecture_refuses_what_a_method_leaves_of_the_images(tiny):
 
 def test_frozen_groups_keep_their_weights_and_not_their_statistics(tiny):
     run = run_of(tiny, RandomFrozen(full_rate_groups=2))
-    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in run.training.model.state_dict().items()}
     for _ in range(3):
         run.advance()
     frozen = tuple(f"network.{name}." for name in GROUPS[:3])
-    parameters = dict(run.model.named_parameters())
-    for name, tensor in run.model.state_dict().items():
+    parameters = dict(run.training.model.named_parameters())
+    for name, tensor in run.training.model.state_dict().items():
         moved = not torch.equal(before[name], tensor)
         if name in parameters:
             assert moved != name.startswith(frozen), name
@@ -135,16 +136,18 @@ def test_a_smaller_rate_is_a_smaller_step(tiny):
     steps = []
     for rate in (1.0, 0.25):
         run = run_of(tiny)
-        run.set_rates(dict.fromkeys(GROUPS, 1.0) | {"block1": rate})
-        before = [p.detach().clone() for p in run.model.parameters()]
+        run.training.set_rates(dict.fromkeys(GROUPS, 1.0) | {"block1": rate})
+        before = [p.detach().clone() for p in run.training.model.parameters()]
         run.advance()
-        steps.append([p.detach() - old for p, old in zip(run.model.parameters(), before)])
+        steps.append([p.detach() - old for p, old in zip(run.training.model.parameters(), before, strict=True)])
     assert torch.allclose(0.25 * steps[0][0], steps[1][0], atol=1e-7) and torch.equal(steps[0][-1], steps[1][-1])
 
 
-@pytest.mark.parametrize("keep, expected", [(1, [0, 0, 0, 0, 1]), (2, [0, 0, 0, 1, 1]), (5, [1] * 5), (9, [1] * 5)])
-def test_random_frozen_rates(keep, expected):
-    assert RandomFrozen(full_rate_groups=keep).rates(GROUPS) == dict(zip(GROUPS, map(float, expected)))
+@pytest.mark.parametrize("full_rate_groups, expected", [(1, [0, 0, 0, 0, 1]), (2, [0, 0, 0, 1, 1]), (5, [1] * 5), (9, [1] * 5)])
+def test_random_frozen_rates(full_rate_groups, expected):
+    assert RandomFrozen(full_rate_groups=full_rate_groups).rates(GROUPS) == dict(
+        zip(GROUPS, map(float, expected), strict=True)
+    )
 
 
 def test_erm_rates():
@@ -156,67 +159,78 @@ def test_erm_rates():
 
 def test_restore_brings_back_every_byte(tiny):
     run = run_of(tiny)
+    training = run.training
     for _ in range(7):  # in the middle of the second epoch
         run.advance()
-        if run.step == 5:
+        if training.step == 5:
             run.end_epoch(tiny)
-    snapshot = run.snapshot()
-    kept = copy.deepcopy(snapshot)
-    assert kept["momentum"] and kept["sums"].sum() > 0
-    run.set_rates(dict.fromkeys(GROUPS, 1.0) | {"block1": 0.0})
-    run.stage = "stage 1"
+    snapshot = training.snapshot()
+    stored = copy.deepcopy(snapshot)
+    assert stored["optimizer"]["state"] and stored["extra"]["sums"].sum() > 0
+    training.set_rates(dict.fromkeys(GROUPS, 1.0) | {"block1": 0.0})
+    training.stage = "stage 1"
     for _ in range(4):
         run.advance()
-        if run.step == 10:
+        if training.step == 10:
             run.end_epoch(tiny)
-    assert same(snapshot, kept)  # training on does not reach into a snapshot
-    assert [row["epoch"] for row in run.history] == [1, 2] and not same(run.snapshot(), kept)
-    run.restore(snapshot)
-    assert same(run.snapshot(), kept)
-    assert (run.step, run.steps_taken, run.stage, set(run.rates.values())) == (7, 11, "early", {1.0})
-    assert [row["epoch"] for row in run.history] == [1]  # what lies after it is rolled_back out
-    assert all(p.requires_grad for p in run.model.parameters())
+    assert same(snapshot, stored)  # training on does not write into a snapshot
+    assert [row["epoch"] for row in run.history] == [1, 2] and not same(training.snapshot(), stored)
+    run.method.on_probe = lambda state: state.restore(snapshot)
+    run.take_probe()
+    assert same(training.snapshot(), stored)
+    assert (training.step, training.steps_taken, training.stage) == (7, 11, "early")
+    assert set(training.rates.values()) == {1.0}
+    assert [row["epoch"] for row in run.history] == [1] and [row["epoch"] for row in run.rolled_back] == [2]
+    assert all(p.requires_grad for p in training.model.parameters())
     run.advance()
-    assert same(snapshot, kept)  # nor does training on after a restore: it may be needed again
+    assert same(snapshot, stored)  # nor does training on after a restore: it may be needed again
 
 
 def test_a_restored_run_repeats_itself(tiny):
     run = run_of(tiny)
     for _ in range(3):
         run.advance()
-    snapshot, ends = run.snapshot(), []
+    snapshot, ends = run.training.snapshot(), []
+    run.method.on_probe = lambda state: state.restore(snapshot)
     for garbage in range(2):
         stir(garbage)
         for _ in range(6):  # over the end of an epoch
             run.advance()
-            if run.step == 5:
+            if run.training.step == 5:
                 run.end_epoch(tiny)
-        ends.append(
-            (
-                copy.deepcopy(run.snapshot()),
-                [{k: v for k, v in row.items() if k != "steps_taken"} for row in run.history],
-            )
-        )
-        run.restore(snapshot)
-    assert same(*ends)
-    assert run.steps_taken == 3 + 6 + 6
+        rows = [{key: value for key, value in row.items() if key != "steps_taken"} for row in run.history]
+        ends.append((copy.deepcopy(run.training.snapshot()), rows))
+        run.take_probe()
+    assert len(ends[0][1]) == 1 and same(*ends)
+    assert run.training.steps_taken == 3 + 6 + 6
 
 
-def test_a_reading_is_taken_anew_after_a_restore(tiny):
-    """It is kept for the iteration, and a restore changes the model without one."""
+def test_a_probe_is_taken_anew_after_a_restore(tiny):
+    """The result of a probe is stored for the step, and a restore changes the model without one."""
     run = run_of(tiny, lr=1.0)
-    snapshot, early = run.snapshot(), run.measure()
+    snapshot, early = run.training.snapshot(), run.training.measure()
     for _ in range(8):
         run.advance()
-    late = run.measure()
-    assert late is run.measure() and late != early
-    run.restore(snapshot)
-    assert run.measure() == early
+    late = run.training.measure()
+    assert late is run.training.measure() and late != early
+    run.training.restore(snapshot)
+    assert run.training.measure() == early
 
 
-def test_clear_momentum(tiny):
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_restore_brings_back_the_momentum_of_the_snapshot(steps, tiny):
     run = run_of(tiny)
-    run.advance()
-    assert run.snapshot()["momentum"]
-    run.clear_momentum()
-    assert run.snapshot()["momentum"] == {}
+
+    def momentum() -> list[torch.Tensor]:
+        state = run.training.optimizer.state_dict()["state"]
+        return [entry["momentum_buffer"].clone() for entry in state.values()]
+
+    for _ in range(steps):
+        run.advance()
+    snapshot, before = run.training.snapshot(), momentum()
+    assert len(before) == (len(list(run.training.model.parameters())) if steps else 0)  # none before the first step
+    for _ in range(4):
+        run.advance()
+    assert not same(momentum(), before)
+    run.training.restore(snapshot)
+    assert same(momentum(), before)

@@ -115,7 +115,7 @@ def test_groups_as_the_user_lists_them():
         ),
         (["blocks", "blocks.0", "head"], r"'blocks.0' is in 'blocks' and again in 'blocks.0'"),
         (["blocks", "head"], r"layer group 'blocks'.*'blocks' is called 0 times"),
-        ([nn.Linear(1, 1), "head"], r"a Linear that is no part of the model"),
+        ([nn.Linear(1, 1), "head"], r"a Linear is not a module of the model"),
     ],
 )
 def test_groups_that_will_not_do(groups, message):

@@ -1,4 +1,4 @@
-"""What the lock of a job lets in, and what is cleared away."""
+"""Which runs the lock of a job lets in, and what is removed before one begins."""
 
 import errno
 import fcntl
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.projects import ROOT
 from relearn import grid
 from relearn.engines import locks
 from relearn.errors import UserError
@@ -18,81 +19,99 @@ from relearn.errors import UserError
 
 @pytest.fixture
 def job(tmp_path, monkeypatch) -> grid.Job:
-    """A job in an empty folder; its outputs are results/a.csv and results/b.csv."""
+    """A job in an empty folder; its outputs are a.csv and b.csv in results/runs."""
     monkeypatch.chdir(tmp_path)
-    return grid.Job("train", "somewhere", (), (), (), ("results/a.csv", "results/b.csv"))
+    return grid.Job("train", "somewhere", (), (), (), ("results/runs/a.csv", "results/runs/b.csv"))
 
 
+LOCK = "results/locks/train/somewhere.lock"
 LEFT = (".a.csv.12.tmp", ".b.csv.7.tmp", ".train.run.json.12.tmp", ".train.checkpoint.safetensors.12.tmp")
 OTHERS = (".ab.csv.12.tmp", ".c.csv.12.tmp", "a.csv", "train.checkpoint.safetensors")
 
 
-def strew() -> None:
+def litter() -> None:
+    """Leave temporary folders of killed runs of the job, and files that are none."""
     for name in LEFT:
-        Path("results", name).mkdir(parents=True)
-        Path("results", name, "half").write_text("written")
+        Path("results/runs", name).mkdir(parents=True)
+        Path("results/runs", name, "half").write_text("written")
     for name in OTHERS:
-        Path("results", name).touch()
+        Path("results/runs", name).touch()
 
 
-def there() -> set[str]:
-    return {path.name for path in Path("results").iterdir()}
+def found() -> set[str]:
+    """The names beside the outputs."""
+    return {path.name for path in Path("results/runs").iterdir()}
 
 
-def test_what_killed_runs_left_is_cleared_away(job):
-    strew()
+def files() -> list[str]:
+    """Every file in the folder; a lock file stays, since removing one could take it from a run about to lock it."""
+    return [str(path) for path in Path().rglob("*") if path.is_file() and path.parent != Path("results/runs")]
+
+
+def test_what_killed_runs_left_is_removed(job):
+    litter()
     with locks.exclusive(job):
-        assert there() == {*OTHERS, ".a.csv.lock.tmp"}
-    assert there() == {*OTHERS}
+        assert found() == {*OTHERS}
+    assert found() == {*OTHERS}
 
 
-def test_what_a_living_run_writes_is_left_alone(job):
+def test_what_a_run_in_progress_writes_is_left_alone(job):
     with locks.exclusive(job):
-        strew()
-        with pytest.raises(UserError, match="another run of `relearn train somewhere` is at work; wait for it, or end it"):
-            with locks.exclusive(job):
-                pytest.fail("two runs at once")
-        assert there() == {*LEFT, *OTHERS, ".a.csv.lock.tmp"}
+        litter()
+        message = "another run of `relearn train somewhere` is already running; wait for it, or stop it and run this again"
+        with pytest.raises(UserError, match=message), locks.exclusive(job):
+            pytest.fail("two runs at once")
+        assert found() == {*LEFT, *OTHERS}
     with pytest.raises(ZeroDivisionError), locks.exclusive(job):
         raise ZeroDivisionError
     with locks.exclusive(job):
-        pass  # neither the end of a run nor its failure keeps the lock
+        assert found() == {*OTHERS}  # neither the end of a run nor its failure keeps the lock
+    assert files() == [LOCK]
 
 
-def test_without_locks_every_run_goes_on_and_clears_nothing(job, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_on_a_file_system_without_locks_every_run_begins_and_removes_nothing(number, job, monkeypatch):
     def flock(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    strew()
+    litter()
     with locks.exclusive(job), locks.exclusive(job):
-        assert {*LEFT, *OTHERS} <= there()
-    assert there() == {*LEFT, *OTHERS}
+        assert {*LEFT, *OTHERS} <= found()
+    assert found() == {*LEFT, *OTHERS}
 
 
-def test_an_interrupt_while_the_job_is_being_locked_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    hold = locks._hold
+def test_trouble_with_the_disk_names_an_output(job, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    def interrupted(path: Path):
-        held = hold(path)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError) as caught, locks.exclusive(job):
+        pytest.fail("the job began")
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, "results/runs/a.csv")
+
+
+def test_an_interrupt_while_the_job_is_being_locked_leaves_the_lock_free(job, monkeypatch):
+    acquire = locks._acquire
+
+    def interrupted(*given):
+        acquired = acquire(*given)
         # a job has one thread as yet; the process of the tests has more
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
-        return held
+        return acquired
 
-    monkeypatch.setattr(locks, "_hold", interrupted)
     # tests in the background of a shell begin with it ignored
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with (
-            pytest.raises(KeyboardInterrupt),
-            locks.exclusive(grid.Job("tabulate", "t", (), (), (), ("results/tables/t.csv",))),
-        ):
-            pytest.fail("the job began")
+        with monkeypatch.context() as patch:
+            patch.setattr(locks, "_acquire", interrupted)
+            with pytest.raises(KeyboardInterrupt), locks.exclusive(job):
+                pytest.fail("the job began")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert list(tmp_path.iterdir()) == []
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    assert files() == [LOCK]
+    with locks.exclusive(job):
+        pass
 
 
 CROWD = """
@@ -114,7 +133,7 @@ while turns < 100:
 
 
 def test_of_a_crowd_one_at_a_time_gets_in(tmp_path):
-    env = os.environ | {"PYTHONPATH": str(Path(grid.__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     crowd = [subprocess.Popen([sys.executable, "-c", CROWD], cwd=tmp_path, env=env) for _ in range(4)]
     assert [process.wait(120) for process in crowd] == [0] * 4
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / LOCK]

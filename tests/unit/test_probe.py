@@ -1,4 +1,4 @@
-"""The probe: ACM, what is drawn and measured, the verdict, the middle group."""
+"""The probe set: ACM, what is drawn and measured, the verdict, the middle group."""
 
 import pytest
 import torch
@@ -6,9 +6,10 @@ import torch
 from helpers.compare import same
 from helpers.images import drawn
 from helpers.training import GROUPS, model_of
-from relearn.probing import probe_set
+from relearn.probing.acm import acm_score, pooled
+from relearn.probing.probe_set import ProbeResult, ProbeSet
+from relearn.probing.verdict import middle_group, trapped
 from relearn.training import models
-from relearn.probing.probe_set import ProbeSet, ProbeResult, acm_score, pooled
 
 
 def test_acm_of_separated_clusters_is_one():
@@ -51,14 +52,14 @@ def test_pooled():
 
 
 @pytest.mark.parametrize("size, per_class", [(40, 4), (9, 2), (10_000, 8)])
-def test_probe_draws_as_many_of_each_class(size, per_class, tiny):
+def test_a_probe_set_has_as_many_of_each_class(size, per_class, tiny):
     found = ProbeSet.draw(tiny, size, drawn())
     assert found.labels.bincount().tolist() == [per_class] * 10
     assert all(2 * found.reference[found.labels == label].sum() == per_class for label in range(10))
     assert len({image.numpy().tobytes() for image in found.images}) == 10 * per_class
 
 
-def test_probe_takes_what_small_classes_have(odd):
+def test_a_probe_set_takes_what_small_classes_have(odd):
     found = ProbeSet.draw(odd, 80, drawn())
     assert found.labels.bincount().tolist() == [3, 10, 5, 9, 4, 10, 7, 10]
 
@@ -67,13 +68,14 @@ def test_measuring_changes_nothing(tiny):
     model = model_of(tiny).train()
     before = {name: tensor.clone() for name, tensor in models.weights(model).items()}
     found = ProbeSet.draw(tiny, 40, drawn())
-    reading = found.measure(model)
+    groups = model.layer_groups()
+    result = found.measure(model, lambda x: x, groups)
     assert model.training and same(before, models.weights(model))
     assert not any(group._forward_hooks for group in model.layer_groups().values())
-    assert list(reading.acm) == GROUPS and all(0 <= value <= 1 for value in (*reading.acm.values(), reading.accuracy))
-    assert found.measure(model) == reading
+    assert list(result.acm) == GROUPS and all(0 <= value <= 1 for value in (*result.acm.values(), result.accuracy))
+    assert found.measure(model, lambda x: x, groups) == result
     # all alike: one class of ten
-    assert found.measure(model, view=lambda x: torch.zeros_like(x)).acm["block1"] == pytest.approx(0.1)
+    assert found.measure(model, torch.zeros_like, groups).acm["block1"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -88,14 +90,14 @@ def test_measuring_changes_nothing(tiny):
         (1.0, 1.0, True),
     ],
 )
-def test_trapped(acm, accuracy, expected):
-    assert probe.trapped(ProbeResult({"a": 0.9, "b": acm, "head": 1.0}, accuracy), "b") is expected
+def test_the_verdict(acm, accuracy, expected):
+    assert trapped(ProbeResult({"a": 0.9, "b": acm, "head": 1.0}, accuracy), "b") is expected
 
 
-def test_trapped_by_other_thresholds():
-    reading = ProbeResult({"a": 0.6}, 0.9)
-    assert not probe.trapped(reading, "a")
-    assert probe.trapped(reading, "a", acm=0.5, ratio=0.6) and not probe.trapped(reading, "a", acm=0.7, ratio=0.6)
+def test_the_verdict_by_other_thresholds():
+    result = ProbeResult({"a": 0.6}, 0.9)
+    assert not trapped(result, "a")
+    assert trapped(result, "a", acm=0.5, ratio=0.6) and not trapped(result, "a", acm=0.7, ratio=0.6)
 
 
 @pytest.mark.parametrize(
@@ -107,4 +109,4 @@ def test_trapped_by_other_thresholds():
     ],
 )
 def test_the_middle_group(groups, expected):
-    assert probe.middle(ProbeResult(dict.fromkeys(groups, 0.0), 0.0)) == expected
+    assert middle_group(ProbeResult(dict.fromkeys(groups, 0.0), 0.0)) == expected

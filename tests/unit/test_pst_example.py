@@ -1,4 +1,4 @@
-"""The docs' example of PST in a loop of one's own."""
+"""The example of the PST library in the docs."""
 
 import os
 import subprocess
@@ -37,8 +37,8 @@ def test_the_example_runs(tmp_path):
         for k in range(12):
             pixels = (colour + torch.randint(-40, 41, (20, 24, 3), generator=generator)).to(torch.uint8)
             Image.fromarray(pixels.numpy()).save(tmp_path / "images" / label / f"{k}.png")
-    # the example imports torchvision as its users do; where that fails beside a CPU build of torch, relearn.vision has
-    # mended it first
+    # the example imports torchvision as its users do; where that fails beside a CPU build of torch, torchvision_compat
+    # has mended it first
     script = (
         "import runpy, sys; from relearn.runtime.torchvision_compat import torchvision; torchvision();"
         "runpy.run_path(sys.argv.pop(0) and sys.argv[0], run_name='__main__')"

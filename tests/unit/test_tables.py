@@ -70,7 +70,7 @@ def test_without_clean_erm_there_is_no_reference(records):
 
 
 def test_each_block_has_its_own_reference(records):
-    other = files.assign(arch="alexnet", accuracy=records["accuracy"] / 2)
+    other = records.assign(arch="alexnet", accuracy=records["accuracy"] / 2)
     table = registry.load("tables", "relative")(pandas.concat([records, other]))
     own, others = (
         table[table["arch"] == arch].drop(columns="arch").reset_index(drop=True) for arch in ("resnet18", "alexnet")

@@ -5,9 +5,9 @@ import torch
 
 from helpers.compare import same
 from helpers.training import GROUPS, model_of, run_of
-from relearn.training import models
 from relearn.errors import UserError
 from relearn.methods.transplant import Transplant
+from relearn.training import models
 
 
 def surrogate_of(train, width: int = 8) -> dict[str, torch.Tensor]:
@@ -38,7 +38,7 @@ def test_transplant_copies_and_freezes_exactly_the_groups_asked_for(groups, tiny
         assert torch.equal(parameter, begin[name]) == name.startswith(taken), name
     for name, buffer in model.named_buffers():
         # batch-norm statistics stay live everywhere
-        assert torch.equal(buffer, begin[name]) == (name in ("mean", "spread")), name
+        assert torch.equal(buffer, begin[name]) == (name in ("mean", "std")), name
 
 
 def test_transplant_from_a_model_that_does_not_fit(tiny):

@@ -6,23 +6,23 @@ import torch
 from helpers.compare import same, stir
 from helpers.images import drawn
 from helpers.training import GROUPS, RECIPE, model_of
-from relearn.training import checkpoint, fit, models
 from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.methods.pst import PST
 from relearn.probing.probe_set import ProbeSet
 from relearn.runtime.seeding import Seeds
+from relearn.training import checkpoint, fit, models
 
 
 class LatePST(PST):
     """Sees no trap before step 8."""
 
-    def on_probe(self, run) -> None:
-        self.staging.acm_trapped = 0.0 if run.step >= 8 else 1.0
-        super().on_probe(run)
+    def on_probe(self, training) -> None:
+        self.staging.acm_trapped = 0.0 if training.step >= 8 else 1.0
+        super().on_probe(training)
 
 
-# every look but the first sees a trap
+# every probe but the first shows the trap
 EAGER = {"confirm": 1, "acm_trapped": 0.0, "ratio_trapped": 1e-6, "acm_clean": 0.0, "dense_epochs": 9.0}
 METHODS = {
     "erm": lambda: ERM(jitter=0.2, gray=0.5),
@@ -33,9 +33,9 @@ METHODS = {
 }
 
 
-def fitted(train, method, resume=None, **recipe) -> tuple[dict, fit.Fitted]:
+def fitted(train, method, checkpoint_path=None, **recipe) -> tuple[dict, fit.Fitted]:
     model, found = model_of(train), ProbeSet.draw(train, 40, drawn())
-    how = {"probe": found, "precision": "float32", "label": "test", "resume": resume}
+    how = {"probe_set": found, "precision": "float32", "label": "test", "checkpoint_path": checkpoint_path}
     done = fit.fit(model, method, train, train, RECIPE | recipe, Seeds("test"), **how)
     return models.weights(model), done
 
@@ -55,7 +55,7 @@ def test_pst_from_end_to_end(tiny):
     )
 
 
-def test_pst_goes_on_from_the_middle_of_an_epoch(tiny):
+def test_pst_resumes_in_the_middle_of_an_epoch(tiny):
     _, done = fitted(tiny, METHODS["late pst"]())
     assert [(row["step"], row["next_step"], row["next_stage"]) for row in done.probes] == [
         (0, 0, "early"),
@@ -71,41 +71,41 @@ def test_pst_goes_on_from_the_middle_of_an_epoch(tiny):
     assert done.history[0]["rate_block1"] == 0.5 and 0 < done.history[0]["train_loss"] < 10
 
 
-class Interrupted(Exception):
+class InterruptError(Exception):
     pass
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("after", [3, 8, 14])
 def test_a_resumed_run_ends_with_the_same_bytes(name, after, tiny, tmp_path, monkeypatch):
-    """Killed after so many steps_taken: before, at and beyond the first checkpoint, and on both sides of a roll-back."""
+    """Killed after so many steps: before, at and beyond the first checkpoint, and on both sides of a roll-back."""
     undisturbed = fitted(tiny, METHODS[name]())
     path, advance = tmp_path / "here" / "checkpoint", fit.Run.advance
 
     def failing(run):
-        if run.steps_taken == after:
-            raise Interrupted
+        if run.training.steps_taken == after:
+            raise InterruptError
         advance(run)
 
     monkeypatch.setattr(fit.Run, "advance", failing)
     stir(1)
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptError):
         fitted(tiny, METHODS[name](), path)
     stir(2)
     taken = []
-    monkeypatch.setattr(fit.Run, "advance", lambda run: taken.append(run.steps_taken) or advance(run))
+    monkeypatch.setattr(fit.Run, "advance", lambda run: taken.append(run.training.steps_taken) or advance(run))
     resumed = fitted(tiny, METHODS[name](), path)
     if name == "erm":
-        assert taken == list(range(after // 5 * 5, 15))  # it went on from the last epoch's end, and did not begin anew
+        assert taken == list(range(after // 5 * 5, 15))  # from the last epoch's end, not from the start
     assert same(resumed[0], undisturbed[0])
-    assert same(vars(resumed[1]) | {"reading": None}, vars(undisturbed[1]) | {"reading": None})
-    assert resumed[1].reading == undisturbed[1].reading
+    assert same(vars(resumed[1]) | {"last_probe": None}, vars(undisturbed[1]) | {"last_probe": None})
+    assert resumed[1].last_probe == undisturbed[1].last_probe
     assert list(tmp_path.glob("here/*")) == []
 
 
 def test_checkpoints_come_as_often_as_told(tiny, tmp_path, monkeypatch):
     saved, save = [], checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", lambda path, state: saved.append(state["step"]) or save(path, state))
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: saved.append(state["run"]["training"]["step"]) or save(path, state))
     fitted(tiny, ERM(), tmp_path / "checkpoint", epochs=5, checkpoint_epochs=2)
     assert saved == [10, 20]
 
@@ -127,7 +127,7 @@ def test_checkpoint_keeps_every_kind_of_value(tmp_path):
     assert same(checkpoint.load(tmp_path / "state", "cpu"), state)
     content = (tmp_path / "state").read_bytes()
     (tmp_path / "state").write_bytes(content[:-1])
-    with pytest.raises(UserError, match="broken or not ours"):
+    with pytest.raises(UserError, match="corrupt or not written by relearn"):
         checkpoint.load(tmp_path / "state", "cpu")
 
 
@@ -147,21 +147,21 @@ class Late(ERM):
 
     def __init__(self):
         super().__init__()
-        self.kept = None
+        self.snapshot = None
 
-    def probes(self, step: int, steps_per_epoch: int) -> bool:
+    def should_probe(self, step: int, steps_per_epoch: int) -> bool:
         return step in (4, 12)
 
-    def on_probe(self, run) -> None:
-        if run.step == 4:
-            self.kept = run.snapshot()
-        elif run.stage == "early":
-            run.restore(self.kept)
-            run.set_rates({name: float(name == "head") for name in run.rates})
-            run.stage = "stage 1"
+    def on_probe(self, training) -> None:
+        if training.step == 4:
+            self.snapshot = training.snapshot()
+        elif training.stage == "early":
+            training.restore(self.snapshot)
+            training.set_rates({name: float(name == "head") for name in training.rates})
+            training.stage = "stage 1"
 
 
-def test_what_a_roll_back_undid_is_kept_apart(tiny):
+def test_rows_after_a_roll_back_are_set_aside(tiny):
     (_, done), (_, plain) = fitted(tiny, Late()), fitted(tiny, ERM())
     assert [(row["epoch"], row["steps_taken"]) for row in done.rolled_back] == [(1, 5), (2, 10)]
     assert [(row["epoch"], row["steps_taken"]) for row in done.history] == [(1, 13), (2, 18), (3, 23)]
@@ -171,6 +171,6 @@ def test_what_a_roll_back_undid_is_kept_apart(tiny):
     assert done.embeddings[:20] != plain.embeddings[:20]
 
 
-def test_ticks_say_which_rates_hold_from_there_on(tiny):
+def test_probes_say_which_rates_hold_from_there_on(tiny):
     rates = [tuple(row[f"rate_{name}"] for name in GROUPS) for row in fitted(tiny, Late())[1].probes]
     assert rates == [(1.0,) * 5, (0.0,) * 4 + (1.0,), (0.0,) * 4 + (1.0,)]  # at steps 4, 12, and 12 once more

@@ -105,7 +105,7 @@ class CraftContext:
         print(f"{self.label}: resuming from {path}", file=sys.stderr, flush=True)
         return saved["state"]
 
-    def save_checkpoint(self, part: str, state: Callable[[], dict], always: bool = False) -> None:
+    def save_checkpoint(self, part: str, state: Callable[..., dict], always: bool = False) -> None:
         """Write `state()` under `part` if the last time was long enough ago, or `always`.
 
         The state is nested dicts and lists of tensors, numbers and texts.

@@ -110,7 +110,7 @@ def measure(clean: torch.Tensor, poisoned: torch.Tensor) -> dict[str, float]:
         linf.append(norms(change, "linf"))
         l2.append(norms(change, "l2"))
         l0.append(norms(change, "l0"))
-    result = {}
+    result: dict[str, float] = {}
     for name, parts in (("linf", linf), ("l2", l2), ("l0", l0)):
         values = torch.cat(parts)
         result |= {f"{name}_mean": float(values.double().mean()), f"{name}_max": float(values.max())}

@@ -22,10 +22,10 @@ def descend(
 ) -> torch.Tensor:
     """`delta` after `steps` descents of the sum of `objectives`; to ascend, negate them.
 
-    `images` and `delta` are (B, 3, H, W) float32 in 1/255, as are `epsilon` and `step_size`. An objective takes poisoned
-    images in [0, 1], clipped to the pixel range, and gives the sum of its loss over the batch; gradients are taken one
-    objective at a time, so that an ensemble costs the memory of one model. In the L-inf ball a step follows the sign of
-    the gradient, in the L2 ball its direction. Madry et al., 2018 (arXiv 1706.06083), section 2.1.
+    `images` and `delta` are (B, 3, H, W) float32 in 1/255, as are `epsilon` and `step_size`. An objective takes
+    poisoned images in [0, 1], clipped to the pixel range, and gives the sum of its loss over the batch; gradients are
+    taken one objective at a time, so that an ensemble needs the memory of one model. In the L-inf ball a step follows
+    the sign of the gradient, in the L2 ball its direction. Madry et al., 2018 (arXiv 1706.06083), section 2.1.
     """
     direction, project = BALLS[norm]
     for _ in range(steps):

@@ -55,7 +55,7 @@ def cifar100(
 
 
 def _load(name: str, root: Path, train_per_class: int | None, test_per_class: int | None, seed: int) -> Dataset:
-    """torchvision's data set `name`, "CIFAR10" or "CIFAR100", or a subset of it, downloaded to `root` if it is not there.
+    """The data set `name` of torchvision, "CIFAR10" or "CIFAR100", or a subset of it, downloaded to `root` if missing.
 
     Images are (N, 32, 32, 3) uint8. Each split draws its subset with its own generator of the same `seed`, so the size
     of one does not change the other. With RELEARN_MIRROR set, the archive comes from that address; its checksum stays.

@@ -34,11 +34,11 @@ def folder(
     """The images in `path`/train/CLASS and `path`/test/CLASS, as (N, size, size, 3) uint8; `root` is not used.
 
     Classes are sorted by name, files by name with numbers in numeric order; the index of an image is its place in that
-    full list. EXIF rotation is applied, transparency is laid on black, grey, palette, CMYK and 16-bit images become RGB;
-    of an animation the first frame counts. The shorter side becomes `size` (bicubic, antialiased), then the centre is
-    cut out; JPEGs of more than twice that size are first decoded at a fraction of theirs.
-    A subset is drawn from the names, with `seed`, as for the other data sets: every name is checked, only drawn images
-    are read. Raises one UserError that names what is wrong: folders, classes, names, unreadable files.
+    full list. EXIF rotation is applied, transparency is laid on black, grey, palette, CMYK and 16-bit images become
+    RGB; of an animation the first frame counts. The shorter side becomes `size` (bicubic, antialiased), then the centre
+    is cut out; JPEGs of more than twice that size are first decoded at a fraction of theirs. A subset is drawn from the
+    names, with `seed`, as for the other data sets: every name is checked, only drawn images are read. Raises one
+    UserError that names what is wrong: folders, classes, names, unreadable files.
     """
     base = Path(path).expanduser()
     if not base.is_dir():

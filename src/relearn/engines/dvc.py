@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from relearn import grid, params
+from relearn import grid, params, registry
 from relearn.errors import UserError
 from relearn.params import Params
 from relearn.runtime.files import write_text
@@ -21,8 +21,11 @@ HEAD = """\
 
 
 def render(checked: Params) -> str:
-    """The text of dvc.yaml: a stage per job, and `check`, which fails when this file is not that of params.yaml."""
-    check = {"cmd": "relearn check-params", "deps": [str(params.FILE), str(FILE)]}
+    """The text of dvc.yaml: a stage per job, and `check`, which fails when this file is not that of params.yaml.
+
+    It could differ after a change of params.yaml or of an import in the sources; DVC lets no stage depend on dvc.yaml.
+    """
+    check = {"cmd": "relearn check-params", "deps": [str(params.FILE), registry.relative(registry.PACKAGE)]}
     content = {
         "metrics": [str(grid.path("aggregate", "metrics"))],
         "plots": [{str(grid.path("aggregate", "histories")): {"x": "epoch", "y": "test_accuracy"}}],

@@ -8,26 +8,32 @@ from matplotlib.figure import Figure
 
 from relearn.errors import UserError
 from relearn.registry import register
-from relearn.reporting.rendering import sections, styled
-from relearn.reporting.summaries import blocks, chosen, names
+from relearn.reporting.rendering import legend_handles, sections, styled
+from relearn.reporting.summaries import blocks, names, present_methods
 
 
 @register
 @styled
-def acm_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "pst"], seed: int | None = None) -> Figure:
-    """ACM of every layer group over epochs, from shallow (dark) to deep (light), for one seed: the first unless told.
+def acm_curves(
+    histories: pandas.DataFrame,
+    *,
+    methods: list[str] = ["erm", "pst"],  # noqa: B006, read, never changed; defaults must be literals
+    seed: int | None = None,
+) -> Figure:
+    """ACM of every layer group over epochs, from shallow (dark) to deep (light), for one seed: the first unless given.
 
-    Rows are poisons, columns are methods; dotted lines repeat erm on clean data; numbered vertical lines mark the stages
-    of PST. A section per dataset and architecture.
+    Rows are poisons, columns are methods; dotted lines repeat erm on clean data; numbered vertical lines mark the
+    stages of PST. A section per dataset and architecture. Raises UserError for methods or a seed that the grid does not
+    have.
     """
-    methods = chosen(histories, methods)
+    methods = present_methods(histories, methods)
     seed = _seed(histories, seed)
     rows = histories[histories["seed"] == seed]
     panels = dict(blocks(rows[rows["method"].isin(methods)]))
     clean = {title: block[(block["poison"] == "clean") & (block["method"] == "erm")] for title, block in blocks(rows)}
     heights = {f"{title}, seed {seed}": 0.75 + 1.45 * block["poison"].nunique() for title, block in panels.items()}
     figure, parts = sections(heights, width=max(4, 0.4 + 2.9 * len(methods)))
-    for part, (title, block) in zip(parts, panels.items()):
+    for part, (title, block) in zip(parts, panels.items(), strict=True):
         poisons = names(block, "poison")
         axes = part.subplots(len(poisons), len(methods), sharex=True, sharey=True, squeeze=False)
         columns = [name for name in block if name.startswith("acm_") and block[name].notna().any()]
@@ -36,7 +42,7 @@ def acm_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "pst
             _panel(axis, run, columns, clean[title])
             axis.set_title(f"{poisons[row]}, {methods[column]}", pad=12)  # leaves room for the numbers of the stages
             axis.set(ylim=(0, 1.02), xlabel="epoch" if row == len(poisons) - 1 else "")
-        handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
+        handles = legend_handles(axes.flat)
         part.legend(
             handles.values(), handles, loc="outside lower center", ncols=3 * len(methods) + 1, columnspacing=1.2
         )
@@ -57,14 +63,14 @@ def _panel(axis: Axes, run: pandas.DataFrame, columns: list[str], clean: pandas.
         axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.5")
         return
     shades = matplotlib.colormaps["viridis"](numpy.linspace(0, 0.9, len(columns)))
-    for name, shade in zip(columns, shades):
+    for name, shade in zip(columns, shades, strict=True):
         measured = run[["epoch", name]].dropna()
         axis.plot(measured["epoch"], measured[name], color=shade, label=name.removeprefix("acm_"))
         if len(clean):
             axis.plot(clean["epoch"], clean[name], color=shade, linestyle=":", linewidth=0.9, alpha=0.8)
     stages = run["stage"].fillna("")
-    begins = run[(stages != dvc.shift(fill_value=dvc.iloc[0])) & (stages != "")]
-    for epoch, stage in zip(begins["epoch"], begins["stage"]):
+    begins = run[(stages != stages.shift(fill_value=stages.iloc[0])) & (stages != "")]
+    for epoch, stage in zip(begins["epoch"], begins["stage"], strict=True):
         axis.axvline(epoch, color="0.6", linewidth=0.7, linestyle="--", zorder=0, label="stage begins")
         number = stage.removeprefix("stage ")
         axis.text(

@@ -1,4 +1,4 @@
-"""How the watched layer group sees the images, early and late."""
+"""The activations of the middle layer group, early and late."""
 
 import matplotlib
 import pandas
@@ -13,21 +13,21 @@ from relearn.reporting.summaries import names
 @register
 @styled
 def embedding(embeddings: pandas.DataFrame, histories: pandas.DataFrame, *, cells: list[CellName]) -> Figure:
-    """Probe images by their activations in the middle layer group, coloured by class, after the first and the last epoch.
+    """Probe images by their activations in the middle layer group, coloured by class, after the first and last epoch.
 
     A row per cell. Axes are the two principal components of the class means of other images, own ones in each panel:
-    what can be compared is whether the classes lie apart. The title gives ACM, which measures the same in all dimensions.
+    what can be compared is whether the classes lie apart. The title gives ACM, which measures the same in all
+    dimensions.
     """
     cells = list(dict.fromkeys(cells))
-    palette = dict(
-        zip(names(embeddings, "label"), matplotlib.colormaps["tab10"].colors)
-    )  # ten classes at most are in the file
+    # ten classes at most are in the file
+    palette = dict(zip(names(embeddings, "label"), matplotlib.color_sequences["tab10"], strict=False))
     moments = [min, max]
     figure = Figure(figsize=(5.6, 0.5 + 2.3 * len(cells)), layout="constrained")
     axes = figure.subplots(len(cells), len(moments), squeeze=False)
-    for line, cell in zip(axes, cells):
+    for line, cell in zip(axes, cells, strict=True):
         points = embeddings[embeddings["cell"] == cell]
-        for axis, moment in zip(line, moments):
+        for axis, moment in zip(line, moments, strict=True):
             epoch = moment(points["epoch"])
             _panel(axis, points[points["epoch"] == epoch], palette)
             axis.set_title(f"epoch {epoch}{_acm(histories, cell, epoch, points['group'].iloc[0])}")

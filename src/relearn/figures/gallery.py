@@ -1,4 +1,4 @@
-"""What a poison looks like."""
+"""Clean and poisoned images side by side."""
 
 import textwrap
 
@@ -7,16 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relearn.errors import UserError
-from relearn.registry import PositiveInt, Positive, register
+from relearn.registry import Positive, PositiveInt, register
 from relearn.reporting.rendering import sections, styled
 
 
 @register
 @styled
 def gallery(examples: dict, *, amplify: Positive = 10.0, classes: PositiveInt = 6) -> Figure:
-    """Images of every poison, one column per class: clean, poisoned, and their difference times `amplify` around mid-grey.
+    """Images of every poison, a column per class: clean, poisoned, and their difference times `amplify` on mid-grey.
 
-    A section per dataset. The difference is clipped to what an image can show.
+    A section per dataset; `classes` columns at most. The difference is clipped to what an image can show. Raises
+    UserError for a grid that has only clean data.
     """
     poisons = [key for key in examples if key[1] != "clean"]
     if not poisons:
@@ -29,9 +30,9 @@ def gallery(examples: dict, *, amplify: Positive = 10.0, classes: PositiveInt = 
     figure, parts = sections(
         {name: 0.6 + (height + 0.3) * len(found) for name, found in datasets.items()}, width=1.5 + 0.62 * columns
     )
-    for part, (dataset, found) in zip(parts, datasets.items()):
+    for part, (dataset, found) in zip(parts, datasets.items(), strict=True):
         axes = part.subplots(len(found), 1, squeeze=False)[:, 0]
-        for axis, poison in zip(axes, found):
+        for axis, poison in zip(axes, found, strict=True):
             _panel(axis, examples[dataset, poison], amplify, columns)
             axis.set_title(poison, loc="left", fontweight="bold")
             axis.tick_params(labeltop=axis is axes[0])

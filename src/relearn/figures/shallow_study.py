@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from relearn.errors import UserError
 from relearn.registry import register
-from relearn.reporting.rendering import PALETTE, sections, styled
+from relearn.reporting.rendering import PALETTE, legend_handles, sections, styled
 from relearn.reporting.summaries import BLOCK, blocks, names
 
 COLUMNS = 4  #: at most so many panels side by side
@@ -21,11 +21,12 @@ CELL = [*BLOCK, "poison", "method", "seed"]
 def shallow_study(
     records: pandas.DataFrame, histories: pandas.DataFrame, *, methods: list[str] | None = None
 ) -> Figure:
-    """Clean test accuracy against the number of shallow layer groups that are frozen from the first step, a panel per poison.
+    """Clean test accuracy against the number of shallow layer groups that are frozen from the first step.
 
-    One line for groups of a clean model (`transplant`), one for groups as initialised (`random_frozen`): means over
-    seeds, and a band from the lowest to the highest. Both begin at erm, where nothing is frozen; a dotted line is erm
-    on clean data. `methods` are the variants to draw (null: all of those two). A section per dataset and architecture.
+    A panel per poison. One line for groups of a clean model (`transplant`), one for groups as initialised
+    (`random_frozen`): means over seeds, and a band from the lowest to the highest. Both begin at erm, where nothing is
+    frozen; a dotted line is erm on clean data. `methods` are the variants to draw (null: all of those two). A section
+    per dataset and architecture. Raises UserError when the grid has none, or when two variants freeze the same groups.
     """
     frozen = _frozen(records, histories, methods)
     panels = dict(blocks(frozen))
@@ -36,33 +37,35 @@ def shallow_study(
         {title: 0.8 + 1.9 * count for title, count in rows.items()}, width=max(4.2, 0.6 + 2.4 * columns)
     )
     everything = dict(blocks(records))
-    for part, (title, block) in zip(parts, panels.items()):
+    for part, (title, block) in zip(parts, panels.items(), strict=True):
         axes = part.subplots(rows[title], columns, sharex=True, sharey=True, squeeze=False)
-        for axis, poison in zip(axes.flat, names(block, "poison")):
+        for axis, poison in zip(axes.flat, names(block, "poison"), strict=False):
             _panel(axis, block[block["poison"] == poison], everything[title])
         for axis in axes.flat[counts[title] :]:
             axis.remove()
         part.supxlabel("frozen layer groups, from the shallow end", fontsize=8)
         part.supylabel("test accuracy (%)", fontsize=8)
-    handles = {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    handles = legend_handles(figure.axes)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=2 if columns < 3 else 4)
     return figure
 
 
 def _frozen(records: pandas.DataFrame, histories: pandas.DataFrame, methods: list[str] | None) -> pandas.DataFrame:
-    """The records of the methods to draw, with the number of layer groups whose rate was 0 in the first epoch as `frozen`."""
+    """The records of the methods to draw; `frozen` counts the layer groups whose rate was 0 in the first epoch."""
     wanted = records["method_use"].isin(LINES) & (records["method"].isin(methods) if methods else True)
     if not wanted.any():
+        among = f" and is one of {methods}" if methods else ""
         raise UserError(
-            f"shallow_study: no cell of the grid uses {' or '.join(LINES)}{f' and is one of {methods}' if methods else ''}"
+            f"shallow_study: no cell of the grid uses {' or '.join(LINES)}{among}; "
+            "add one, or take 'shallow_study' out of 'figures' in params.yaml"
         )
     first = histories[histories["epoch"] == histories["epoch"].min()]
     rates = [name for name in histories if name.startswith("rate_")]
     counted = first[CELL].assign(frozen=(first[rates] == 0).sum(axis=1))
     frozen = records[wanted].merge(counted, on=CELL)
-    twice = frozen[frozen.duplicated([*BLOCK, "poison", "method_use", "frozen", "seed"], keep=False)]
-    if len(twice):
-        pair = ", ".join(names(twice, "method"))
+    duplicates = frozen[frozen.duplicated([*BLOCK, "poison", "method_use", "frozen", "seed"], keep=False)]
+    if len(duplicates):
+        pair = ", ".join(names(duplicates, "method"))
         raise UserError(
             f"shallow_study: {pair} freeze the same layer groups in the same way; give `methods:` with those to draw"
         )
@@ -74,7 +77,7 @@ def _panel(axis: Axes, rows: pandas.DataFrame, block: pandas.DataFrame) -> None:
     poison = rows["poison"].iloc[0]
     erm = block[block["method"] == "erm"]
     plain, clean = erm[erm["poison"] == poison].assign(frozen=0), erm.loc[erm["poison"] == "clean", "accuracy"]
-    for colour, (use, label) in zip(PALETTE[1:], LINES.items()):
+    for colour, (use, label) in zip(PALETTE[1:], LINES.items(), strict=False):
         points = pandas.concat([plain, rows[rows["method_use"] == use]]).groupby("frozen")["accuracy"]
         axis.fill_between(points.mean().index, points.min(), points.max(), color=colour, alpha=0.2, linewidth=0)
         axis.plot(points.mean(), color=colour, marker="o", markersize=3.5, label=label)
@@ -85,4 +88,4 @@ def _panel(axis: Axes, rows: pandas.DataFrame, block: pandas.DataFrame) -> None:
     if len(clean):
         axis.axhline(clean.mean(), color="0.35", linestyle=":", linewidth=1.1, label="erm on clean data")
     axis.set(ylim=(0, 100), title=poison)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)

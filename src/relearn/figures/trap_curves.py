@@ -8,20 +8,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relearn.registry import register
-from relearn.reporting.rendering import colours, sections, styled
-from relearn.reporting.summaries import blocks, chosen, extent, names
+from relearn.reporting.rendering import colours, legend_handles, sections, styled
+from relearn.reporting.summaries import blocks, names, present_methods, value_range
 
 COLUMNS = 4  #: at most so many panels side by side
 
 
 @register
 @styled
-def trap_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "pst"]) -> Figure:
-    """Clean test accuracy over epochs, a panel per poison: the mean of the seeds, and a band from the lowest to the highest.
+def trap_curves(
+    histories: pandas.DataFrame,
+    *,
+    methods: list[str] = ["erm", "pst"],  # noqa: B006, read, never changed; defaults must be literals
+) -> Figure:
+    """Clean test accuracy over epochs: the mean of the seeds, and a band from the lowest to the highest.
 
-    A dotted line repeats erm on clean data in every panel. A section per dataset and architecture.
+    A panel per poison. A dotted line repeats erm on clean data in every panel. A section per dataset and architecture.
+    Raises UserError when the grid has none of `methods`.
     """
-    methods = chosen(histories, methods)
+    methods = present_methods(histories, methods)
     palette = colours(names(histories, "method"))  # by all methods, so that a subset keeps its colours
     panels = dict(blocks(histories[histories["method"].isin(methods)]))
     clean = {title: _clean(block) for title, block in blocks(histories)}
@@ -31,9 +36,9 @@ def trap_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "ps
     figure, parts = sections(
         {title: 0.7 + 1.7 * count for title, count in rows.items()}, width=max(4, 0.5 + 2.2 * columns)
     )
-    for part, (title, block) in zip(parts, panels.items()):
+    for part, (title, block) in zip(parts, panels.items(), strict=True):
         axes = part.subplots(rows[title], columns, sharex=True, sharey=True, squeeze=False)
-        for axis, poison in zip(axes.flat, names(block, "poison")):
+        for axis, poison in zip(axes.flat, names(block, "poison"), strict=False):
             _panel(axis, block[block["poison"] == poison], palette)
             if len(clean[title]):
                 axis.plot(clean[title], color="0.35", linestyle=":", linewidth=1.1, label="erm on clean data")
@@ -42,7 +47,7 @@ def trap_curves(histories: pandas.DataFrame, *, methods: list[str] = ["erm", "ps
         _tidy(axes, block["poison"].nunique())
         part.supxlabel("epoch", fontsize=8)
         part.supylabel("test accuracy (%)", fontsize=8)
-    handles = {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    handles = legend_handles(figure.axes)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=2 * columns + 1)
     return figure
 
@@ -62,11 +67,11 @@ def _panel(axis: Axes, rows: pandas.DataFrame, palette: dict[str, str]) -> None:
         )
         axis.plot(epochs.mean(), color=palette[method], label=method)
     seeds = rows.groupby("method")["seed"].nunique()
-    axis.set_title(f"{rows['poison'].iloc[0]} (n = {extent(seeds)})")
+    axis.set_title(f"{rows['poison'].iloc[0]} (n = {value_range(seeds)})")
 
 
 def _tidy(axes: numpy.ndarray, used: int) -> None:
-    """Take out the panels after the first `used`, and number the epochs of those above a hole."""
+    """Remove the panels after the first `used`, and number the epochs of those above a removed one."""
     for axis in axes.flat[used:]:
         axis.remove()
     for axis in axes.flat[max(0, used - axes.shape[1]) : used]:

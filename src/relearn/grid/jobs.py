@@ -46,7 +46,7 @@ class Needs(NamedTuple):
 
 def cells(params: Params) -> list[Cell]:
     """The grid expanded, in the order of the file; a cell that two blocks have is listed once."""
-    found = {}
+    found: dict[Cell, None] = {}
     for block in params.raw["grid"].values():
         axes = [params.names(axis) if block[axis] == "all" else block[axis] for axis in AXES]
         for names in itertools.product(*axes, block["seeds"]):

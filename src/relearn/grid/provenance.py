@@ -1,11 +1,13 @@
 """The resolved settings behind a file, back to the data. A job writes them into what it makes."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from relearn.grid.paths import Cell
 from relearn.params import Params
 
-Given = dict[str, str]
+Given = dict[str, Any]
 Own = tuple[tuple[str, Given] | None, dict]  # the rule and arguments of the job read, if any; the settings added to its
 
 
@@ -56,7 +58,13 @@ def _train(params: Params, found: dict | None, cell: Cell) -> Own:
     return ("poison", {"dataset": cell.dataset, "poison": cell.poison}), own
 
 
-_OWN = {"prepare": _prepare, "surrogate": _surrogate, "poison": _poison, "train": _train, "evaluate": _train}
+_OWN: dict[str, Callable[..., Own]] = {
+    "prepare": _prepare,
+    "surrogate": _surrogate,
+    "poison": _poison,
+    "train": _train,
+    "evaluate": _train,
+}
 
 
 def _entry(params: Params, section: str, name: str) -> dict:

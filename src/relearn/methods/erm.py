@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from relearn.registry import Fraction, NonNegative, PositiveInt, register
 from relearn.training import augment
@@ -16,7 +17,8 @@ class ERM:
     `gray` turns that share of the training images to grayscale, and test images too when it is 1. `jitter` changes
     brightness, contrast and saturation by factors of 1 ± `jitter` and the hue by a quarter of it, in four images of
     five. `downsample` averages squares of so many pixels a side into one, in training and test images. `convolve`
-    filters every training image `convolutions` times with a random 3x3 kernel, the identity plus noise in ± `convolve`.
+    filters every training image `convolutions` times with a random 3x3 kernel, 1 in the middle plus noise in ±
+    `convolve`.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class ERM:
         return size[0] // self.downsample, size[1] // self.downsample
 
     def loss(
-        self, model: Normalised, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
+        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of a batch, and the logits by which training accuracy is counted."""
         logits = model(x)

@@ -34,11 +34,11 @@ def ar(
 ) -> Perturbation:
     """One autoregressive process per class and colour; every image gets a field of its own.
 
-    A process is a 3x3 window of eight weights that sum to 1. A field starts as Gaussian noise with a margin of 4 pixels;
-    row by row each value becomes the weighted sum of its eight predecessors in the window; the margin is dropped. The
-    perturbation has the L2 norm `epsilon` (1/255) on 32x32 images, and in proportion to the side on others. Processes
-    are drawn until one is stable and the others of the set respond to it by at least `gap` (10 for up to 10 classes, 3
-    for more, unless given). Raises UserError when none is found.
+    A process is a 3x3 window of eight weights that sum to 1. A field starts as Gaussian noise with a margin of 4
+    pixels; row by row each value becomes the weighted sum of its eight predecessors in the window; the margin is
+    dropped. The perturbation has the L2 norm `epsilon` (1/255) on 32x32 images, and in proportion to the side on
+    others. Processes are drawn until one is stable and the others of the set respond to it by at least `gap` (10 for up
+    to 10 classes, 3 for more, unless given). Raises UserError when none is found.
     """
     count, height, width, _ = train.images.shape
     gap = (10.0 if craft.classes <= 10 else 3.0) if gap is None else gap
@@ -54,7 +54,7 @@ def ar(
 
 
 def fields(weights: torch.Tensor, height: int, width: int, generator: torch.Generator) -> torch.Tensor:
-    """Fields (B, H, W, C) float32 of the processes (B, C, 8), all images at once: a step per position, not per image."""
+    """Fields (B, H, W, C) float32 of the processes (B, C, 8), position by position for all images at once."""
     count, channels, _ = weights.shape
     rows, columns = height + MARGIN, width + MARGIN
     field = _normal(rows, columns, count * channels, generator=generator)
@@ -68,7 +68,10 @@ def fields(weights: torch.Tensor, height: int, width: int, generator: torch.Gene
 
 
 def _normal(*shape: int, generator: torch.Generator) -> torch.Tensor:
-    """Normal numbers in float32, drawn in float64: what torch draws in float32 depends on the processor's instructions."""
+    """Normal numbers in float32, drawn in float64.
+
+    What torch draws in float32 depends on the processor's instructions.
+    """
     return torch.randn(shape, generator=generator, dtype=torch.float64).float()
 
 

@@ -35,8 +35,9 @@ def cuda(
 
 
 def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Images (B, C, H, W), each correlated with its own kernel (B, k, k) in every channel, zero-padded to the same size.
+    """Images (B, C, H, W), each correlated with its own kernel (B, k, k) in every channel.
 
+    The images are padded with zeros, so that their size stays.
     One product and one sum at a time give the same bytes with any processor instructions, which a convolution does not.
     """
     height, width = images.shape[2:]

@@ -1,5 +1,9 @@
-"""DeepConfuse: a generator trained to confuse. Feng et al., 2019, Learning to Confuse (arXiv 1905.09027), section 3."""
+"""DeepConfuse: a generator trained to confuse.
 
+Feng et al., 2019, Learning to Confuse (arXiv 1905.09027), section 3.
+"""
+
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -37,10 +41,10 @@ def deepconfuse(
 ) -> Perturbation:
     """Noise, L-inf `epsilon` (1/255; the authors' 0.032 of 1), that a U-Net makes of each image.
 
-    A round trains a fresh classifier for `epochs` at rate `lr` on images poisoned by the generator of the last round. At
-    every batch a copy of the generator takes a step of Adam (`generator_lr`) that raises the loss on clean images of the
-    classifier after one virtual step of rate `lr` on the copy's images. At the end of the round the copy takes over.
-    Raises UserError for images of less than 8 pixels a side.
+    A round trains a fresh classifier for `epochs` at rate `lr` on images poisoned by the generator of the last round.
+    At every batch a copy of the generator takes a step of Adam (`generator_lr`) that raises the loss on clean images of
+    the classifier after one virtual step of rate `lr` on the copy's images. At the end of the round the copy takes
+    over. Raises UserError for images of less than 8 pixels a side.
     """
     height, image_width = train.images.shape[1:3]
     if min(height, image_width) < 8:
@@ -61,9 +65,7 @@ def deepconfuse(
                     if len(rows) > 1:  # batch norm needs more than one image
                         duel.step(rows)
                 progress.advance_to(number * epochs + epoch + 1)
-            craft.save_checkpoint(
-                "generator", lambda number=number: {"round": number + 1, **duel.state()}, always=number + 1 == rounds
-            )
+            craft.save_checkpoint("generator", partial(duel.state, number + 1), always=number + 1 == rounds)
     duel.copy.eval()
     with torch.no_grad():
         delta = craft.map_batches(train, batch, lambda x, labels, rows: epsilon * duel.copy(x / 255))
@@ -161,9 +163,9 @@ class _Duel:
         self.optimizer.step()
         return clean.detach()
 
-    def state(self) -> dict:
-        """All that training has changed, at the end of a round."""
-        return copy_state(self.copy, self.optimizer)
+    def state(self, rounds: int) -> dict:
+        """All that training has changed at the end of `rounds` rounds."""
+        return copy_state(self.copy, self.optimizer) | {"round": rounds}
 
     def load_state(self, state: dict) -> None:
         """Put back what `state` gave."""

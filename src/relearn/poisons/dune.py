@@ -80,7 +80,10 @@ def dune(
 def _swarm(
     cost: Callable[[torch.Tensor], float], particles: int, moves: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """The offset (3,) float32 in 1/255 of the lowest `cost` that a particle swarm met. Kennedy and Eberhart, 1995."""
+    """The offset (3,) float32 in 1/255 of the lowest `cost` that a particle swarm met.
+
+    Kennedy and Eberhart, 1995.
+    """
     place, speed = (torch.rand(particles, 3, generator=generator) * 2 - 1) * START, torch.zeros(particles, 3)
     best, lowest = place.clone(), torch.tensor([cost(offset) for offset in place])
     for _ in range(moves):

@@ -1,7 +1,11 @@
-"""EM: error-minimising noise. Huang et al., 2021, Unlearnable Examples (arXiv 2101.04898), sections 3.2 and 3.3."""
+"""EM: error-minimising noise.
+
+Huang et al., 2021, Unlearnable Examples (arXiv 2101.04898), sections 3.2 and 3.3.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 import torch
@@ -53,9 +57,8 @@ def em(
 
     As with the authors, all rounds use one order, and the images that train the surrogate are not clipped. The authors
     augment nothing. With `crop_pad` and `flip` the surrogate trains as a victim does, with one draw per batch, as in Fu
-    et al., 2022 (REM): without it a small surrogate ties the noise to single pixels, and a victim that crops does not
-    learn it. `rounding: em_legacy` publishes the images as the authors' loader does, without the negative part of the
-    noise.
+    et al., 2022 (REM): without it a small surrogate ties the noise to single pixels, which a victim that crops does not
+    learn. `rounding: em_legacy` publishes the images as the authors' loader does: without negative noise.
     """
     surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip)
     images, labels = levels(train.images.to(craft.device)), train.labels.to(craft.device)
@@ -68,6 +71,10 @@ def em(
     if begin:
         delta = saved["delta"].contiguous(memory_format=torch.channels_last)
         surrogate.load_state(saved["surrogate"])
+
+    def state(rounds_done: int) -> dict:
+        return {"round": rounds_done, "delta": delta, "surrogate": surrogate.state()}
+
     with craft.progress(rounds * len(order), begin * len(order)) as progress:
         for number in range(begin, rounds):
             for k in range(number * batches, (number + 1) * batches):
@@ -82,9 +89,7 @@ def em(
                 progress.advance_to(number * len(order) + k)
             if stop_error is not None and wrong / len(train) <= stop_error:
                 break
-            craft.save_checkpoint(
-                "em", lambda number=number: {"round": number + 1, "delta": delta, "surrogate": surrogate.state()}
-            )
+            craft.save_checkpoint("em", partial(state, number + 1))
     return Perturbation(delta.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), rounding=rounding)
 
 
@@ -125,6 +130,10 @@ def em_classwise(
     if begin:
         noise = saved["noise"]
         surrogate.load_state(saved["surrogate"])
+
+    def state(rounds_done: int) -> dict:
+        return {"round": rounds_done, "noise": noise, "surrogate": surrogate.state()}
+
     stream = _shuffled(
         len(part), size, begin * (batches + sweeps), lambda k: craft.generator("order", seed, k), craft.device
     )
@@ -143,15 +152,15 @@ def em_classwise(
             progress.advance_to(done)
             if stop_error is not None and wrong / len(part) <= stop_error:
                 break
-            craft.save_checkpoint(
-                "em_classwise",
-                lambda done=done, noise=noise: {"round": done, "noise": noise, "surrogate": surrogate.state()},
-            )
+            craft.save_checkpoint("em_classwise", partial(state, done))
     return Perturbation(noise.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon), train.labels, rounding)
 
 
 class _Surrogate:
-    """The model of min-min noise, trained between the sweeps over the noise; images are (B, 3, H, W) float32 in 1/255."""
+    """The model of min-min noise, trained between the sweeps over the noise.
+
+    Images are (B, 3, H, W) float32 in 1/255.
+    """
 
     def __init__(self, train: Split, craft: CraftContext, arch: str, seed: int, crop_pad: int = 0, flip: bool = False):
         self.crop_pad, self.flip, self.generator = crop_pad, flip, craft.generator("augment", seed)

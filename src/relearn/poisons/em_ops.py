@@ -1,4 +1,7 @@
-"""EM and OPS together, as in CIFAR-10-S. Wu et al., 2023, One-Pixel Shortcut (arXiv 2205.12141), section 4."""
+"""EM and OPS together, as in CIFAR-10-S.
+
+Wu et al., 2023, One-Pixel Shortcut (arXiv 2205.12141), section 4.
+"""
 
 from dataclasses import replace
 

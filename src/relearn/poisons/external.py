@@ -36,14 +36,14 @@ def external(
 ) -> Perturbation:
     """The poisoned images or the perturbation in a .safetensors or .npy file.
 
-    Images are uint8 or float, one per training image and in their order. A perturbation is int8 or float, one per image,
-    or one per class in the order of the labels; with as many classes as images it is one per image. Both are (N, H, W, 3)
-    or (N, 3, H, W), in `unit` pixels (0..255) or unit (0..1); "auto" takes integers for pixels, floats up to 1 for unit.
-    A .safetensors file calls its array `images` or `perturbation`, and may add `labels` (N,) int64, which are compared.
-    In a .npy file "auto" takes floats with negative values for a perturbation, and those that reach half of the range
-    for images. `epsilon` is in 1/255, for l0 in pixels; norm none ignores it, and only requires that images are closer
-    to their own training images than to others.
-    Raises UserError for a file that cannot be read, does not fit the training images, or is not in their order.
+    Images are uint8 or float, one per training image and in their order. A perturbation is int8 or float, one per
+    image, or one per class in the order of the labels; with as many classes as images it is one per image. Both are (N,
+    H, W, 3) or (N, 3, H, W), in `unit` pixels (0..255) or unit (0..1); "auto" takes integers for pixels, floats up to 1
+    for unit. A .safetensors file calls its array `images` or `perturbation`, and may add `labels` (N,) int64, which are
+    compared. In a .npy file "auto" takes floats with negative values for a perturbation, and those that reach half of
+    the range for images. `epsilon` is in 1/255, for l0 in pixels; norm none ignores it, and only requires that images
+    are closer to their own training images than to others. Raises UserError for a file that cannot be read, does not
+    fit the training images, or is not in their order.
     """
     path = Path(file).expanduser()
     arrays = _open(path)
@@ -221,7 +221,7 @@ def _check_order(path: Path, delta: torch.Tensor, train: Split, norm: str, epsil
     if over.any():
         row, unit = int(found.argmax()), "pixels" if norm == "l0" else "1/255"
         raise UserError(
-            f"external: {int(over.sum())} of {len(train)} images in {path} exceed epsilon {epsilon:g} ({norm}, {unit}), "
-            f"most of all image {row} with {found[row]:.1f}; put them in the order of the training set, or set norm and "
-            "epsilon to what the images promise"
+            f"external: {int(over.sum())} of {len(train)} images in {path} exceed epsilon {epsilon:g} "
+            f"({norm}, {unit}), most of all image {row} with {found[row]:.1f}; put them in the order of the training "
+            "set, or set norm and epsilon to what the images promise"
         )

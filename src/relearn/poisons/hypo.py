@@ -1,4 +1,7 @@
-"""HYPO: hypocritical perturbations. Tao et al., 2021, Better Safe Than Sorry (arXiv 2102.04716), P2 in section 5."""
+"""HYPO: hypocritical perturbations.
+
+Tao et al., 2021, Better Safe Than Sorry (arXiv 2102.04716), P2 in section 5.
+"""
 
 from typing import Literal
 
@@ -29,8 +32,8 @@ def hypo(
 ) -> Perturbation:
     """Sample-wise noise of `norm` `epsilon` (1/255) that lowers the loss of a surrogate trained on clean images.
 
-    No random start, no augmentation. The authors bound the L2 norm by 0.5 (127.5 here, steps of a fifth); comparisons in
-    the literature use this L-inf ball, with `step_size` (1/255) a tenth of it.
+    No random start, no augmentation. The authors bound the L2 norm by 0.5 (127.5 here, steps of a fifth); comparisons
+    in the literature use this L-inf ball, with `step_size` (1/255) a tenth of it.
     """
     model = craft.trained_surrogate()
 

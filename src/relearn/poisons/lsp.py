@@ -1,4 +1,7 @@
-"""LSP: linearly separable perturbations. Yu et al., 2022, Availability Attacks Create Shortcuts (arXiv 2111.00898)."""
+"""LSP: linearly separable perturbations.
+
+Yu et al., 2022, Availability Attacks Create Shortcuts (arXiv 2111.00898).
+"""
 
 import math
 

@@ -39,13 +39,13 @@ def ntga(
     validation: PositiveInt = 10_000,
     seed: NonNegativeInt = 0,
 ) -> Perturbation:
-    """Noise, L-inf `epsilon` (1/255), against an infinitely wide network trained for `time` on blocks of `block` images.
+    """Noise, L-inf `epsilon` (1/255), against an infinitely wide network.
 
-    The network is its neural tangent kernel: two 2x2 convolutions and a linear layer (cnn), or five linear layers (fnn),
-    with erf between them. Signed steps raise its squared error on `validation` training images that are not in the block
-    (all there are, if fewer). One step of the whole of `epsilon` is what the authors' ten amount to. Draws which images
-    form a block, and the validation images. Raises UserError for a cnn and images above 64 pixels a side, or a single
-    image.
+    It is trained for `time` on blocks of `block` images. The network is its neural tangent kernel: two 2x2 convolutions
+    and a linear layer (cnn), or five linear layers (fnn), with erf between them. Signed steps raise its squared error
+    on `validation` training images that are not in the block (all there are, if fewer). One step of the full
+    `epsilon` is what the authors' ten amount to. Draws which images form a block, and the validation images. Raises
+    UserError for a cnn and images above 64 pixels a side, or a single image.
     """
     height, width = train.images.shape[1:3]
     if network == "cnn" and max(height, width) > LARGEST_SIDE:
@@ -171,7 +171,10 @@ def _affine(covariance: torch.Tensor) -> torch.Tensor:
 
 
 def _erf(covariance: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Covariance after erf, and that of its derivative. Williams, 1997, Computing with infinite networks, equation 11."""
+    """The covariance after erf, and that of its derivative.
+
+    Williams, 1997, Computing with infinite networks, equation 11.
+    """
     scale = (1 + 2 * first) * (1 + 2 * second)
     activated = 2 / math.pi * torch.asin(2 * covariance / scale.sqrt())
     return activated, 4 / math.pi / (scale - 4 * covariance.square()).sqrt()

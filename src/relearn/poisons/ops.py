@@ -1,4 +1,7 @@
-"""OPS: one-pixel shortcuts. Wu et al., 2023, One-Pixel Shortcut (arXiv 2205.12141), section 3."""
+"""OPS: one-pixel shortcuts.
+
+Wu et al., 2023, One-Pixel Shortcut (arXiv 2205.12141), section 3.
+"""
 
 import torch
 
@@ -14,12 +17,12 @@ COLOURS = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] 
 
 @register
 def ops(train: Split, craft: CraftContext, *, pixels: PositiveInt = 1) -> Perturbation:
-    """For each class the `pixels` positions and colours that change its images most and most evenly, set in all of them.
+    """For each class the `pixels` positions and colours that change its images most and most evenly.
 
-    A candidate scores mean / standard deviation, over images and channels of the class, of |colour - value| at its
-    position (the authors' code; their text divides by the variance); the position and colour of an earlier class is not
-    taken again. Declared: an L0 budget of `pixels`, of any amplitude. Draws nothing. Raises UserError for more pixels
-    than an image has.
+    They are set in all images of the class. A candidate scores mean / standard deviation, over images and channels of
+    the class, of |colour - value| at its position (the authors' code; their text divides by the variance); the position
+    and colour of an earlier class is not taken again. Declared: an L0 budget of `pixels`, of any amplitude. Draws
+    nothing. Raises UserError for more pixels than an image has.
     """
     height, width = train.images.shape[1:3]
     if pixels > height * width:

@@ -5,6 +5,7 @@ Fu et al., 2022, Robust Unlearnable Examples (arXiv 2203.14533), section 4; Liu 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -192,9 +193,8 @@ class _Robust:
                 noise = make_noise(x, y, generator)
                 self.optimizer.param_groups[0]["lr"] = 0.1 * 0.1 ** (step // decay)
                 self.learn((x + noise).clamp(0, 255) / 255, y, generator)
-                self.craft.save_checkpoint(
-                    "surrogate", lambda step=step: self.state(step + 1), always=step + 1 == train_steps
-                )
+                last = step + 1 == train_steps
+                self.craft.save_checkpoint("surrogate", partial(self.state, step + 1), always=last)
                 progress.advance_to(step + 1)
 
     def noise(
@@ -209,7 +209,10 @@ class _Robust:
         samples: int,
         inner_steps: int,
     ) -> torch.Tensor:
-        """Noise from a random start that lowers the loss under augmentation and a perturbation of `inner_steps` steps."""
+        """Noise from a random start that lowers the loss under augmentation and a defender's perturbation.
+
+        The defender takes `inner_steps` steps.
+        """
         self.model.eval().requires_grad_(False)
 
         def loss(x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,7 @@
-"""SEP: self-ensemble protection. Chen et al., 2023, Self-Ensemble Protection (arXiv 2211.12005), section 3."""
+"""SEP: self-ensemble protection.
+
+Chen et al., 2023, Self-Ensemble Protection (arXiv 2211.12005), section 3.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +29,12 @@ def sep(
     shift: NonNegativeInt | None = None,
     batch: PositiveInt = 512,
 ) -> Perturbation:
-    """Sample-wise noise, L-inf `epsilon` (1/255): all checkpoints of one training then predict the class `shift` further.
+    """Sample-wise noise, L-inf `epsilon` (1/255), that makes all checkpoints of one training predict another class.
 
-    Signed steps of `step_size` (1/255) along the gradient summed over `models` of the checkpoints of the surrogate (its
-    setting `checkpoints`); `shift` is half of the classes unless given, 5 of 10 with the authors. No random start, no
-    augmentation. Raises UserError when the surrogate has fewer checkpoints, or `shift` aims at the true label.
+    That is the class `shift` further. Signed steps of `step_size` (1/255) along the gradient summed over `models` of
+    the checkpoints of the surrogate (its setting `checkpoints`); `shift` is half of the classes unless given, 5 of 10
+    with the authors. No random start, no augmentation. Raises UserError when the surrogate has fewer checkpoints, or
+    `shift` aims at the true label.
     """
     ensemble = craft.ensemble(models)
     targets = shifted(train.labels, craft.classes, craft.classes // 2 if shift is None else shift)

@@ -1,4 +1,9 @@
-"""TAP: targeted adversarial poisoning. Fowl et al., 2021, Adversarial Examples Make Strong Poisons (arXiv 2106.10807)."""
+"""TAP: targeted adversarial poisoning.
+
+Fowl et al., 2021, Adversarial Examples Make Strong Poisons (arXiv 2106.10807).
+"""
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +36,12 @@ def tap(
     batch: PositiveInt = 512,
     seed: NonNegativeInt = 0,
 ) -> Perturbation:
-    """Sample-wise noise, L-inf `epsilon` (1/255): a surrogate trained on clean images predicts the class `shift` further.
+    """Sample-wise noise, L-inf `epsilon` (1/255), that makes a surrogate trained on clean images predict another class.
 
-    Signed steps of `step_size` (1/255) from Gaussian noise of standard deviation `epsilon`, clipped to the ball, through
-    a random crop and flip drawn anew in every step, one for the batch. Of `restarts` runs over the whole set the one
-    with the lowest mean loss is taken. Raises UserError when `shift` aims at the true label.
+    That is the class `shift` further. Signed steps of `step_size` (1/255) from Gaussian noise of standard deviation
+    `epsilon`, clipped to the ball, through a random crop and flip drawn anew in every step, one for the batch. Of
+    `restarts` runs over the whole set the one with the lowest mean loss is taken. Raises UserError when `shift` aims at
+    the true label.
     """
     return _best(
         train,
@@ -129,7 +135,7 @@ def _best(
             best = {"restart": restart, "loss": mean_loss, "delta": delta}
         best["restart"] = restart
         if restarts > 1:
-            craft.save_checkpoint("best", lambda best=best: best, always=True)
+            craft.save_checkpoint("best", partial(dict, best), always=True)
             craft.delete_checkpoint(f"restart{restart}")
     return Perturbation(best["delta"].cpu(), Budget("linf", epsilon))
 

@@ -27,7 +27,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def logits(model: nn.Module, images: torch.Tensor, eval_transform: Callable = lambda x: x) -> torch.Tensor:
-    """Logits (N, K) float32 of images after `eval_transform`, in evaluation mode; the model's mode is kept.
+    """Logits (N, K) float32 of images after `eval_transform`, in evaluation mode; the model keeps its mode.
 
     Images are (N, H, W, 3) uint8, or floats (N, C, H, W) as the model takes them; those may lie on another device.
     """

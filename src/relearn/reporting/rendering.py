@@ -1,20 +1,27 @@
 """How tables become text and figures become files: the same bytes on every run, in one house style."""
 
 import functools
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, ParamSpec
 
 import matplotlib
 import pandas
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.rcsetup import cycler
 
 from relearn.runtime.files import atomic
 
-# Okabe and Ito's colours, told apart by colour-blind readers; the order puts the strongest contrast first.
+Arguments = ParamSpec("Arguments")
+
+# Okabe and Ito's colours, which colour-blind readers can distinguish; the order puts the strongest contrast first.
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D46")
 GAP = "–"  #: stands where a table has no number
 
-# Matplotlib writes its version and the time into files unless told otherwise.
-METADATA = {
+# Matplotlib writes its version and the time into files unless these fields are empty.
+METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
@@ -35,11 +42,11 @@ def render(frame: pandas.DataFrame) -> dict[str, str]:
     """The table as 'csv', 'md' and 'tex' text.
 
     Floats have six decimals in CSV and two elsewhere; a missing value is an empty field in CSV and a dash elsewhere.
-    Columns of text stand left, columns of numbers right.
+    Columns of text are aligned left, columns of numbers right.
     """
     header = [str(name) for name in frame.columns]
     rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
-    texts = [any(cell[:1].isalpha() for cell in column) for column in zip(*rows)] or [True] * len(header)
+    texts = [any(cell[:1].isalpha() for cell in column) for column in zip(*rows, strict=True)] or [True] * len(header)
     return {
         "csv": frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"),
         "md": _markdown(header, rows, texts),
@@ -47,10 +54,10 @@ def render(frame: pandas.DataFrame) -> dict[str, str]:
     }
 
 
-def style() -> dict:
+def style() -> dict[Any, Any]:
     """Matplotlib settings of the house style."""
     return {
-        "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+        "axes.prop_cycle": cycler(color=PALETTE),
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.linewidth": 0.6,
@@ -73,11 +80,11 @@ def style() -> dict:
     }
 
 
-def styled(function):
-    """Run a function that draws under the house style; matplotlib's own settings stay as they were."""
+def styled(function: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """The same function, drawing in the house style; matplotlib's own settings stay as they were."""
 
     @functools.wraps(function)
-    def draw(*args, **settings):
+    def draw(*args: Arguments.args, **settings: Arguments.kwargs) -> Figure:
         with matplotlib.rc_context(style()):
             return function(*args, **settings)
 
@@ -90,22 +97,28 @@ def colours(names: list[str]) -> dict[str, str]:
 
 
 def sections(heights: dict[str, float], width: float) -> tuple[Figure, list[SubFigure]]:
-    """A figure of titled sections, one below the other; `heights` gives the title and height in inches of each."""
+    """A figure of titled sections from top to bottom; `heights` gives the title and height in inches of each."""
     figure = Figure(figsize=(width, sum(heights.values())), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=list(heights.values()), squeeze=False)[:, 0]
-    for part, title in zip(parts, heights):
+    for part, title in zip(parts, heights, strict=True):
         part.suptitle(title)
     return figure, list(parts)
 
 
+def legend_handles(axes: Iterable[Axes]) -> dict[str, Artist]:
+    """The labels of everything drawn on `axes`, each once, and one drawn thing for each."""
+    drawn = (pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True))
+    return {label: handle for handle, label in drawn}
+
+
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as png, pdf or svg, by the suffix of `path`, without time, version or chance in the file."""
+    """Write a figure as png, pdf or svg, by the suffix of `path`, without time, version or random ids in it."""
     kind = Path(path).suffix.removeprefix(".")
     with atomic(path) as temporary, matplotlib.rc_context(style()):
         figure.savefig(temporary, format=kind, dpi=150, metadata=METADATA[kind])
 
 
-def _cell(value) -> str:
+def _cell(value: object) -> str:
     if pandas.isna(value):
         return GAP
     return f"{value:.2f}" if isinstance(value, float) else str(value)

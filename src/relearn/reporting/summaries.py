@@ -1,8 +1,9 @@
 """What tables and figures share: the order of names, groups of cells, and mean ± sd as text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pandas
+from pandas.core.groupby import DataFrameGroupBy
 
 from relearn.errors import UserError
 from relearn.registry import suggest
@@ -25,7 +26,7 @@ def in_order(frame: pandas.DataFrame) -> pandas.DataFrame:
     return frame.assign(**{key: pandas.Categorical(frame[key], names(frame, key), ordered=True) for key in plain})
 
 
-def groups(frame: pandas.DataFrame, keys: list[str]):
+def groups(frame: pandas.DataFrame, keys: list[str]) -> DataFrameGroupBy:
     """Rows of `frame` grouped by `keys`, the groups in the order of params.yaml; only groups that have rows."""
     return in_order(frame).groupby(keys, observed=True, sort=True)
 
@@ -33,10 +34,10 @@ def groups(frame: pandas.DataFrame, keys: list[str]):
 def blocks(frame: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
     """Title and rows of each (dataset, arch), all in the order of params.yaml."""
     for pair, rows in groups(in_order(frame).sort_values(CELL, kind="stable"), BLOCK):
-        yield ", ".join(pair), rows.astype({key: str for key in CELL})
+        yield ", ".join(pair), rows.astype(dict.fromkeys(CELL, str))
 
 
-def chosen(frame: pandas.DataFrame, methods: list[str]) -> list[str]:
+def present_methods(frame: pandas.DataFrame, methods: list[str]) -> list[str]:
     """Those of `methods` that the frame has. Raises UserError if it has none of them."""
     known = names(frame, "method")
     found = [method for method in methods if method in known]
@@ -45,15 +46,16 @@ def chosen(frame: pandas.DataFrame, methods: list[str]) -> list[str]:
     return found
 
 
-def spread(values: pandas.Series) -> str:
-    """Mean and sample standard deviation as text, '71.0 ± 1.4'; of a single value only the mean, of none nothing."""
+def mean_sd(values: pandas.Series) -> str | None:
+    """Mean and sample standard deviation as text, '71.0 ± 1.4'; of a single value only the mean, of none None."""
     values = values.dropna()
     mean = f"{values.mean():.1f}" if len(values) else None
     return mean if len(values) < 2 else f"{mean} ± {values.std(ddof=1):.1f}"
 
 
-def extent(numbers) -> str:
+def value_range(numbers: Iterable[float]) -> str:
     """One number, or the smallest and the largest, '2–3', where they differ."""
+    numbers = list(numbers)
     low, high = int(min(numbers)), int(max(numbers))
     return str(low) if low == high else f"{low}–{high}"
 
@@ -65,13 +67,14 @@ def clean_reference(records: pandas.DataFrame) -> pandas.Series:
 
 
 def by_method(records: pandas.DataFrame, value: str, header: str = "{}") -> pandas.DataFrame:
-    """Mean ± sd of `value` over seeds: a row per dataset, arch and poison, a column per method, and the number of seeds.
+    """Mean ± sd of `value` over seeds: a row per dataset, arch and poison, a column per method.
 
-    `header` is the pattern of the methods' column names. A method that a poison was not run with leaves a gap.
+    The column `n` is the number of seeds. `header` is the pattern of the methods' column names. A method that a poison
+    was not run with leaves a gap.
     """
     cells = groups(records, CELL)[value]
-    table = cells.apply(spread).unstack("method")
+    table = cells.apply(mean_sd).unstack("method")
     counts = cells.size().unstack("method")
     table.columns = [header.format(method) for method in table.columns]
-    table["n"] = [extent(row.dropna()) for _, row in counts.iterrows()]
+    table["n"] = [value_range(row.dropna()) for _, row in counts.iterrows()]
     return table.reset_index()

@@ -16,6 +16,7 @@ from relearn.runtime.hashing import settings_hash
 from relearn.runtime.run_report import run_report
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
+from relearn.training.surrogates import load_surrogate
 
 
 def run(params: Params, dataset: str, poison: str) -> None:
@@ -31,7 +32,7 @@ def run(params: Params, dataset: str, poison: str) -> None:
     ratio = params.settings("poisons", poison)["ratio"]
     mask = draw_share(whole.labels, ratio, Seeds("poison", dataset).generator("ratio"))
     train = whole.pick(torch.nonzero(mask).flatten())
-    weights, surrogate_settings = _surrogate_weights(params, dataset, poison)
+    weights, surrogate_settings = load_surrogate(params, "poisons", poison, dataset)
     settings = grid.settings(
         params, "poison", inherited=facts["settings"], surrogate_settings=surrogate_settings, **names
     )
@@ -65,15 +66,6 @@ def _replace(whole: Split, mask: torch.Tensor, changed: torch.Tensor) -> Split:
     images = whole.images.clone()
     images[mask] = changed
     return whole.with_images(images)
-
-
-def _surrogate_weights(params: Params, dataset: str, poison: str) -> tuple[dict[str, torch.Tensor], dict | None]:
-    """The weights of the surrogate that the poison names, and the settings in their header; none if it names none."""
-    name = params.named("poisons", poison, "SurrogateName")
-    if not name:
-        return {}, None
-    weights, facts = load_tensors(grid.path("surrogate", "model", dataset=dataset, surrogate=name))
-    return weights, facts["settings"]
 
 
 def _surrogate(

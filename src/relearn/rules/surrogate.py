@@ -15,7 +15,8 @@ from relearn.runtime.hashing import settings_hash
 from relearn.runtime.run_report import run_report
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
-from relearn.training.fit import Run, fit
+from relearn.training.fit import fit
+from relearn.training.state import TrainingState
 
 
 def run(params: Params, dataset: str, surrogate: str) -> None:
@@ -28,7 +29,7 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
     train, facts = load_split(grid.path("prepare", "train", dataset=dataset))
     test, _ = load_split(grid.path("prepare", "test", dataset=dataset))
     seeds = Seeds("surrogate", dataset, surrogate, own["seed"])
-    settings = grid.settings(params, "surrogate", inherited=facts["settings"], **names)
+    settings = grid.settings(params, "surrogate", inherited=facts["settings"], dataset=dataset, surrogate=surrogate)
     with run_report(grid.sidecar("surrogate", "run.json", **names), device):
         model = models.build(
             *params.architectures[own["arch"]],
@@ -75,10 +76,12 @@ class _KeepEarlier(ERM):
     def should_probe(self, step: int, steps_per_epoch: int) -> bool:
         return step > 0 and step % steps_per_epoch == 0 and step // steps_per_epoch in self.epochs
 
-    def on_probe(self, run: Run) -> None:
-        epoch = run.step // run.steps_per_epoch
+    def on_probe(self, training: TrainingState) -> None:
+        epoch = training.step // training.steps_per_epoch
         # copies, since training goes on in these tensors
-        self.earlier |= {f"{epoch:05}:{name}": tensor.clone() for name, tensor in models.weights(run.model).items()}
+        self.earlier |= {
+            f"{epoch:05}:{name}": tensor.clone() for name, tensor in models.weights(training.model).items()
+        }
 
     def state(self) -> dict:
         return dict(self.earlier)

@@ -1,9 +1,7 @@
 """train CELL: train a victim on poisoned images by a method."""
 
-import torch
-
 from relearn import grid
-from relearn.data import load_split, load_tensors, save_tensors
+from relearn.data import load_split, save_tensors
 from relearn.methods import erm  # noqa: F401, every method is a difference from it, so its source belongs to this rule
 from relearn.params import Params
 from relearn.probing import verdict
@@ -15,6 +13,7 @@ from relearn.runtime.run_report import run_report
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
 from relearn.training.fit import Fitted, fit
+from relearn.training.surrogates import load_surrogate
 
 
 def run(params: Params, cell: grid.Cell) -> None:
@@ -28,7 +27,7 @@ def run(params: Params, cell: grid.Cell) -> None:
     train, facts = load_split(cell.path("poison", "train"))
     test, _ = load_split(cell.path("prepare", "test"))
     seeds = Seeds("train", cell.dataset, cell.arch, cell.seed)
-    surrogate, surrogate_settings = _surrogate(params, cell)
+    surrogate, surrogate_settings = load_surrogate(params, "methods", cell.method, cell.dataset)
     settings = grid.settings(
         params, "train", inherited=facts["settings"], surrogate_settings=surrogate_settings, cell=cell
     )
@@ -82,12 +81,3 @@ def _verdict(fitted: Fitted) -> dict:
     watch = verdict.middle_group(result)
     found = {"watch": watch, "acm": result.acm[watch], "probe_accuracy": result.accuracy}
     return found | {"trapped": verdict.trapped(result, watch)}
-
-
-def _surrogate(params: Params, cell: grid.Cell) -> tuple[dict[str, torch.Tensor], dict | None]:
-    """The weights of the surrogate that the method names, and the settings in their header; none if it names none."""
-    name = params.named("methods", cell.method, "SurrogateName")
-    if not name:
-        return {}, None
-    weights, facts = load_tensors(grid.path("surrogate", "model", dataset=cell.dataset, surrogate=name))
-    return weights, facts["settings"]

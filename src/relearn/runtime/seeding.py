@@ -27,11 +27,10 @@ def deterministic(threads: int) -> None:
     """Fix what else bytes depend on: the number of threads, and deterministic kernels on a GPU."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(
-        True
-    )  # decaying momentum and dead channels leave denormal numbers, which halve the speed of a CPU
-    torch.set_deterministic_debug_mode(
-        "error"
-    )  # use_deterministic_algorithms would load torch's compiler as well, seconds at every start
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a fifth of the time, for bytes nothing reads
+    # decaying momentum and dead channels leave denormal numbers, which halve the speed of a CPU
+    torch.set_flush_denormal(True)
+    # use_deterministic_algorithms would load torch's compiler as well, seconds at every start
+    torch.set_deterministic_debug_mode("error")
+    # filling takes a fifth of the time, for bytes that nothing reads
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

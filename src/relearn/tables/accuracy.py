@@ -10,6 +10,6 @@ from relearn.reporting.summaries import by_method
 def accuracy(records: pandas.DataFrame) -> pandas.DataFrame:
     """Clean test accuracy after the last epoch, in percent: mean ± sample sd over seeds, poisons by methods.
 
-    Nothing was selected on test data. `n` is the number of seeds, a range where it differs between methods.
+    Nothing was chosen on test data. `n` is the number of seeds, a range where it differs between methods.
     """
     return by_method(records, "accuracy")

@@ -1,15 +1,15 @@
-"""What a method costs where there is nothing to undo."""
+"""What a method costs where there is no poison."""
 
 import pandas
 
 from relearn.errors import UserError
 from relearn.registry import register
-from relearn.reporting.summaries import BLOCK, groups, spread
+from relearn.reporting.summaries import BLOCK, groups, mean_sd
 
 
 @register
 def clean_cost(records: pandas.DataFrame) -> pandas.DataFrame:
-    """Clean test accuracy on the poison `clean`, in percent, and what it differs from erm by, seed by seed.
+    """Clean test accuracy on the poison `clean`, in percent, and its difference to that of erm, seed by seed.
 
     Both are mean ± sample sd; `n` seeds have an accuracy, `pairs` of them have erm too. Seeds share initial weights and
     batches, so the paired difference varies less than the accuracies. `passes` is the mean work relative to erm. Raises
@@ -18,14 +18,15 @@ def clean_cost(records: pandas.DataFrame) -> pandas.DataFrame:
     clean = records[records["poison"] == "clean"]
     if clean.empty:
         raise UserError(
-            "clean_cost: the grid has no cell with the poison 'clean'; add one, or take 'clean_cost' out of 'tables' in params.yaml"
+            "clean_cost: the grid has no cell with the poison 'clean'; "
+            "add one, or take 'clean_cost' out of 'tables' in params.yaml"
         )
     erm = clean[clean["method"] == "erm"].set_index([*BLOCK, "seed"])["accuracy"]
     clean = clean.assign(difference=clean["accuracy"] - clean.join(erm.rename("erm"), on=[*BLOCK, "seed"])["erm"])
     table = groups(clean, [*BLOCK, "method"]).agg(
-        accuracy=("accuracy", spread),
+        accuracy=("accuracy", mean_sd),
         n=("accuracy", "size"),
-        minus_erm=("difference", spread),
+        minus_erm=("difference", mean_sd),
         pairs=("difference", "count"),
         passes=("passes", "mean"),
     )

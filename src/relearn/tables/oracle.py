@@ -10,6 +10,6 @@ from relearn.reporting.summaries import by_method
 def oracle(records: pandas.DataFrame) -> pandas.DataFrame:
     """Clean test accuracy of the best epoch, in percent, chosen on the test data themselves: an oracle, not a method.
 
-    Laid out like `accuracy`; a method is worth something where its last epoch beats the oracle of erm.
+    Columns as in `accuracy`; a method is better than early stopping where its last epoch beats the oracle of erm.
     """
     return by_method(records, "oracle_accuracy", header="{} (oracle)")

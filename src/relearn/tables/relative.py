@@ -9,17 +9,18 @@ from relearn.reporting.summaries import BLOCK, blocks, by_method, clean_referenc
 
 @register
 def relative(records: pandas.DataFrame) -> pandas.DataFrame:
-    """Accuracy after the last epoch as percent of the mean accuracy of erm on clean data, of the same dataset and architecture.
+    """Accuracy after the last epoch as percent of the mean accuracy of erm on clean data.
 
-    Poisons by methods, mean ± sample sd over seeds. The last row of a block is the mean over its poisons, `clean` not
-    among them; a gap for a method that was not run on all of them. Blocks without erm on clean data are left out;
-    raises UserError when that leaves none.
+    Both are of the same dataset and architecture. Poisons by methods, mean ± sample sd over seeds. The last row of a
+    block is the mean over its poisons, `clean` not among them; a gap for a method that was not run on all of them.
+    Blocks without erm on clean data are left out; raises UserError when that leaves none.
     """
-    shares = 100 * records["accuracy"] / files.join(clean_reference(records), on=BLOCK)["clean"]
-    known = files.assign(share=shares).dropna(subset="share")
+    shares = 100 * records["accuracy"] / records.join(clean_reference(records), on=BLOCK)["clean"]
+    known = records.assign(share=shares).dropna(subset="share")
     if known.empty:
         raise UserError(
-            "relative: the grid has no cell of erm on the poison 'clean'; add one, or take 'relative' out of 'tables' in params.yaml"
+            "relative: the grid has no cell of erm on the poison 'clean'; "
+            "add one, or take 'relative' out of 'tables' in params.yaml"
         )
     table = by_method(known, "share")
     parts = []

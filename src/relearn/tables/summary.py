@@ -1,4 +1,4 @@
-"""The long table, for other programs to read."""
+"""The table of all numbers, for other programs to read."""
 
 import pandas
 
@@ -13,7 +13,7 @@ def summary(records: pandas.DataFrame) -> pandas.DataFrame:
     Accuracies in percent, with sample sd; `trapped` is the share of seeds; `vs_clean` is the mean as percent of the
     mean accuracy of erm on clean data of the same dataset and architecture, a gap where the grid has no such cell.
     """
-    table = groups(files.astype({"trapped": float}), CELL).agg(
+    table = groups(records.astype({"trapped": float}), CELL).agg(
         n=("seed", "size"),
         mean=("accuracy", "mean"),
         sd=("accuracy", "std"),
@@ -25,6 +25,6 @@ def summary(records: pandas.DataFrame) -> pandas.DataFrame:
         ratio=("ratio", "mean"),
         trapped=("trapped", "mean"),
     )
-    table = table.reset_index().astype({key: str for key in CELL})
+    table = table.reset_index().astype(dict.fromkeys(CELL, str))
     table["vs_clean"] = 100 * table["mean"] / table.join(clean_reference(records), on=BLOCK)["clean"]
     return table

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from relearn.data import Split, to_float
 from relearn.probing import metrics
@@ -31,7 +32,7 @@ class Method(Protocol):
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor: ...
     def eval_transform(self, x: torch.Tensor) -> torch.Tensor: ...
     def loss(
-        self, model: Normalised, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
+        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
     def should_probe(self, step: int, steps_per_epoch: int) -> bool: ...
     def on_probe(self, training: TrainingState) -> None: ...
@@ -185,8 +186,7 @@ def fit(
     model.train()
     run = Run(model, method, train, recipe, seeds, probe_set, precision)
     training, steps_per_epoch = run.training, run.training.steps_per_epoch
-    exists = checkpoint_path is not None and checkpoint_path.exists()
-    saved = checkpoint.load(checkpoint_path, str(run.device)) if exists else {}
+    saved = checkpoint.load(checkpoint_path, str(run.device)) if checkpoint_path and checkpoint_path.exists() else {}
     if saved.get("settings_hash") == settings_hash:
         run.load_state_dict(saved["run"])
         print(

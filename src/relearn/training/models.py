@@ -24,7 +24,11 @@ class Grouped(nn.Sequential):
 class Normalised(nn.Module):
     """A network that takes images in [0, 1] and first subtracts `mean` and divides by `std`, both (3,) float32."""
 
-    def __init__(self, network: nn.Module, mean: torch.Tensor, std: torch.Tensor):
+    network: Grouped
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, network: Grouped, mean: torch.Tensor, std: torch.Tensor):
         super().__init__()
         self.network = network
         self.register_buffer("mean", mean.reshape(1, 3, 1, 1))
@@ -67,17 +71,17 @@ def build(
     `size` (H, W) is that of the images as the model will get them, None for that of `images`. Raises UserError when the
     architecture cannot take it.
     """
-    size = size or tuple(images.shape[1:3])
+    size = size or (images.shape[1], images.shape[2])
     with torch.random.fork_rng(
         devices=[]
     ):  # torch's constructors draw from global randomness; what they draw is replaced
         network = registry.load("architectures", arch)(classes, size, **settings)
     initialise(network, generator)
     model = Normalised(network, *channel_statistics(images))
-    return model.to(device=device, memory_format=torch.channels_last)
+    return _placed(model, device)
 
 
-def weights(model: Normalised) -> dict[str, torch.Tensor]:
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """All that `rebuild` needs of a model: parameters, batch-norm statistics, normalisation; on the CPU."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
 
@@ -97,7 +101,11 @@ def rebuild(
             f"the stored weights are not of {arch} with {settings}: {str(error).splitlines()[-1].strip()}; "
             "run train again"
         ) from None
-    return model.to(device=device, memory_format=torch.channels_last)
+    return _placed(model, device)
+
+
+def _placed(model: Normalised, device: str) -> Normalised:
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @torch.no_grad()

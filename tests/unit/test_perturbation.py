@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from helpers.images import coloured
-from relearn.crafting import perturbation
-from relearn.training import models
-from relearn.errors import UserError
+from relearn.crafting import perturbation as application
+from relearn.crafting.perturbation import Budget, Perturbation, apply
 from relearn.crafting.pgd import descend
+from relearn.errors import UserError
 from relearn.poisons.em import em, em_classwise
 from relearn.poisons.hypo import hypo
 from relearn.poisons.lsp import lsp
-from relearn.crafting.perturbation import Budget, Perturbation, apply
+from relearn.training import models
 
 
 def flat(*levels: float) -> torch.Tensor:
@@ -107,7 +107,7 @@ def test_no_budget_is_no_bound():
     assert poisoned.unique().tolist() == [255] and measured["linf_max"] == 255
 
 
-# Faults
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_no_budget_is_no_bound():
             r"it must be float32 \(N or classes, 2, 2, 3\)",
         ),
         (Perturbation(flat(1.0, 1.0).double(), Budget("linf", 8.0)), "float64 for 2 images does not fit"),
-        (Perturbation(flat(1.0), Budget("linf", 8.0), torch.tensor([0, 1])), "has 1 rows, but an image asks for row 1"),
-        (Perturbation(flat(1.0), Budget("linf", 8.0), torch.tensor([0, -1])), "has 1 rows, but an image asks for row"),
+        (Perturbation(flat(1.0), Budget("linf", 8.0), torch.tensor([0, 1])), "has 1 rows, but an image refers to row 1"),
+        (Perturbation(flat(1.0), Budget("linf", 8.0), torch.tensor([0, -1])), "has 1 rows, but an image refers to row"),
         (
             Perturbation(flat(0.4, -0.4), Budget("linf", 8.0)),
             r"no pixel after rounding \(declared budget: linf 8\.0\); check its units",
@@ -134,7 +134,7 @@ def test_no_budget_is_no_bound():
         (Perturbation(flat(8 / 255, 8 / 255), Budget("linf", 8.0)), "check its units, 1/255"),
     ],
 )
-def test_faults(perturbation, message):
+def test_errors(perturbation, message):
     with pytest.raises(UserError, match=message):
         apply(grey(100, 100), perturbation)
 
@@ -178,7 +178,7 @@ def test_measured_by_hand():
 def test_chunks_do_not_show(tiny, monkeypatch):
     delta = torch.randn(len(tiny), 32, 32, 3, generator=torch.Generator().manual_seed(1)).clamp(-4, 4)
     poisoned, measured = apply(tiny.images, Perturbation(delta, Budget("linf", 4.0)))
-    monkeypatch.setattr(quantise, "CHUNK", 7)
+    monkeypatch.setattr(application, "CHUNK", 7)
     again, measured_again = apply(tiny.images, Perturbation(delta, Budget("linf", 4.0)))
     assert torch.equal(poisoned, again) and measured == measured_again
 
@@ -250,7 +250,7 @@ def test_lsp_is_linearly_separable(craft):
     "patch, message",
     [(64, "patch of 64 does not fit images of 32x32"), (32, "10 classes need more than 3 block values")],
 )
-def test_lsp_faults(patch, message, tiny, craft):
+def test_lsp_errors(patch, message, tiny, craft):
     with pytest.raises(UserError, match=message):
         lsp(tiny, craft("lsp", tiny), patch=patch)
 
@@ -261,26 +261,26 @@ def loss(model, images: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def test_hypo_lowers_the_loss_of_its_surrogate_and_leaves_it_as_it_was(tiny, craft):
-    workshop = craft("hypo", tiny)
-    before = models.weights(workshop.surrogate)
-    poisoned, _ = apply(tiny.images, hypo(tiny, workshop, surrogate="surrogate", steps=6, step_size=2.0, batch=32))
-    assert all(torch.equal(before[name], tensor) for name, tensor in models.weights(workshop.surrogate).items())
-    assert loss(workshop.surrogate, poisoned, tiny.labels) < 0.97 * loss(workshop.surrogate, tiny.images, tiny.labels)
+    context = craft("hypo", tiny)
+    before = models.weights(context.surrogate)
+    poisoned, _ = apply(tiny.images, hypo(tiny, context, surrogate="surrogate", steps=6, step_size=2.0, batch=32))
+    assert all(torch.equal(before[name], tensor) for name, tensor in models.weights(context.surrogate).items())
+    assert loss(context.surrogate, poisoned, tiny.labels) < 0.97 * loss(context.surrogate, tiny.images, tiny.labels)
 
 
 def test_hypo_without_a_surrogate(tiny, craft):
-    with pytest.raises(UserError, match="test needs a surrogate; give it `surrogate:`"):
+    with pytest.raises(UserError, match="test needs a surrogate; set `surrogate:` to a name of the section `surrogates:`"):
         hypo(tiny, craft("clean", tiny), surrogate="surrogate")
 
 
 @pytest.mark.parametrize("poison", [em, em_classwise])
 def test_em_lowers_the_loss_of_the_model_it_trains(poison, tiny, craft, monkeypatch):
     """Min-min noise ends with steps down the loss of its own surrogate: it finds poisoned images easier than clean."""
-    workshop, made = craft(poison.__name__, tiny), []
-    build = workshop.model
-    monkeypatch.setattr(workshop, "model", lambda *given: made.append(build(*given)) or made[-1])
+    context, made = craft(poison.__name__, tiny), []
+    build = context.model
+    monkeypatch.setattr(context, "model", lambda *given: made.append(build(*given)) or made[-1])
     perturbation = poison(
-        tiny, workshop, arch="cnn", rounds=3, batches=5, batch=40, steps=4, step_size=2.0, stop_error=0.0
+        tiny, context, arch="cnn", rounds=3, batches=5, batch=40, steps=4, step_size=2.0, stop_error=0.0
     )
     poisoned, _ = apply(tiny.images, perturbation)
     (surrogate,) = made

@@ -1,4 +1,4 @@
-"""PST in a loop of one's own: what it measures, that measuring changes nothing, and what it refuses."""
+"""PST as a library: what it measures, that measuring changes nothing, and what it refuses."""
 
 import copy
 
@@ -11,17 +11,17 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from helpers.compare import same, stir
 from helpers.pst_loop import BATCHES, EAGER, GROUPS, HOT, NEVER, OPTIMIZERS, Net, Training, batch, everything
-from relearn.probing import probe_set
 from relearn.errors import UserError
+from relearn.probing.acm import pooled
 from relearn.probing.probe_set import ProbeSet
 from relearn.pst import PST
 
-# Looking changes nothing
+# A probe changes nothing
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_looks_change_nothing(data, autocast):
-    """A look after every step against none, with dropout, batch norm, one part in evaluation mode, under autocast."""
+def test_probes_change_nothing(data, autocast):
+    """A probe after every step against none, with dropout, batch norm, one part in evaluation mode, under autocast."""
     ends = []
     for settings in ({"probe_steps": 1, "acm_trapped": 1.0, "dense_epochs": 9.0}, NEVER):
         training = Training(data, **settings)
@@ -31,7 +31,7 @@ def test_looks_change_nothing(data, autocast):
                 training.model.train()
                 training.model.blocks[1].eval()
                 for _ in range(BATCHES):
-                    images, labels = batch(data, training.pst.count)
+                    images, labels = batch(data, training.step)
                     training.optimizer.zero_grad()
                     scores = training.model(images)
                     assert scores.dtype == (torch.bfloat16 if autocast else torch.float32)
@@ -47,20 +47,20 @@ def test_looks_change_nothing(data, autocast):
 
 
 def test_a_whole_run_under_autocast_and_compiled(data):
-    """torch.compile around the model or a part of it: looks see the same activations, and frozen groups stay put."""
+    """torch.compile around the model or a part of it: probes see the same activations, and frozen groups stay put."""
     stir(0)
     model = Net()
     plain = copy.deepcopy(model)
     compiled = torch.compile(model, backend="aot_eager")
     model.blocks[1].compile(backend="aot_eager")
     optimizer = OPTIMIZERS["sgd"](compiled.parameters())
-    pst = PST(compiled, optimizer, data, steps_per_epoch=2, probe=40, **EAGER | {"probe_steps": 2})
-    compiled.eval()(data.tensors[0][:16])  # compiled before the first look
-    expected = PST(plain, OPTIMIZERS["sgd"](plain.parameters()), data, steps_per_epoch=2, probe=40).measure()
+    pst = PST(compiled, optimizer, data, steps_per_epoch=2, probe_size=40, **EAGER | {"probe_steps": 2})
+    compiled.eval()(data.tensors[0][:16])  # compiled before the first probe
+    expected = PST(plain, OPTIMIZERS["sgd"](plain.parameters()), data, steps_per_epoch=2, probe_size=40).measure()
     assert list(expected.acm) == GROUPS and pst.measure() == expected
-    for epoch in pst.epochs(2):
+    for _ in pst.epochs(2):
         for _ in range(2):
-            images, labels = batch(data, pst.count)
+            images, labels = batch(data, pst.training.step)
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16):
                 loss = F.cross_entropy(compiled(images), labels)
@@ -68,19 +68,19 @@ def test_a_whole_run_under_autocast_and_compiled(data):
             optimizer.step()
             if pst.step():
                 break
-        if pst.steps_taken == 2:
+        if pst.training.steps_taken == 2:
             frozen = model.blocks[0][0].weight.detach().clone(), model.head.weight.detach().clone()
-    assert pst.stage == "stage 1" and pst.steps_taken == 6
+    assert pst.stage == "stage 1" and pst.training.steps_taken == 6
     assert torch.equal(frozen[0], model.blocks[0][0].weight) and not torch.equal(frozen[1], model.head.weight)
 
 
 def test_the_probe_set_is_drawn_evenly_and_by_the_seed(data):
     stir(3)
-    one = Training(data).pst.probe
+    one = Training(data).pst.training.probe_set
     assert one.labels.bincount().tolist() == [4] * 10 and one.reference.sum() == 20
     stir(4)
-    assert same(vars(one), vars(Training(data).pst.probe)) and not same(
-        vars(one), vars(Training(data, seed=1).pst.probe)
+    assert same(vars(one), vars(Training(data).pst.training.probe_set)) and not same(
+        vars(one), vars(Training(data, seed=1).pst.training.probe_set)
     )
 
 
@@ -96,11 +96,11 @@ def test_tokens_are_pooled_as_the_grid_they_are():
     grid = torch.arange(2 * 64 * 3.0).view(2, 64, 3)
     as_image = grid.mT.reshape(2, 3, 8, 8)
     alone = -torch.ones(2, 2, 3)
-    assert torch.equal(probe.pooled(grid), probe.pooled(as_image))
+    assert torch.equal(pooled(grid), pooled(as_image))
     assert torch.equal(
-        probe.pooled(torch.cat([alone, grid], 1)), torch.cat([alone.flatten(1), probe.pooled(as_image)], 1)
+        pooled(torch.cat([alone, grid], 1)), torch.cat([alone.flatten(1), pooled(as_image)], 1)
     )
-    assert probe.pooled(torch.zeros(2, 99, 3)).shape == (2, 48)  # 9 x 9 and 18 more: no grid
+    assert pooled(torch.zeros(2, 99, 3)).shape == (2, 48)  # 9 x 9 and 18 more: no grid
 
 
 def test_what_follows_in_place_does_not_reach_activations():
@@ -111,8 +111,8 @@ def test_what_follows_in_place_does_not_reach_activations():
     stir(0)
     conv = nn.Conv2d(3, 4, 8, 8)  # 4 x 4 positions: nothing is pooled
     model = nn.Sequential(conv, nn.Threshold(1e9, 0.0, inplace=True), nn.Flatten(), nn.Linear(64, 10))
-    reading = ProbeSet(images, labels, torch.arange(80) < 40).measure(model, groups={"conv": conv})
-    assert reading.acm["conv"] > 0.5  # of the zeros that follow it would be the share of one class, 0.1
+    result = ProbeSet(images, labels, torch.arange(80) < 40).measure(model, lambda x: x, {"conv": conv})
+    assert result.acm["conv"] > 0.5  # of the zeros that follow it would be the share of one class, 0.1
 
 
 def test_activations_that_cannot_be_measured(data):
@@ -127,10 +127,10 @@ def test_activations_that_cannot_be_measured(data):
     model = Recurrent()
     found = ProbeSet.from_dataset(data, 40, torch.Generator().manual_seed(0))
     with pytest.raises(UserError, match="'rows': its output is a tuple"):
-        found.measure(model, groups={"rows": model.rows})
+        found.measure(model, lambda x: x, {"rows": model.rows})
     assert not model.rows._forward_hooks
     with pytest.raises(UserError, match="'never' gave 0 activations for 40 images"):
-        found.measure(model, groups={"never": nn.Identity()})
+        found.measure(model, lambda x: x, {"never": nn.Identity()})
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_activations_that_cannot_be_measured(data):
             lambda data: {"data": [(image[:, : 30 + k % 2], label) for k, (image, label) in enumerate(data)]},
             r"one size, found torch.float32 \(3, 30, 32\)",
         ),
-        (lambda data: {"keeps": [2]}, r"no setting 'keeps'.*did you mean 'keep'"),
+        (lambda data: {"full_rate_group": [2]}, r"no setting 'full_rate_group'.*did you mean 'full_rate_groups'"),
         (lambda data: {"full_rate_groups": [5]}, r"1 to 4 here, found \[5\]"),
         (lambda data: {"steps_per_epoch": 0}, r"must be 1 or more, found 0"),
         (lambda data: {"watch": "block2"}, r"'block2' is not a layer group.*blocks.0"),

@@ -1,0 +1,112 @@
+"""The method `pst` of the workflow and the library are one PST: the same probes, roll-backs and weights."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import TensorDataset
+
+from helpers.compare import same
+from helpers.images import drawn
+from helpers.pst_loop import CLEAN, EAGER, HOT
+from helpers.training import GROUPS, RECIPE, model_of, run_of
+from relearn.data import to_float
+from relearn.methods import pst as workflow
+from relearn.probing.probe_set import ProbeResult, ProbeSet
+from relearn.pst import PST
+from relearn.runtime.seeding import Seeds
+from relearn.training import fit, schedule
+from relearn.training.state import TrainingState
+
+STEPS, EPOCH = 15, 5  # of the recipe
+MOMENTUM = [{"momentum": 0.0, "nesterov": False}, {"momentum": 0.9, "nesterov": True}]
+# by steps_taken: a snapshot at step 4, then back to it from step 8, and once more from step 12
+SCRIPT = {0: CLEAN, 4: CLEAN, 8: HOT, 16: HOT}
+
+
+def by_the_workflow(train, settings: dict, momentum: dict) -> tuple[fit.Fitted, dict]:
+    """A run of the method, and the weights it ends with."""
+    model = model_of(train)
+    done = fit.fit(
+        model,
+        workflow.PST(**settings),
+        train,
+        train,
+        RECIPE | momentum,
+        Seeds("test"),
+        probe_set=ProbeSet.draw(train, 40, drawn(3)),
+        precision="float32",
+        label="test",
+    )
+    return done, model.state_dict()
+
+
+def by_the_library(train, settings: dict, momentum: dict) -> tuple[PST, dict]:
+    """The library in a loop over the same batches, with torch's SGD and a scheduler, and the weights it ends with."""
+    model, batches = model_of(train), run_of(train)
+    optimizer = torch.optim.SGD(model.parameters(), RECIPE["lr"], weight_decay=RECIPE["weight_decay"], **momentum)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: schedule.factor(step, STEPS, RECIPE["warmup_steps"])
+    )
+    pst = PST(
+        model,
+        optimizer,
+        TensorDataset(to_float(train.images), train.labels),
+        steps_per_epoch=EPOCH,
+        scheduler=scheduler,
+        groups=model.layer_groups(),
+        probe_size=40,
+        seed=3,
+        **settings,
+    )
+    for _ in pst.epochs(STEPS // EPOCH):
+        model.train()
+        for _ in range(EPOCH):
+            batches.training.step = pst.training.step
+            images, labels, _ = batches._batch()
+            optimizer.zero_grad()
+            F.cross_entropy(model(to_float(images)), labels).backward()
+            optimizer.step()
+            scheduler.step()
+            if pst.step():
+                break
+    return pst, model.state_dict()
+
+
+@pytest.mark.parametrize("momentum", MOMENTUM, ids=["plain", "momentum"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"full_rate_groups": [3, 2], **EAGER},
+        {"full_rate_groups": [2], "rate": 0.5, **EAGER},
+        {"full_rate_groups": [2], "early_rate": 0.5, **EAGER},
+        {"full_rate_groups": [2], "confirm": 2, "probe_steps": 3},
+    ],
+)
+def test_measured_probes(settings, momentum, tiny):
+    (done, theirs), (pst, ours) = by_the_workflow(tiny, settings, momentum), by_the_library(tiny, settings, momentum)
+    assert pst.probes == done.probes
+    assert pst.training.steps_taken == done.steps_taken == STEPS + 4 * pst.staging.stage
+    assert same(ours, theirs)
+
+
+@pytest.mark.parametrize("momentum", MOMENTUM, ids=["plain", "momentum"])
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_scripted_probes(rate, momentum, tiny, monkeypatch):
+    """Two roll-backs to one snapshot that was taken after the first steps, so momentum is part of it."""
+
+    def measure(training: TrainingState) -> ProbeResult:
+        return ProbeResult(dict.fromkeys(GROUPS, SCRIPT.get(training.steps_taken, 0.48)), 0.5)
+
+    monkeypatch.setattr(TrainingState, "measure", measure)
+    settings = {"full_rate_groups": [3, 1], "rate": rate, "probe_steps": 4, "dense_epochs": 9.0, "confirm": 1}
+    (done, theirs), (pst, ours) = by_the_workflow(tiny, settings, momentum), by_the_library(tiny, settings, momentum)
+    assert [(row["steps_taken"], row["step"], row["next_step"], row["next_stage"]) for row in pst.probes] == [
+        (0, 0, 0, "early"),
+        (4, 4, 4, "early"),
+        (8, 8, 4, "stage 1"),
+        (12, 8, 8, "stage 1"),
+        (16, 12, 4, "stage 2"),
+    ]
+    assert pst.probes == done.probes and pst.training.steps_taken == done.steps_taken == STEPS + 4 + 8
+    assert pst.training.rates == dict.fromkeys(GROUPS, rate) | {"head": 1.0}
+    assert same(ours, theirs)
