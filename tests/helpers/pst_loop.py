@@ -69,7 +69,13 @@ class Training:
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         self.scheduler = schedule(self.optimizer) if schedule else None
         self.pst = PST(
-            self.model, self.optimizer, data, steps_per_epoch=BATCHES, scheduler=self.scheduler, probe_size=40, **settings
+            self.model,
+            self.optimizer,
+            data,
+            steps_per_epoch=BATCHES,
+            scheduler=self.scheduler,
+            probe_size=40,
+            **settings,
         )
         if script is not None:
             state = self.pst.training

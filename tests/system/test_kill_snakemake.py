@@ -66,7 +66,7 @@ def whole_grid(whole, stop, count: int):
     finish(snakemake(folder))
 
 
-def test_a_killed_snakemake_goes_on_and_ends_with_the_same_bytes(whole, log):
+def test_a_killed_snakemake_resumes_and_ends_with_the_same_bytes(whole, log):
     folder, expected, seconds = whole
     for number, moment, _ in whole_grid(whole, Process.kill, kills(3)):
         done, left = sum((folder / name).exists() for name in expected), left_over(folder)
@@ -76,7 +76,7 @@ def test_a_killed_snakemake_goes_on_and_ends_with_the_same_bytes(whole, log):
         )
 
 
-def test_an_interrupted_snakemake_goes_on(whole, log):
+def test_an_interrupted_snakemake_resumes(whole, log):
     folder = whole[0]
 
     def interrupt(process: Process) -> None:
@@ -90,14 +90,12 @@ def test_an_interrupted_snakemake_goes_on(whole, log):
         log(f"Ctrl-C {number} after {moment}")
 
 
-def test_a_full_disk_stops_snakemake_and_room_lets_it_go_on(disk, whole):
+def test_a_full_disk_stops_snakemake_and_room_lets_it_resume(disk, whole):
     shutil.rmtree(disk / "results/data")
     filler = fill(disk, 5 << 20)
     text = ran(Process(disk, *SNAKEMAKE), code=1)
-    assert (
-        "relearn: No space left on device: results/data/digits/test.safetensors; make room, then run the same again"
-        in text
-    )
+    file = "results/data/digits/test.safetensors"
+    assert f"relearn: No space left on device: {file}; make room, then run the same command again" in text
     filler.unlink()
     assert left_over(disk) == []
     ran(Process(disk, *SNAKEMAKE))

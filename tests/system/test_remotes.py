@@ -34,7 +34,7 @@ LACKS = {
 }
 MISSING = ", ".join(name for name, there in LACKS.items() if not there)
 VICTIM = "results/runs/digits/lsp/cnn/erm/0/history.csv"
-PART = "evaluate@digits-lsp-cnn-erm-0"
+PART = "evaluate-digits-lsp-cnn-erm-0"
 SSHD_CONFIG = """\
 ListenAddress 127.0.0.1
 Port {port}
@@ -381,7 +381,7 @@ def is_seen(folder: Path, origin: Path) -> None:
     bad = [f"different     {VICTIM}", f"corrupt       {entry(Path('.dvc/cache'), origin)}"]
     assert [line for line in lines if line.startswith(("different", "corrupt"))] == bad
     # all of that training's
-    assert "5 outputs to run again: not the files DVC recorded" in run(folder, "relearn", "adopt")
+    assert "5 outputs to run again: not the files that DVC recorded" in run(folder, "relearn", "adopt")
 
 
 def test_of_a_file_of_ones_own_nothing_is_lost(origin, store, tmp_path):

@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import numpy
 import pytest
@@ -23,7 +23,6 @@ import yaml
 
 from helpers.projects import copy_project
 from helpers.slurm_cluster import GPUS, SlurmCluster, missing
-from relearn import grid
 from relearn.planning import estimates
 from relearn.runtime import files
 
@@ -79,11 +78,11 @@ class Slow(ERM):
     def __init__(self):
         super().__init__()
 
-    def probes(self, step: int, steps_per_epoch: int) -> bool:
+    def should_probe(self, step: int, steps_per_epoch: int) -> bool:
         return step % steps_per_epoch == 0
 
-    def on_probe(self, run) -> None:
-        epoch = run.step // run.steps_per_epoch
+    def on_probe(self, training) -> None:
+        epoch = training.step // training.steps_per_epoch
         with open(f"epochs.{os.environ.get('SLURM_JOB_ID')}", "a") as file:
             print(epoch, file=file)
         while epoch == 3 and not Path("awake").exists():
@@ -134,11 +133,11 @@ def start(folder: Path, *command: str, environment: dict = os.environ) -> subpro
     return STARTED[-1]
 
 
-def jobs(folder: Path) -> list[dict]:
+def dag(folder: Path) -> list[dict]:
     """The jobs of a copy's DAG; only its own sources know its method."""
     script = (
         "import json; from relearn import grid, params;"
-        "print(json.dumps([vars(node) for node in grid.jobs(params.load())]))"
+        "print(json.dumps([vars(job) for job in grid.jobs(params.load())]))"
     )
     assert start(folder, sys.executable, "-c", script).wait(PATIENCE) == 0, said(folder)
     return json.loads(said(folder))
@@ -159,20 +158,23 @@ def wait(condition: Callable, folder: Path, seconds: int = PATIENCE):
 
 @dataclass
 class Day:
-    """What there was to see: two runs' outputs and exit codes, and the jobs of Slurm, those of the second run apart."""
+    """What there was to see: two runs' outputs and exit codes, and the jobs of Slurm, those of the second run apart.
+
+    `dag` are the jobs of the grid.
+    """
 
     folder: Path
     local: Path
-    jobs: list[dict]
+    dag: list[dict]
     outputs: list[str]
     codes: list[int]
     jobs: list[dict[str, str]]
     second: list[dict[str, str]]
 
 
-def attempts(jobs: list[dict[str, str]], step: str, argument: str) -> list[dict[str, str]]:
-    """The jobs of one node, oldest first."""
-    return [job for job in jobs if job["Comment"] == f"rule_{step}_wildcards_{argument.replace('/', '_')}"]
+def attempts(jobs: list[dict[str, str]], rule: str, argument: str) -> list[dict[str, str]]:
+    """The jobs of Slurm for one job of the grid, oldest first."""
+    return [job for job in jobs if job["Comment"] == f"rule_{rule}_wildcards_{argument.replace('/', '_')}"]
 
 
 def epochs(folder: Path, job: dict[str, str]) -> list[int]:
@@ -228,7 +230,7 @@ def day(ended, tmp_path_factory):
         outputs.append(said(folder))
         jobs = cluster.jobs()
     assert quiet.wait(PATIENCE) == 0, said(local)
-    return Day(folder, local, jobs(folder), outputs, codes, jobs, jobs[before:])
+    return Day(folder, local, dag(folder), outputs, codes, jobs, jobs[before:])
 
 
 def test_two_runs_by_one_command_complete_the_grid(day):
@@ -237,7 +239,7 @@ def test_two_runs_by_one_command_complete_the_grid(day):
 
 
 def test_same_bytes_as_a_quiet_local_run(day, log):
-    names = [name for node in day.jobs for name in node["outputs"]]
+    names = [name for job in day.dag for name in job["outputs"]]
     ours, theirs = (
         {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
         for folder in (day.folder, day.local)
@@ -252,17 +254,17 @@ def test_same_bytes_as_a_quiet_local_run(day, log):
 
 def test_every_job_ran_under_slurm(day, log):
     done = {job["Comment"] for job in day.jobs if job["JobState"] == "COMPLETED"}
-    sent = [node for node in day.jobs if node["step"] != "sources"]  # those take no time and run where Snakemake does
+    sent = [job for job in day.dag if job["rule"] != "sources"]  # those take no time and run where Snakemake does
     assert done == {
-        f"rule_{node['step']}" + (f"_wildcards_{node['argument'].replace('/', '_')}" if node["argument"] else "")
-        for node in sent
+        f"rule_{job['rule']}" + (f"_wildcards_{job['argument'].replace('/', '_')}" if job["argument"] else "")
+        for job in sent
     }
-    for step, argument in ((node["step"], node["argument"]) for node in day.jobs):
-        if step in ("surrogate", "poison", "train", "evaluate"):
-            (job,) = [job for job in attempts(day.jobs, step, argument) if job["JobState"] == "COMPLETED"]
-            run = files.read_json(day.folder / grid.sidecar(step, "run.json", **grid.coordinates(step, argument)))
+    for rule, argument, output in ((job["rule"], job["argument"], job["outputs"][0]) for job in day.dag):
+        if rule in ("surrogate", "poison", "train", "evaluate"):
+            (job,) = [job for job in attempts(day.jobs, rule, argument) if job["JobState"] == "COMPLETED"]
+            run = files.read_json((day.folder / output).with_name(f"{rule}.run.json"))
             assert run["slurm_job"] == job["JobId"]
-            if step == "evaluate":
+            if rule == "evaluate":
                 assert run["visible_gpus"] is None and "TresPerJob" not in job
             else:
                 assert run["visible_gpus"] in map(str, range(GPUS)) and job["TresPerJob"] == "gres:gpu:1"
@@ -279,9 +281,9 @@ def test_a_failing_job_names_itself_and_its_log(day):
 
 def test_a_second_attempt_asks_for_twice_memory_and_time(day):
     expected = files.read_json(day.folder / estimates.FILE)["jobs"]
-    for step, argument in (("poison", BROKEN), ("train", CANCELLED)):
-        asked = expected[f"relearn {step} {argument}"]
-        first, second = attempts(day.jobs, step, argument)[:2]
+    for rule, argument in (("poison", BROKEN), ("train", CANCELLED)):
+        asked = expected[f"relearn {rule} {argument}"]
+        first, second = attempts(day.jobs, rule, argument)[:2]
         assert [megabytes(job) for job in (first, second)] == [asked["mem_mb"], 2 * asked["mem_mb"]]
         assert [minutes(job) for job in (first, second)] == [asked["runtime"], 2 * asked["runtime"]]
 
@@ -296,14 +298,14 @@ def minutes(job: dict[str, str]) -> int:
     return 60 * int(hours) + int(minutes)
 
 
-def test_a_job_at_its_time_limit_goes_on_where_it_was(day):
+def test_a_job_at_its_time_limit_resumes_where_it_was(day):
     first, second = attempts(day.jobs, "train", LIMITED)
     assert [first["JobState"], second["JobState"]] == ["TIMEOUT", "COMPLETED"]
     assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in day.outputs[0]
     assert [epochs(day.folder, job) for job in (first, second)] == [[0, 1, 2, 3], [3, 4, 5]]
 
 
-def test_a_cancelled_job_goes_on_in_the_next_run(day):
+def test_a_cancelled_job_resumes_in_the_next_run(day):
     first, second, third = attempts(day.jobs, "train", CANCELLED)
     assert [job["JobState"] for job in (first, second, third)] == ["CANCELLED", "CANCELLED", "COMPLETED"]
     assert f"SLURM-job '{second['JobId']}' failed, SLURM status is: 'CANCELLED'" in day.outputs[0]
@@ -314,8 +316,8 @@ def test_a_cancelled_job_goes_on_in_the_next_run(day):
 def test_the_second_run_makes_just_what_is_missing(day):
     cell = "digits_theirs_cnn_erm_0"
     wanted = {
-        f"rule_{step}_wildcards_{name}"
-        for step in ("train", "evaluate")
+        f"rule_{rule}_wildcards_{name}"
+        for rule in ("train", "evaluate")
         for name in (cell, CANCELLED.replace("/", "_"))
     }
     wanted |= {

@@ -29,7 +29,9 @@ def test_crop_and_flip_gives_each_image_a_crop_of_its_own(flip):
     changed = augment.crop_and_flip(images, 1, flip, drawn())
     assert changed.dtype == torch.uint8 and changed.shape == images.shape
     # KeyError: no crop at all
-    places = [crops(image, 1)[result.contiguous().numpy().tobytes()] for image, result in zip(images, changed, strict=True)]
+    places = [
+        crops(image, 1)[result.contiguous().numpy().tobytes()] for image, result in zip(images, changed, strict=True)
+    ]
     # 300 images over 9 offsets and 2 sides: every one is drawn, about as often as any other
     expected = {(y, x, side) for y in range(3) for x in range(3) for side in ((False, True) if flip else (False,))}
     assert set(places) == expected
@@ -71,7 +73,7 @@ def test_colour_jitter_of_nothing_is_identity():
 def test_colour_jitter_draws_for_each_image():
     x = to_float(noise(1, 6, 5)).expand(100, 3, 6, 5).contiguous()
     jittered = augment.colour_jitter(x, 0.4, 0.1, 0.8, drawn())
-    assert 0 <= jittered.min() and jittered.max() <= 1
+    assert jittered.min() >= 0 and jittered.max() <= 1
     unchanged = (jittered == x).flatten(1).all(1).sum()
     assert 8 < unchanged < 34  # 20 expected, standard deviation 4
     assert len({image.numpy().tobytes() for image in jittered}) == 101 - unchanged

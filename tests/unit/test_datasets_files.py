@@ -19,8 +19,7 @@ import torch
 from PIL import Image
 
 import relearn
-from relearn.datasets.cifar10 import cifar10
-from relearn.datasets.cifar100 import cifar100
+from relearn.datasets.cifar import cifar10, cifar100
 from relearn.datasets.folder import folder
 from relearn.errors import UserError
 from relearn.runtime.torchvision_compat import torchvision
@@ -277,7 +276,7 @@ def test_folder_turns_upright_then_crops_the_centre(own):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_folder_shrinks_large_photos_without_aliasing(suffix, own):
+def test_folder_downsamples_large_photos_without_aliasing(suffix, own):
     lines = np.zeros((400, 500, 3), dtype=np.uint8)
     lines[:, ::2] = 255
     Image.fromarray(lines).save(own / "train" / "a" / f"0.{suffix}", quality=95)
@@ -286,7 +285,7 @@ def test_folder_shrinks_large_photos_without_aliasing(suffix, own):
     assert (image - 127).abs().max() < 6
 
 
-def test_folder_names_every_fault_at_once(own):
+def test_folder_names_every_error_at_once(own):
     (own / "train" / "a" / "3.png").write_bytes(b"text")
     whole = (own / "test" / "b" / "4.png").read_bytes()
     (own / "test" / "b" / "4.png").write_bytes(whole[:-25])
@@ -323,7 +322,7 @@ def test_folder_without_its_parts(own, tmp_path):
 
 def test_folder_subset_of_too_few(own):
     (own / "test" / "b" / "1.png").unlink()
-    assert "test/b has 11 images, 12 are asked for" in wrong(own, test_per_class=12)
+    assert "test/b has 11 images, but test_per_class is 12" in wrong(own, test_per_class=12)
 
 
 def test_folder_refuses_images_that_would_fill_the_memory(own, monkeypatch):

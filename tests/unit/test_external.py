@@ -1,16 +1,17 @@
 """Poisons read from files: every layout, unit and kind is understood, every mismatch is named in one line."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
 
+from relearn.crafting.perturbation import apply
 from relearn.data import Split, split
 from relearn.errors import UserError
 from relearn.poisons.external import external
-from relearn.crafting.perturbation import apply
 
 CLASSES, PER_CLASS, SIDE = 3, 8, 6
 COUNT = CLASSES * PER_CLASS
@@ -37,15 +38,16 @@ def noise() -> np.ndarray:
 def put(tmp_path):
     def write(array=None, **arrays) -> str:
         path = tmp_path / ("poison.safetensors" if arrays else "poison.npy")
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path) if arrays else np.save(
-            path, array
-        )
+        if arrays:
+            save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
+        else:
+            np.save(path, array)
         return str(path)
 
     return write
 
 
-def fault(train, file, **settings) -> str:
+def error(train, file, **settings) -> str:
     with pytest.raises(UserError) as caught:
         external(train, None, file=str(file), **settings)
     message = str(caught.value)
@@ -114,19 +116,19 @@ def test_one_pixel_images_in_floats_keep_their_budget(train, put):
 
 def test_non_negative_floats_need_a_kind(train, noise, put):
     file = put(np.abs(noise) / 255)
-    assert "kind" in fault(train, file)
+    assert "kind" in error(train, file)
     assert external(train, None, file=file, kind="perturbation").delta.max() == pytest.approx(8)
 
 
 def test_files_that_cannot_be_read(train, poisoned, put, tmp_path):
-    assert "not a file" in fault(train, tmp_path / "none.npy")
-    assert "'.pt'" in fault(train, tmp_path / "poison.pt") and ".safetensors, .npy" in fault(
+    assert "not a file" in error(train, tmp_path / "none.npy")
+    assert "'.pt'" in error(train, tmp_path / "poison.pt") and ".safetensors, .npy" in error(
         train, tmp_path / "poison.pt"
     )
     for file in (put(poisoned), put(images=poisoned)):
-        content = open(file, "rb").read()
-        open(file, "wb").write(content[: len(content) // 2])
-        assert "damaged" in fault(train, file)
+        content = Path(file).read_bytes()
+        Path(file).write_bytes(content[: len(content) // 2])
+        assert "damaged" in error(train, file)
 
 
 def test_nothing_is_unpickled(train, tmp_path):
@@ -137,55 +139,55 @@ def test_nothing_is_unpickled(train, tmp_path):
     np.save(tmp_path / "objects.npy", np.array([Trap()], dtype=object), allow_pickle=True)
     (tmp_path / "plain.npy").write_bytes(pickle.dumps(Trap()))
     for name in ("objects.npy", "plain.npy"):
-        assert "damaged or not a plain .npy" in fault(train, tmp_path / name)
+        assert "damaged or not a plain .npy" in error(train, tmp_path / name)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_wrong_keys(train, poisoned, noise, put):
-    assert "holds data" in fault(train, put(data=poisoned))
-    assert "holds extra, images" in fault(train, put(images=poisoned, extra=poisoned))
+    assert "holds data" in error(train, put(data=poisoned))
+    assert "holds extra, images" in error(train, put(images=poisoned, extra=poisoned))
     both = put(images=poisoned, perturbation=noise)
-    assert "holds images, perturbation" in fault(train, both)
+    assert "holds images, perturbation" in error(train, both)
     assert torch.equal(external(train, None, file=both, kind="perturbation").delta, torch.from_numpy(noise).float())
-    assert "kind: images" in fault(train, put(perturbation=noise), kind="images")
+    assert "kind: images" in error(train, put(perturbation=noise), kind="images")
 
 
 def test_wrong_shapes_and_dtypes(train, poisoned, noise, put):
-    assert f"({COUNT}, 5, 6, 3)" in fault(train, put(poisoned[:, :5]))
-    assert f"{COUNT} (one per training image)" in fault(train, put(images=poisoned[:-1]))
-    assert f"{CLASSES} (one per class)" not in fault(train, put(images=poisoned[:CLASSES]))
-    assert f"{CLASSES} (one per class) or {COUNT}" in fault(train, put(noise[:4]))
-    assert "holds ()" in fault(train, put(np.float32(1)))
-    assert "int16" in fault(train, put(noise.astype(np.int16)))
-    assert "uint8" in fault(train, put(perturbation=poisoned)) and "int8" in fault(train, put(images=noise))
+    assert f"({COUNT}, 5, 6, 3)" in error(train, put(poisoned[:, :5]))
+    assert f"{COUNT} (one per training image)" in error(train, put(images=poisoned[:-1]))
+    assert f"{CLASSES} (one per class)" not in error(train, put(images=poisoned[:CLASSES]))
+    assert f"{CLASSES} (one per class) or {COUNT}" in error(train, put(noise[:4]))
+    assert "holds ()" in error(train, put(np.float32(1)))
+    assert "int16" in error(train, put(noise.astype(np.int16)))
+    assert "uint8" in error(train, put(perturbation=poisoned)) and "int8" in error(train, put(images=noise))
     small = split(train.images[:, :3, :3].contiguous(), train.labels)
-    assert "ambiguous" in fault(small, put(small.images.numpy()))
+    assert "ambiguous" in error(small, put(small.images.numpy()))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite(value, train, poisoned, put):
     broken = poisoned.astype(np.float32)
     broken[5, 1, 1, 1] = value
-    assert "row 5" in fault(train, put(broken))
+    assert "row 5" in error(train, put(broken))
 
 
 def test_values_out_of_range(train, poisoned, noise, put):
-    assert "0 to 300" in fault(train, put(images=np.where(poisoned > 250, 300, 0).astype(np.float32)))
-    assert "from -8" in fault(train, put(images=noise.astype(np.float32)), unit="pixels")
-    assert "0 to 1 of unit: unit" in fault(train, put(poisoned), unit="unit")
-    assert "-1 to 1 of unit: unit" in fault(train, put(noise), unit="unit")
+    assert "0 to 300" in error(train, put(images=np.where(poisoned > 250, 300, 0).astype(np.float32)))
+    assert "from -8" in error(train, put(images=noise.astype(np.float32)), unit="pixels")
+    assert "0 to 1 of unit: unit" in error(train, put(poisoned), unit="unit")
+    assert "-1 to 1 of unit: unit" in error(train, put(noise), unit="unit")
 
 
 def test_labels_of_another_set(train, poisoned, put):
     labels = train.labels.numpy()
-    message = fault(train, put(images=poisoned, labels=np.roll(labels, 1)))
+    message = error(train, put(images=poisoned, labels=np.roll(labels, 1)))
     assert f"{COUNT} of {COUNT} labels" in message and "permuted" in message
     one = labels.copy()
     one[4] = 0
-    message = fault(train, put(images=poisoned, labels=one))
+    message = error(train, put(images=poisoned, labels=one))
     assert "1 of 24" in message and "at 4: 0 for 1" in message and "permuted" not in message
-    assert f"int64 ({COUNT},)" in fault(train, put(images=poisoned, labels=labels.astype(np.int32)))
-    assert f"int64 ({COUNT},)" in fault(train, put(images=poisoned, labels=labels[1:]))
+    assert f"int64 ({COUNT},)" in error(train, put(images=poisoned, labels=labels.astype(np.int32)))
+    assert f"int64 ({COUNT},)" in error(train, put(images=poisoned, labels=labels[1:]))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l0", "none"])
@@ -194,11 +196,11 @@ def test_images_in_another_order(norm, train, poisoned, put):
     external(train, None, file=put(poisoned), norm=norm, epsilon=epsilon)
     if norm == "l0":  # all pixels may change here; only a smaller promise can be broken
         epsilon = 20.0
-    message = fault(train, put(np.roll(poisoned, 5, axis=0)), norm=norm, epsilon=epsilon)
+    message = error(train, put(np.roll(poisoned, 5, axis=0)), norm=norm, epsilon=epsilon)
     assert "order of the training set" in message
 
 
 def test_two_swapped_images_are_found(train, poisoned, put):
     swapped = poisoned.copy()
     swapped[[2, 7]] = poisoned[[7, 2]]
-    assert f"2 of {COUNT} images" in fault(train, put(swapped))
+    assert f"2 of {COUNT} images" in error(train, put(swapped))

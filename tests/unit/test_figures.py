@@ -1,4 +1,4 @@
-"""Figures: the right panels, words and faults, and the same bytes each time."""
+"""Figures: the right panels, words and errors, and the same bytes each time."""
 
 import matplotlib
 import numpy
@@ -73,7 +73,7 @@ def embedded():
     ]
     rows = []
     for cell in CELLS:
-        coords = dict(zip(("dataset", "poison", "arch", "method", "seed"), cell.split("/")))
+        coords = dict(zip(("dataset", "poison", "arch", "method", "seed"), cell.split("/"), strict=True))
         rows += [
             {**coords, "seed": 0, "epoch": epoch, "acm_middle": 0.1 * epoch, "test_accuracy": 10.0 * epoch}
             for epoch in (1, 7)
@@ -82,11 +82,11 @@ def embedded():
 
 
 def timeline():
-    """Looks, history and train.json of a run of 8 steps in epochs of 2: a trap at step 4, and back to step 2."""
-    looks, kept = [], {"dataset": "toy", "poison": "tap", "arch": "cnn", "method": "pst", "seed": 0}
+    """Probes, history and train.json of a run of 8 steps in epochs of 2: a trap at step 4, and back to step 2."""
+    probes, cell = [], {"dataset": "toy", "poison": "tap", "arch": "cnn", "method": "pst", "seed": 0}
     for steps_taken, acm, next_step in ((0, 0.1, 0), (2, 0.4, 2), (4, 0.9, 2)):
         trap = steps_taken != next_step
-        looks.append(
+        probes.append(
             {
                 "cell": CELLS[1],
                 "steps_taken": steps_taken,
@@ -109,14 +109,14 @@ def timeline():
     method = {"use": "pst", "watch": None, "acm_trapped": 0.5, "acm_clean": 0.46, "ratio_trapped": 0.85}
     settings = {"train": {"lr": 0.2, "warmup_steps": 0}, "method": method}
     run = {
-        "cell": kept,
+        "cell": cell,
         "settings": settings,
         "steps_taken": 10,
         "steps": 8,
         "rolled_back": rolled_back,
         "verdict": {"watch": "middle"},
     }
-    return pandas.DataFrame(looks), pandas.DataFrame([{**kept, **row} for row in rows]), {CELLS[1]: run}
+    return pandas.DataFrame(probes), pandas.DataFrame([{**cell, **row} for row in rows]), {CELLS[1]: run}
 
 
 def draw(name, *frame, **settings):
@@ -214,7 +214,7 @@ def test_shallow_study():
     assert titles(figure) == ["tap"]
     lines = {line.get_label(): line for line in axis.lines}
     assert list(lines) == ["from a clean model, frozen", "random, frozen", "erm, nothing frozen", "erm on clean data"]
-    points = {label: list(zip(line.get_xdata(), line.get_ydata())) for label, line in lines.items()}
+    points = {label: list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for label, line in lines.items()}
     assert points["from a clean model, frozen"] == [(0, 20.5), (1, 30.5), (2, 40.5)]
     assert points["random, frozen"] == [(0, 20.5), (1, 30.5)]
     assert points["erm, nothing frozen"] == [(0, 20.5)] and points["erm on clean data"][0][1] == 90.5
@@ -253,7 +253,7 @@ def test_stage_timeline():
     accuracy, acm, ratio, rate = figure.axes
 
     def lines(axis, label):
-        return [list(zip(*map(list, line.get_data()))) for line in axis.lines if line.get_label() == label]
+        return [list(zip(*map(list, line.get_data()), strict=True)) for line in axis.lines if line.get_label() == label]
 
     # what a roll-back undid is a part of its own, and marked
     assert lines(accuracy, "clean test images") == [[(2, 30.0), (4, 10.0)], [(6, 40.0), (10, 60.0)]]
@@ -268,7 +268,7 @@ def test_stage_timeline():
         [line.get_xdata()[0] for line in axis.lines if list(line.get_ydata()) == [0, 1]] for axis in figure.axes
     ] == [[4]] * 4
     assert words(accuracy) == [" stage 1"]
-    # the learning rate: a half cosine over 8 steps from 0.2, back at step 2 from iteration 4 on, stem and middle at 0
+    # the learning rate: a half cosine over 8 steps from 0.2, back at step 2 after 4 steps taken, stem and middle at 0
     # from there
     (shallow,), (head,) = lines(rate, "stem to middle"), lines(rate, "head")
     half = 0.2 * (1 + numpy.cos(numpy.pi * 2 / 8)) / 2
@@ -281,10 +281,10 @@ def test_stage_timeline():
     assert shallow[0] == (0, 0.2) and all(value == 0 for time, value in shallow if time > 4)
 
 
-def test_stage_timeline_of_a_run_without_looks():
-    looks, histories, runs = timeline()
-    with pytest.raises(UserError, match="toy/clean/cnn/erm/0 took no looks"):
-        draw("stage_timeline", looks, histories, runs | {CELLS[0]: {}}, cells=CELLS)
+def test_stage_timeline_of_a_run_without_probes():
+    probes, histories, runs = timeline()
+    with pytest.raises(UserError, match="toy/clean/cnn/erm/0 has no probes; name cells of a pst method in `cells`"):
+        draw("stage_timeline", probes, histories, runs | {CELLS[0]: {}}, cells=CELLS)
 
 
 def test_gallery():
@@ -297,7 +297,7 @@ def test_gallery():
     assert [int(mosaic[row, 0, 0]) for row in (0, 9, 18)] == [100, 120, 128 + 2 * 20]
 
 
-def test_faults():
+def test_errors():
     histories = frames()[1]
     for name in ("trap_curves", "acm_curves"):
         with pytest.raises(UserError, match=r"methods \['pts'\]; known: erm, pst \(did you mean 'pst'\?\)"):

@@ -143,7 +143,9 @@ def test_a_smaller_rate_is_a_smaller_step(tiny):
     assert torch.allclose(0.25 * steps[0][0], steps[1][0], atol=1e-7) and torch.equal(steps[0][-1], steps[1][-1])
 
 
-@pytest.mark.parametrize("full_rate_groups, expected", [(1, [0, 0, 0, 0, 1]), (2, [0, 0, 0, 1, 1]), (5, [1] * 5), (9, [1] * 5)])
+@pytest.mark.parametrize(
+    "full_rate_groups, expected", [(1, [0, 0, 0, 0, 1]), (2, [0, 0, 0, 1, 1]), (5, [1] * 5), (9, [1] * 5)]
+)
 def test_random_frozen_rates(full_rate_groups, expected):
     assert RandomFrozen(full_rate_groups=full_rate_groups).rates(GROUPS) == dict(
         zip(GROUPS, map(float, expected), strict=True)

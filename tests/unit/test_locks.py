@@ -58,7 +58,9 @@ def test_what_killed_runs_left_is_removed(job):
 def test_what_a_run_in_progress_writes_is_left_alone(job):
     with locks.exclusive(job):
         litter()
-        message = "another run of `relearn train somewhere` is already running; wait for it, or stop it and run this again"
+        message = (
+            "another run of `relearn train somewhere` is already running; wait for it, or stop it and run this again"
+        )
         with pytest.raises(UserError, match=message), locks.exclusive(job):
             pytest.fail("two runs at once")
         assert found() == {*LEFT, *OTHERS}

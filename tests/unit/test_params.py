@@ -63,7 +63,11 @@ ERRORS = {
         "precision: float16",
         "compute.precision: found 'float16'; known: bfloat16, float32 (did you mean 'bfloat16'?)",
     ),
-    "number for a list": ("pst: {}", "pst: {full_rate_groups: 2}", "methods.pst.full_rate_groups: must be a list, found 2"),
+    "number for a list": (
+        "pst: {}",
+        "pst: {full_rate_groups: 2}",
+        "methods.pst.full_rate_groups: must be a list, found 2",
+    ),
     "wrong item in a list": (
         "pst: {}",
         "pst: {full_rate_groups: [2, 0]}",
@@ -90,7 +94,11 @@ ERRORS = {
         "seeds: [0, -1]",
         "grid.main.seeds: a seed is a whole number, 0 or more, found -1",
     ),
-    "broken seed": ("seeds: [0, 1]", "seeds: [0.5]", "grid.main.seeds: a seed is a whole number, 0 or more, found 0.5"),
+    "fraction for a seed": (
+        "seeds: [0, 1]",
+        "seeds: [0.5]",
+        "grid.main.seeds: a seed is a whole number, 0 or more, found 0.5",
+    ),
     "true seed": ("seeds: [0, 1]", "seeds: [true]", "grid.main.seeds: a seed is a whole number, 0 or more, found True"),
     "seed as text": (
         "seeds: [0, 1]",

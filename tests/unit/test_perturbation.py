@@ -125,7 +125,10 @@ def test_no_budget_is_no_bound():
             r"it must be float32 \(N or classes, 2, 2, 3\)",
         ),
         (Perturbation(flat(1.0, 1.0).double(), Budget("linf", 8.0)), "float64 for 2 images does not fit"),
-        (Perturbation(flat(1.0), Budget("linf", 8.0), torch.tensor([0, 1])), "has 1 rows, but an image refers to row 1"),
+        (
+            Perturbation(flat(1.0), Budget("linf", 8.0), torch.tensor([0, 1])),
+            "has 1 rows, but an image refers to row 1",
+        ),
         (Perturbation(flat(1.0), Budget("linf", 8.0), torch.tensor([0, -1])), "has 1 rows, but an image refers to row"),
         (
             Perturbation(flat(0.4, -0.4), Budget("linf", 8.0)),
@@ -209,7 +212,7 @@ def test_signed_steps_stay_in_the_ball_and_lower_the_objective():
     target = 3 * torch.rand(5, 3, 8, 8, generator=generator) - 1  # most of it beyond black and white
 
     def objective(x):
-        assert 0 <= x.min() and x.max() <= 1  # it sees valid images only
+        assert x.min() >= 0 and x.max() <= 1  # it sees valid images only
         return (x - target).square().sum()
 
     delta = descend([objective], images, torch.zeros_like(images), epsilon=6.0, step_size=1.0, steps=10)
@@ -269,7 +272,9 @@ def test_hypo_lowers_the_loss_of_its_surrogate_and_leaves_it_as_it_was(tiny, cra
 
 
 def test_hypo_without_a_surrogate(tiny, craft):
-    with pytest.raises(UserError, match="test needs a surrogate; set `surrogate:` to a name of the section `surrogates:`"):
+    with pytest.raises(
+        UserError, match="test needs a surrogate; set `surrogate:` to a name of the section `surrogates:`"
+    ):
         hypo(tiny, craft("clean", tiny), surrogate="surrogate")
 
 

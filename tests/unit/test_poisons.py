@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from helpers.images import coloured
-from relearn.crafting import perturbation
-from relearn.training import augment
-from relearn.data import share, split
+from relearn.crafting.perturbation import apply
+from relearn.data import draw_share, split
 from relearn.errors import UserError
 from relearn.poisons import ar as autoregressive
 from relearn.poisons import ntga as tangent
@@ -23,12 +22,13 @@ from relearn.poisons.ntga import ntga
 from relearn.poisons.ops import COLOURS, ops, scores
 from relearn.poisons.pil import _surrogate, objective, pil
 from relearn.runtime.seeding import Seeds
+from relearn.training import augment
 
 
 def test_convolve_is_the_convolution_of_each_image_with_its_own_kernel():
     generator = torch.Generator().manual_seed(0)
     images, kernels = torch.rand(5, 3, 7, 6, generator=generator), torch.rand(5, 3, 3, generator=generator)
-    for image, kernel, found in zip(images, kernels, convolve(images, kernels)):
+    for image, kernel, found in zip(images, kernels, convolve(images, kernels), strict=True):
         for channel in range(3):
             assert torch.allclose(
                 found[channel],
@@ -43,7 +43,7 @@ def test_cuda_by_hand(tiny, craft):
     generator = made.generator("kernels", 4)
     kernels = 0.3 * torch.rand(10, 9, generator=generator)
     places = torch.randint(9, (10,), generator=generator)
-    poisoned, _ = perturbation.apply(tiny.images, cuda(tiny, made, seed=4))
+    poisoned, _ = apply(tiny.images, cuda(tiny, made, seed=4))
     assert (poisoned.flatten(1).amax(1) >= 254).all()
     for row in range(0, len(tiny), 9):
         label = int(tiny.labels[row])
@@ -70,7 +70,7 @@ def test_ops_scores_against_exhaustive_search():
 
 @pytest.mark.parametrize("pixels", [1, 3])
 def test_ops_sets_the_best_pixels_of_each_class(pixels, odd, craft):
-    poisoned, measured = perturbation.apply(odd.images, ops(odd, craft("ops", odd), pixels=pixels))
+    poisoned, measured = apply(odd.images, ops(odd, craft("ops", odd), pixels=pixels))
     assert 1 <= measured["l0_max"] <= pixels
     taken = set()
     for label in range(8):
@@ -141,7 +141,7 @@ def test_fields_follow_the_recursion_position_by_position():
     for image, channel, row, column in itertools.product(range(2), range(3), range(7), range(9)):
         before = [start[image, channel, row + down, column + right] for down, right in NEIGHBOURS]
         start[image, channel, row + 2, column + 2] = sum(
-            weight * value for weight, value in zip(weights[image, channel], before)
+            weight * value for weight, value in zip(weights[image, channel], before, strict=True)
         )
     assert torch.allclose(found, start[:, :, 4:, 4:].permute(0, 2, 3, 1), atol=1e-5)
 
@@ -174,7 +174,8 @@ def test_ar_has_one_norm_and_a_field_for_every_image(data, size, request, craft)
 
 def test_ar_refuses_what_no_process_fulfils(tiny, craft, monkeypatch):
     monkeypatch.setattr(autoregressive, "ATTEMPTS", 2)
-    with pytest.raises(UserError, match="ar: found 1 processes for 10 classes that are 1e\\+09 apart; give a smaller gap"):
+    message = "ar: found 1 processes for 10 classes that are 1e\\+09 apart; give a smaller gap"
+    with pytest.raises(UserError, match=message):
         ar(tiny, craft("ar", tiny), gap=1e9)
 
 
@@ -210,9 +211,8 @@ def test_pil_publishes_minus_its_noise_and_lowers_its_objective(odd, craft):
     )
     assert found < zero < mirrored and delta.abs().max() == 8.0
     told = ((-delta / 255).flatten(1) @ first @ second).argmax(1)
-    assert (
-        told == odd.labels
-    ).double().mean() > 0.9  # its noise alone says the class, the published change says the opposite
+    # its noise alone says the class, the published change says the opposite
+    assert (told == odd.labels).double().mean() > 0.9
 
 
 # NTGA
@@ -265,7 +265,7 @@ def finite(network: str, width: int, seed: int, x: torch.Tensor) -> torch.Tensor
     rows = []
     for image in x:
         signal = image.flatten() if network == "fnn" else image[None]
-        for number, (weight, bias) in enumerate(zip(weights, biases)):
+        for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             signal = torch.erf(signal) if number else signal
             scale, shift = math.sqrt(1.76 / weight[0].numel()), math.sqrt(0.18)
             if weight.ndim == 4:
@@ -287,7 +287,7 @@ def test_kernels_are_the_limit_of_wide_networks(network, width):
 def test_ntga_raises_the_error_on_images_outside_the_block(craft):
     train = coloured([10, 10, 10], (8, 8), seed=6)
     made = craft("ntga", train)
-    changed, _ = perturbation.apply(train.images, ntga(train, made, network="fnn", block=20, time=1000.0))
+    changed, _ = apply(train.images, ntga(train, made, network="fnn", block=20, time=1000.0))
     order = torch.randperm(30, generator=made.generator("blocks", 0))
     block, held_out = order[:15], order[15:]  # never more than half of the images
 
@@ -302,7 +302,7 @@ def test_ntga_raises_the_error_on_images_outside_the_block(craft):
 
 
 @pytest.mark.parametrize(
-    "size, count, words", [((8, 65), 2, "up to 64x64, found 8x65; say network: fnn"), ((8, 8), 1, "there is 1")]
+    "size, count, words", [((8, 65), 2, "up to 64x64, found 8x65; set network: fnn"), ((8, 8), 1, "there is 1")]
 )
 def test_ntga_refuses_before_any_work(size, count, words, craft):
     train = coloured([count], size, seed=0)
@@ -319,9 +319,9 @@ def test_em_as_its_authors_load_it_has_no_negative_noise(tiny, craft):
     assert torch.equal(signed.delta, legacy.delta) and signed.delta.min() < -1
     images = tiny.images.double()
     exact = images + signed.delta.double()
-    assert torch.equal(perturbation.apply(tiny.images, signed)[0].double(), (exact + 0.5).floor().clamp(0, 255))
+    assert torch.equal(apply(tiny.images, signed)[0].double(), (exact + 0.5).floor().clamp(0, 255))
     dropped = (images + signed.delta.double().clamp_min(0)).floor().clamp(0, 255)
-    found = perturbation.apply(tiny.images, legacy)[0]
+    found = apply(tiny.images, legacy)[0]
     assert torch.equal(found.double(), dropped) and (found >= tiny.images).all()
 
 
@@ -330,7 +330,7 @@ def test_em_as_its_authors_load_it_has_no_negative_noise(tiny, craft):
 
 def test_a_share_is_stratified_and_lies_in_a_larger_one():
     labels = torch.repeat_interleave(torch.arange(3), torch.tensor([10, 1, 100]))
-    masks = [share(labels, ratio, torch.Generator().manual_seed(0)) for ratio in (0.01, 0.2, 0.8, 1.0)]
+    masks = [draw_share(labels, ratio, torch.Generator().manual_seed(0)) for ratio in (0.01, 0.2, 0.8, 1.0)]
     assert [[int(mask[labels == label].sum()) for label in range(3)] for mask in masks] == [
         [1, 1, 1],
         [2, 1, 20],

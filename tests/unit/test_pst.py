@@ -93,7 +93,11 @@ def test_pst_asks_for_probes_in_a_row():
     for step, acm in ((0, 0.2), (20, 0.3), (40, 0.9), (60, 0.4), (80, 0.9)):
         run.probe(method, step, acm, 0.9)
         assert run.calls == []
-    assert [snapshot["step"] for snapshot in method.staging.snapshots] == [0, 20, 60]  # none is taken at a probe that shows the trap
+    assert [snapshot["step"] for snapshot in method.staging.snapshots] == [
+        0,
+        20,
+        60,
+    ]  # none is taken at a probe that shows the trap
     state = method.state()
     run.probe(method, 100, 0.9, 0.9)
     assert (run.stage, run.step) == ("stage 1", 60) and method.staging.streak == 0
@@ -106,14 +110,18 @@ def test_pst_goes_back_to_the_start_when_nothing_later_was_clean():
     method, run = PST(rate=0.1, confirm=1), Scripted()
     run.probe(method, 0, 0.2, 0.1)
     run.probe(method, 20, 0.9, 0.9)
-    assert (run.step, run.stage) == (0, "stage 1") and run.rates == dict(zip(GROUPS, [0.1, 0.1, 0.1, 1.0, 1.0], strict=True))
+    assert (run.step, run.stage) == (0, "stage 1") and run.rates == dict(
+        zip(GROUPS, [0.1, 0.1, 0.1, 1.0, 1.0], strict=True)
+    )
 
 
 def test_pst_stays_early_on_clean_data():
     method, run = PST(), Scripted()
     for step in range(0, 200, 20):
         run.probe(method, step, 0.47, 0.9)
-    assert run.stage == "early" and run.calls == [] and [snapshot["step"] for snapshot in method.staging.snapshots] == [0]
+    assert (
+        run.stage == "early" and run.calls == [] and [snapshot["step"] for snapshot in method.staging.snapshots] == [0]
+    )
 
 
 def test_pst_watches_the_group_it_is_told():

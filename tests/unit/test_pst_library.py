@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.compare import same, stir
-from helpers.pst_loop import BATCHES, CLEAN, EAGER, HOT, OPTIMIZERS, SCRIPT, SCRIPTED, Net, Training, batch, everything
+from helpers.pst_loop import BATCHES, CLEAN, HOT, OPTIMIZERS, SCRIPT, SCRIPTED, Net, Training, batch, everything
 from relearn.errors import UserError
 from relearn.pst import PST
 

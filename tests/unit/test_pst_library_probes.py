@@ -97,9 +97,7 @@ def test_tokens_are_pooled_as_the_grid_they_are():
     as_image = grid.mT.reshape(2, 3, 8, 8)
     alone = -torch.ones(2, 2, 3)
     assert torch.equal(pooled(grid), pooled(as_image))
-    assert torch.equal(
-        pooled(torch.cat([alone, grid], 1)), torch.cat([alone.flatten(1), pooled(as_image)], 1)
-    )
+    assert torch.equal(pooled(torch.cat([alone, grid], 1)), torch.cat([alone.flatten(1), pooled(as_image)], 1))
     assert pooled(torch.zeros(2, 99, 3)).shape == (2, 48)  # 9 x 9 and 18 more: no grid
 
 

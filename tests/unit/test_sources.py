@@ -25,7 +25,10 @@ def importing(tmp_path, text: str) -> set[str]:
         ("from relearn.registry import register", {"registry/__init__.py"}),
         ("from relearn import registry", {"registry/__init__.py"}),
         ("from relearn import params, grid", {"params.py", "grid/__init__.py"}),
-        ("def f():\n    from relearn.runtime import cpu", {"runtime/__init__.py", "runtime/cpu.py"}),  # inside a function
+        (
+            "def f():\n    from relearn.runtime import cpu",
+            {"runtime/__init__.py", "runtime/cpu.py"},
+        ),  # inside a function
         ("import relearn", set()),  # the version alone runs nothing again
         ("import torch\nfrom pathlib import Path\nfrom relearnings import x", set()),
         ("'from relearn import params'", set()),  # a text is not an import
@@ -45,7 +48,7 @@ def test_what_imports_import_belongs_to_the_sources(tmp_path):
     assert found == expected | {"runtime/__init__.py", "runtime/files.py"}
 
 
-@pytest.mark.parametrize("rule", [rule for rule in grid.RULES])
+@pytest.mark.parametrize("rule", grid.RULES)
 def test_sources_of_a_rule_are_closed_and_leave_out_the_version(rule):
     found = registry.rule_sources(rule)
     assert PACKAGE / "rules" / f"{rule}.py" in found and list(found) == sorted(found)

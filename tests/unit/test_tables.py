@@ -17,7 +17,18 @@ GOLDEN = DATA / "golden"
 #   oracle      tap_4/pst 75 77 79: mean 77, sd 2; tap_4/erm 31 31: mean 31, sd 0;
 #               epochs (50 + 52 + 57) / 3 = 53, (3 + 4) / 2 = 3.5
 #   trapped     0 of 3, 1 of 2, 0 of 1
-COLUMNS = "poison method seed accuracy oracle_accuracy oracle_epoch passes acm ratio trapped".split()
+COLUMNS = [
+    "poison",
+    "method",
+    "seed",
+    "accuracy",
+    "oracle_accuracy",
+    "oracle_epoch",
+    "passes",
+    "acm",
+    "ratio",
+    "trapped",
+]
 ROWS = [
     ("tap_4", "pst", 0, 70.0, 75.0, 50, 1.25, 0.25, 0.5, False),
     ("tap_4", "pst", 1, 74.0, 77.0, 52, 1.25, 0.25, 0.5, False),

@@ -105,7 +105,9 @@ def test_a_resumed_run_ends_with_the_same_bytes(name, after, tiny, tmp_path, mon
 
 def test_checkpoints_come_as_often_as_told(tiny, tmp_path, monkeypatch):
     saved, save = [], checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", lambda path, state: saved.append(state["run"]["training"]["step"]) or save(path, state))
+    monkeypatch.setattr(
+        checkpoint, "save", lambda path, state: saved.append(state["run"]["training"]["step"]) or save(path, state)
+    )
     fitted(tiny, ERM(), tmp_path / "checkpoint", epochs=5, checkpoint_epochs=2)
     assert saved == [10, 20]
 

@@ -88,7 +88,8 @@ class CraftContext:
         if begin:
             delta[:begin] = saved["delta"].cpu()
         with self.progress(len(train), begin) as progress:
-            for rows in torch.arange(begin, len(train)).split(batch):
+            # no batch is left to a run that was killed after its last one, where split gives an empty tensor
+            for rows in torch.arange(begin, len(train)).split(batch) if begin < len(train) else ():
                 found = attack(levels(train.images[rows].to(self.device)), train.labels[rows].to(self.device), rows)
                 delta[rows] = found.permute(0, 2, 3, 1).cpu()
                 done = int(rows[-1]) + 1

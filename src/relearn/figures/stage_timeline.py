@@ -135,7 +135,9 @@ def _rates(axis: Axes, probes: pandas.DataFrame, run: dict) -> None:
 def _stages(column: numpy.ndarray, probes: pandas.DataFrame, end: int) -> None:
     """Shade the stages after the first and name them, and mark each roll-back."""
     begins = probes[probes["next_stage"] != probes["stage"]]
-    spans = zip(begins["steps_taken"], [*begins["steps_taken"][1:], end], begins["next_stage"], strict=True)
+    spans = zip(
+        begins["steps_taken"], [*begins["steps_taken"][1:], end], begins["next_stage"], strict=False
+    )  # none begins if no stage did
     for number, (begin, until, stage) in enumerate(spans):
         for axis in column:
             axis.axvspan(begin, until, color=PALETTE[1], alpha=0.08 * (number % 3 + 1), linewidth=0, zorder=0)

@@ -43,7 +43,7 @@ def ntga(
 
     It is trained for `time` on blocks of `block` images. The network is its neural tangent kernel: two 2x2 convolutions
     and a linear layer (cnn), or five linear layers (fnn), with erf between them. Signed steps raise its squared error
-    on `validation` training images that are not in the block (all there are, if fewer). One step of the full
+    on `validation` training images that are not in the block (all there are, if fewer). One step of size
     `epsilon` is what the authors' ten amount to. Draws which images form a block, and the validation images. Raises
     UserError for a cnn and images above 64 pixels a side, or a single image.
     """

@@ -1,10 +1,10 @@
-"""How far a job is: tqdm's bar on a terminal, tqdm's line every 15 seconds in a log."""
+"""How far a job is: a bar of tqdm on a terminal, lines of it in a log."""
 
 import sys
 
 from tqdm import tqdm
 
-LOG_SECONDS = 15  # in a log: at most one line in this time
+LOG_SECONDS = 15  # in a log: a line at the start, one at the end, and at most one in this time between
 LOG_FORMAT = "{desc}: {n_fmt}/{total_fmt}{postfix}, {remaining} left"
 
 
