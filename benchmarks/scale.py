@@ -45,7 +45,7 @@ METHODS = {
 
 
 def content(cells: int) -> dict:
-    """A params.yaml of `cells` cells: two data sets, ten poisons and five methods, with as many seeds as needed."""
+    """A params.yaml of `cells` cells: two datasets, ten poisons and five methods, with as many seeds as needed."""
     shipped = read_yaml(ROOT / "params.yaml")
     datasets = {"digits": {"copies": 3}, "digits_large": {"use": "digits", "copies": 9}}
     seeds, left = divmod(cells, len(datasets) * len(POISONS) * len(METHODS))

@@ -14,7 +14,7 @@ from relearn.runtime import cpu
 
 HELP = {
     "sources": "list the source files that every job of a rule runs",
-    "prepare": "make or download a data set",
+    "prepare": "make or download a dataset",
     "surrogate": "train the model that poisons are crafted on",
     "poison": "craft a poisoned training set",
     "train": "train a victim",

@@ -16,7 +16,7 @@ from relearn.runtime.files import atomic, existing
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, H, W, 3) uint8, labels (N,) int64, and the index (N,) int64 of each in its original data set."""
+    """Images (N, H, W, 3) uint8, labels (N,) int64, and the index (N,) int64 of each in its original dataset."""
 
     images: torch.Tensor
     labels: torch.Tensor

@@ -1,4 +1,4 @@
-"""What everything registered declares: a new data set, poison, architecture or method is tested because it is there."""
+"""What everything registered declares: a new dataset, poison, architecture or method is tested because it is there."""
 
 import inspect
 

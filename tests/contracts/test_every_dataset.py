@@ -1,4 +1,4 @@
-"""What holds for every data set."""
+"""What holds for every dataset."""
 
 import numpy
 import pytest

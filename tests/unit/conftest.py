@@ -1,4 +1,4 @@
-"""A data set for the tests of the PST library."""
+"""A dataset for the tests of the PST library."""
 
 import pytest
 from torch.utils.data import TensorDataset

@@ -1,4 +1,4 @@
-"""Data sets that come from files: the CIFAR archives over HTTP, and a folder of images."""
+"""Datasets that come from files: the CIFAR archives over HTTP, and a folder of images."""
 
 import hashlib
 import http.server

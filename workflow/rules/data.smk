@@ -1,4 +1,4 @@
-# Lists of source files, data sets, surrogates and poisoned training sets.
+# Lists of source files, datasets, surrogates and poisoned training sets.
 
 
 rule sources:

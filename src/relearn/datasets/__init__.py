@@ -1,1 +1,1 @@
-"""Data sets that can be registered: each loads or makes a training and a test split."""
+"""Datasets that can be registered: each loads or makes a training and a test split."""

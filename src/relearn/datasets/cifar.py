@@ -55,7 +55,7 @@ def cifar100(
 
 
 def _load(name: str, root: Path, train_per_class: int | None, test_per_class: int | None, seed: int) -> Dataset:
-    """The data set `name` of torchvision, "CIFAR10" or "CIFAR100", or a subset of it, downloaded to `root` if missing.
+    """The dataset `name` of torchvision, "CIFAR10" or "CIFAR100", or a subset of it, downloaded to `root` if missing.
 
     Images are (N, 32, 32, 3) uint8. Each split draws its subset with its own generator of the same `seed`, so the size
     of one does not change the other. With RELEARN_MIRROR set, the archive comes from that address; its checksum stays.
@@ -106,7 +106,7 @@ def _wrong_md5(archive: Path, md5: str) -> str:
 
 @contextlib.contextmanager
 def _lock(root: Path) -> Iterator[None]:
-    """Let one process at a time download to `root`, since several data sets of params.yaml may use one archive."""
+    """Let one process at a time download to `root`, since several datasets of params.yaml may use one archive."""
     root.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         # A file system without locks gives an OSError, and the block runs without one: a marker file in place of the

@@ -1,4 +1,4 @@
-"""The embedded data set: real handwriting in synthetic colours, made without a download."""
+"""The embedded dataset: real handwriting in synthetic colours, made without a download."""
 
 from pathlib import Path
 

@@ -37,7 +37,7 @@ def folder(
     full list. EXIF rotation is applied, transparency is laid on black, grey, palette, CMYK and 16-bit images become
     RGB; of an animation the first frame counts. The shorter side becomes `size` (bicubic, antialiased), then the centre
     is cut out; JPEGs of more than twice that size are first decoded at a fraction of theirs. A subset is drawn from the
-    names, with `seed`, as for the other data sets: every name is checked, only drawn images are read. Raises one
+    names, with `seed`, as for the other datasets: every name is checked, only drawn images are read. Raises one
     UserError that names what is wrong: folders, classes, names, unreadable files.
     """
     base = Path(path).expanduser()

@@ -13,7 +13,7 @@ from relearn.reporting.summaries import names
 @register
 @styled
 def embedding(embeddings: pandas.DataFrame, histories: pandas.DataFrame, *, cells: list[CellName]) -> Figure:
-    """Probe images by their activations in the middle layer group, coloured by class, after the first and last epoch.
+    """Images of the probe set by their activations in the middle layer group, after the first and the last epoch.
 
     A row per cell. Axes are the two principal components of the class means of other images, own ones in each panel:
     what can be compared is whether the classes lie apart. The title gives ACM, which measures the same in all

@@ -54,7 +54,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment: a data set, a poison, an architecture, a method and a seed."""
+    """One experiment: a dataset, a poison, an architecture, a method and a seed."""
 
     dataset: str
     poison: str
@@ -75,7 +75,7 @@ class Cell:
         return CELL.format(**vars(self))
 
     def path(self, rule: str, output: str) -> Path:
-        """Where a rule writes an output for this cell, or for the data set or poison of it."""
+        """Where a rule writes an output for this cell, or for the dataset or poison of it."""
         return path(rule, output, **vars(self))
 
 

@@ -14,8 +14,8 @@ from relearn.runtime.run_report import peak_memory_mb
 from relearn.runtime.seeding import deterministic
 
 STARTUP_SECONDS = 4.0  # of a job: Python, torch and the engine's own part
-UNKNOWN_SIZE = (60_000, 32, 32)  # images, height, width assumed of a data set that is not prepared yet
-COPIES = {"surrogate": 3, "poison": 12, "train": 3}  # copies of the data set that a job holds; other rules are small
+UNKNOWN_SIZE = (60_000, 32, 32)  # images, height, width assumed of a dataset that is not prepared yet
+COPIES = {"surrogate": 3, "poison": 12, "train": 3}  # copies of the dataset that a job holds; other rules are small
 MARGIN = 2.0  # what is asked for, over what is expected
 LEAST_MINUTES = 10  # and these on top: queues, start, a slower machine
 

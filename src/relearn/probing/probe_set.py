@@ -37,14 +37,14 @@ class ProbeSet:
 
     @classmethod
     def from_dataset(cls, dataset, size: int, generator: torch.Generator) -> "ProbeSet":
-        """The same from a data set with a length whose items are (image, label): a float tensor (C, H, W), an int.
+        """The same from a dataset with a length whose items are (image, label): a float tensor (C, H, W), an int.
 
-        Classes are read from `dataset.targets`, which torchvision's data sets have; without it every item is read once.
+        Classes are read from `dataset.targets`, which torchvision's datasets have; without it every item is read once.
         Raises UserError for items of another kind, of several sizes, or that change from one reading to the next.
         """
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise UserError(
-                "the probe set is drawn from a data set with a length and items by number, "
+                "the probe set is drawn from a dataset with a length and items by number, "
                 f"found a {type(dataset).__name__}"
             )
         targets = getattr(dataset, "targets", None)
@@ -120,7 +120,7 @@ def _check_images(images: list, again: list) -> None:
     kinds = {
         f"{image.dtype} {tuple(image.shape)}" if torch.is_tensor(image) else type(image).__name__ for image in images
     }
-    remedy = "give the data set the transform of test time"
+    remedy = "give the dataset the transform of test time"
     if len(kinds) > 1 or not torch.is_tensor(images[0]) or not images[0].is_floating_point():
         found = ", ".join(sorted(kinds)[:3])
         raise UserError(f"images of the probe set must be float tensors of one size, found {found}; {remedy}")

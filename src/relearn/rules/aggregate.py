@@ -51,7 +51,7 @@ def _some(names: list[str], most: int = 5) -> str:
 
 
 def _means(records: pd.DataFrame) -> dict:
-    """Mean accuracy, oracle accuracy and number of seeds, nested by data set, poison, architecture and method."""
+    """Mean accuracy, oracle accuracy and number of seeds, nested by dataset, poison, architecture and method."""
     result: dict = {}
     for names, group in records.groupby(["dataset", "poison", "arch", "method"], sort=False):
         inner = result

@@ -50,7 +50,7 @@ def _joined(params: Params, figure: str, name: str) -> pd.DataFrame:
 
 
 def _examples(params: Params, figure: str, name: str) -> dict:
-    """For each data set and poison the first training image of each class (ten at most), clean and poisoned."""
+    """For each dataset and poison the first training image of each class (ten at most), clean and poisoned."""
     examples: dict = {}
     for cell in grid.cells(params):
         if (cell.dataset, cell.poison) in examples:

@@ -1,4 +1,4 @@
-"""prepare DATASET: make or fetch a data set and write its splits."""
+"""prepare DATASET: make or fetch a dataset and write its splits."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ DOWNLOADS = Path("data/downloads")  # outside results/: what is fetched, or put 
 
 
 def run(params: Params, dataset: str) -> None:
-    """Write the train and test split of a data set, and data.json: sizes, classes, counts, settings."""
+    """Write the train and test split of a dataset, and data.json: sizes, classes, counts, settings."""
     settings = grid.settings(params, "prepare", dataset=dataset)
     with run_report(grid.sidecar("prepare", "run.json", dataset=dataset), "cpu"):
         made = params.build("datasets", dataset, DOWNLOADS / dataset)

@@ -19,7 +19,7 @@ from relearn.training.surrogates import load_surrogate
 def run(params: Params, cell: grid.Cell) -> None:
     """Write the victim's weights, history.csv, probes.csv, embeddings.csv, and train.json.
 
-    Initial weights, batches and probe set depend on data set, architecture and seed alone, so that poisons and methods
+    Initial weights, batches and probe set depend on dataset, architecture and seed alone, so that poisons and methods
     are compared on common random numbers.
     """
     deterministic(params.compute["threads"])

@@ -17,7 +17,7 @@ def torchvision():
 
     A torchvision built for CUDA cannot load its operators beside a CPU build of torch, and then fails to import because
     it describes two of them, `nms` and `qnms`, unasked. Only in that case both are declared here, without a body:
-    networks, transforms and data sets work, calling the operators themselves does not.
+    networks, transforms and datasets work, calling the operators themselves does not.
     """
     try:
         return importlib.import_module("torchvision")
