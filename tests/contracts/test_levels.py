@@ -85,7 +85,9 @@ def test_there_are_files():
 
 
 def test_the_package_can_be_taken_in_at_a_glance():
-    entries = [path.name for path in registry.PACKAGE.iterdir() if path.name != "__pycache__"]
+    entries = [
+        path.name for path in registry.PACKAGE.iterdir() if path.name != "__pycache__" and not path.name.startswith(".")
+    ]
     assert len(entries) <= 24, sorted(entries)
 
 

@@ -28,7 +28,13 @@ class Project:
         """The same of Python with any arguments."""
         env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "RELEARN_DEVICE": "cpu"}
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, timeout=300
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         return done.returncode, done.stdout, done.stderr
 
@@ -40,5 +46,7 @@ def copy_project(folder: Path) -> None:
         shutil.copy(ROOT / name, folder / name)
     for name in FOLDERS:
         shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "estimates.json")
+            ROOT / name,
+            folder / name,
+            ignore=shutil.ignore_patterns("__pycache__", ".*_cache", "*.egg-info", "estimates.json"),
         )

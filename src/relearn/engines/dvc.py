@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from relearn import grid, params, registry
+from relearn import grid, params
 from relearn.errors import UserError
 from relearn.params import Params
 from relearn.runtime.files import write_text
@@ -23,13 +23,15 @@ HEAD = """\
 def render(checked: Params) -> str:
     """The text of dvc.yaml: a stage per job, and `check`, which fails when this file is not that of params.yaml.
 
-    It could differ after a change of params.yaml or of an import in the sources; DVC lets no stage depend on dvc.yaml.
+    It can differ after a change of params.yaml, or of an import in a source; DVC lets no stage depend on dvc.yaml.
     """
-    check = {"cmd": "relearn check-params", "deps": [str(params.FILE), registry.relative(registry.PACKAGE)]}
+    jobs = grid.jobs(checked)
+    sources = sorted({source for job in jobs for source in job.sources})
+    check = {"cmd": "relearn check-params", "deps": [str(params.FILE), *sources]}
     content = {
         "metrics": [str(grid.path("aggregate", "metrics"))],
         "plots": [{str(grid.path("aggregate", "histories")): {"x": "epoch", "y": "test_accuracy"}}],
-        "stages": {"check": check} | {stage_name(job): _stage(job) for job in grid.jobs(checked)},
+        "stages": {"check": check} | {stage_name(job): _stage(job) for job in jobs},
     }
     return HEAD + yaml.dump(content, Dumper=Dumper, sort_keys=False, width=120)
 
