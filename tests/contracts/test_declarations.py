@@ -94,7 +94,8 @@ def test_every_job_of_a_preset_is_a_stage_of_its_dvc_yaml(file):
     jobs = grid.jobs(preset)
     content = yaml.safe_load(dvc.render(preset))
     stages = content["stages"]
-    assert stages.pop("check") == {"cmd": "relearn check-params", "deps": ["params.yaml", "src/relearn"]}
+    sources = sorted({source for job in jobs for source in job.sources})
+    assert stages.pop("check") == {"cmd": "relearn check-params", "deps": ["params.yaml", *sources]}
     assert list(stages) == [dvc.stage_name(job) for job in jobs] and len(stages) == len(set(stages))
     for job in jobs:
         stage = stages[dvc.stage_name(job)]
