@@ -39,9 +39,7 @@ def estimate(rule, resource, default):
     """What a job asks a cluster for: what `relearn plan --write` found, else `default`; twice that when tried again."""
 
     def asked(wildcards, attempt):
-        return attempt * ESTIMATES.get(job(rule, wildcards).command, {}).get(
-            resource, default
-        )
+        return attempt * ESTIMATES.get(job(rule, wildcards).command, {}).get(resource, default)
 
     return asked
 
