@@ -60,6 +60,7 @@ $(BIN)/.lint $(BIN)/.docs: $(BIN)/.%: envs/requirements-%.txt $(BIN)/.installed
 store: install
 	snakemake --cores $(CORES) --quiet rules
 	relearn grid --write
+	rm -f dvc.lock  # stages that are no longer in dvc.yaml would stay in it
 	relearn adopt --dvc
 	rm -rf .dvc/store
 	dvc push --quiet
