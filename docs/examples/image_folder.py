@@ -58,5 +58,5 @@ for epoch in pst.epochs(options.epochs):
         if pst.step():
             break
     print(f"epoch {epoch}: loss {loss.item():.3f}, {pst.stage}")
-print("trapped" if pst.trapped else "not trapped")
+print(pst.verdict)
 torch.save(model.state_dict(), "model.pt")

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import torch
 
 from relearn.errors import UserError
-from relearn.probing import verdict
 from relearn.probing.layer_groups import GroupList, layer_groups
 from relearn.probing.probe_set import ProbeResult, ProbeSet
+from relearn.probing.verdict import Verdict, judge
 from relearn.registry import suggest
 from relearn.training.staging import Staging
 from relearn.training.state import TrainingState
@@ -28,8 +28,8 @@ class PST:
     float tensor (C, H, W) as the model takes it and an int. About `probe_size` of its images, equally many of each
     class, are drawn with `seed`, stay in memory, and are measured by each probe. `steps_per_epoch` is the number of
     optimizer steps of an epoch, as a rule len(loader). `groups` lists the layer groups, in place of those that are
-    found (relearn.probing.layer_groups). `settings` are those of relearn.training.staging.Staging: watch,
-    full_rate_groups, rate, acm_trapped, ... The newest `max_snapshots` of weights, buffers and optimizer state stay on
+    found (relearn.probing.layer_groups). `settings` are those of relearn.training.staging.Staging:
+    full_rate_groups, rate, confirm, ... The newest `max_snapshots` of weights, buffers and optimizer state stay on
     the model's device.
 
     `probes` has a row per probe. Raises UserError for settings, data or a model that will not do.
@@ -111,10 +111,9 @@ class PST:
         return self.staging.name
 
     @property
-    def trapped(self) -> bool:
-        """Whether the model as it stands looks trapped, by the default thresholds at the middle group."""
-        result = self.measure()
-        return verdict.trapped(result, verdict.middle_group(result))
+    def verdict(self) -> Verdict:
+        """Whether the model as it stands is trapped, or that it cannot be told, and why; printed, it says both."""
+        return judge(self.measure())
 
     def measure(self) -> ProbeResult:
         """ACM per layer group and probe accuracy now, by a forward pass over the probe set; cached until a step."""

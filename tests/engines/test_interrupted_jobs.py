@@ -95,9 +95,9 @@ def test_a_full_disk_is_one_line(what, disk, base, undisturbed):
         assert outputs(disk, command) == expected[what]()
 
 
-RECORDS = """dataset,poison,arch,method,seed,method_use,accuracy,oracle_accuracy,oracle_epoch,passes,acm,ratio,trapped
-digits,lsp,cnn,erm,0,erm,50.000000,50.000000,1,1.000000,0.400000,0.800000,False
-digits,lsp,cnn,pst,0,pst,60.000000,60.000000,1,1.000000,0.400000,0.800000,False
+RECORDS = """dataset,poison,arch,method,seed,method_use,accuracy,oracle_accuracy,oracle_epoch,passes,acm,kept,verdict
+digits,lsp,cnn,erm,0,erm,50.000000,50.000000,1,1.000000,0.400000,0.800000,not trapped
+digits,lsp,cnn,pst,0,pst,60.000000,60.000000,1,1.000000,0.400000,0.800000,not trapped
 """
 
 

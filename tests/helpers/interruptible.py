@@ -37,7 +37,7 @@ surrogates: {small: {arch: cnn, epochs: 1}}
 architectures: {cnn: {width: 4}}
 methods:
   erm: {}
-  pst: {probe_steps: 15, confirm: 1, acm_trapped: 0.1, ratio_trapped: 0.1, acm_clean: 1.0}  # goes back from step 15
+  pst: {probe_steps: 15, confirm: 1, kept_trapped: 1000000}  # goes back from step 15
 grid:
   main: {datasets: [digits], poisons: [lsp], architectures: [cnn], methods: [erm, pst], seeds: [0]}
 tables: {accuracy: {}}

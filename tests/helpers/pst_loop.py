@@ -7,23 +7,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.compare import stir
-from relearn.probing.probe_set import ProbeResult
+from helpers.training import ALWAYS_TRAPPED, probe_result
 from relearn.pst import PST
 
 BATCHES = 5  # of 16 images in an epoch
 NEVER = {"probe_steps": 10**6, "dense_epochs": 1e6}
 GROUPS = [*(f"blocks.{k}" for k in range(4)), "head"]
-CLEAN, HOT = 0.1, 0.9
-SCRIPT = {0: CLEAN, 4: CLEAN, 8: HOT}  # by steps_taken: a snapshot at step 4, and back to it from step 8
+CLEAN, UNSURE, TRAPPED = 0.8, 0.4, 0.1  # the share of accuracy kept
+SCRIPT = {0: CLEAN, 4: CLEAN, 8: TRAPPED}  # by steps_taken: a snapshot at step 4, and back to it from step 8
 SCRIPTED = {"script": SCRIPT, "probe_steps": 4, "dense_epochs": 9.0, "confirm": 1}
-EAGER = {
-    "confirm": 1,
-    "acm_trapped": 0.0,
-    "ratio_trapped": 1e-6,
-    "acm_clean": 0.0,
-    "dense_epochs": 9.0,
-    "probe_steps": 4,
-}
+EAGER = ALWAYS_TRAPPED | {"dense_epochs": 9.0, "probe_steps": 4}
 OPTIMIZERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, 0.01, weight_decay=0.1),
@@ -79,7 +72,7 @@ class Training:
         )
         if script is not None:
             state = self.pst.training
-            state.measure = lambda: ProbeResult(dict.fromkeys(GROUPS, script.get(state.steps_taken, 0.48)), 0.5)
+            state.measure = lambda: probe_result(script.get(state.steps_taken, UNSURE), groups=GROUPS)
         self.updates: list[tuple[int, float]] = []  # (step, learning rate) of every update
 
     @property

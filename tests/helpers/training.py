@@ -3,7 +3,8 @@
 from helpers.images import drawn
 from relearn import params
 from relearn.methods.erm import ERM
-from relearn.probing.probe_set import ProbeSet
+from relearn.probing.probe_set import ProbeResult, ProbeSet
+from relearn.probing.verdict import KEPT, NOT_TRAPPED, TRAPPED, Verdict, judge
 from relearn.runtime.seeding import Seeds
 from relearn.training import fit, models
 
@@ -23,3 +24,19 @@ def run_of(train, method=None, model=None, **recipe) -> fit.Run:
     model = (model or model_of(train)).train()
     method = method or ERM()
     return fit.Run(model, method, train, RECIPE | recipe, Seeds("test"), ProbeSet.draw(train, 40, drawn()), "float32")
+
+
+def probe_result(kept: float, accuracy: float = 0.91, acm: float = 0.3, groups=GROUPS, images: int = 10_000):
+    """What a probe of ten classes finds in a network that keeps this share of its accuracy above chance."""
+    return ProbeResult(dict.fromkeys(groups, acm), accuracy, 0.1 + kept * (accuracy - 0.1), 0.1, images)
+
+
+ALWAYS_TRAPPED = {"confirm": 1, "kept_trapped": 1e9}  # with `by_limit`
+NEVER_TRAPPED = {"kept_trapped": 1e-9}
+
+
+def by_limit(result: ProbeResult, limit: float = KEPT) -> Verdict:
+    """In place of `judge` for networks that have learned nothing: an absurd limit decides alone."""
+    if limit == KEPT:
+        return judge(result)
+    return Verdict(TRAPPED if limit > 1 else NOT_TRAPPED, "by the limit", 0.5, 0.0)

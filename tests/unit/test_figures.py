@@ -93,6 +93,8 @@ def timeline():
                 "step": steps_taken,
                 "stage": "early",
                 "probe_accuracy": 0.5,
+                "hidden_accuracy": 0.2,
+                "kept": None if step == 0 else 0.25,
                 "acm_middle": acm,
                 "next_step": next_step,
                 "next_stage": "stage 1" if trap else "early",
@@ -106,7 +108,7 @@ def timeline():
         for i, s, a in ((2, 2, 30.0), (6, 4, 40.0), (10, 8, 60.0))
     ]
     rolled_back = [{"steps_taken": 4, "step": 4, "test_accuracy": 10.0, "acm_middle": 0.9, "probe_accuracy": 0.5}]
-    method = {"use": "pst", "watch": None, "acm_trapped": 0.5, "acm_clean": 0.46, "ratio_trapped": 0.85}
+    method = {"use": "pst", "kept_trapped": 0.4}
     settings = {"train": {"lr": 0.2, "warmup_steps": 0}, "method": method}
     run = {
         "cell": cell,
@@ -114,7 +116,7 @@ def timeline():
         "steps_taken": 10,
         "steps": 8,
         "rolled_back": rolled_back,
-        "verdict": {"watch": "middle"},
+        "verdict": {"group": "middle"},
     }
     return pandas.DataFrame(probes), pandas.DataFrame([{**cell, **row} for row in rows]), {CELLS[1]: run}
 
@@ -250,7 +252,7 @@ def test_embedding():
 
 def test_stage_timeline():
     figure = draw("stage_timeline", *timeline(), cells=CELLS[1:])
-    accuracy, acm, ratio, rate = figure.axes
+    accuracy, acm, kept, rate = figure.axes
 
     def lines(axis, label):
         return [list(zip(*map(list, line.get_data()), strict=True)) for line in axis.lines if line.get_label() == label]
@@ -258,12 +260,14 @@ def test_stage_timeline():
     # what a roll-back undid is a part of its own, and marked
     assert lines(accuracy, "clean test images") == [[(2, 30.0), (4, 10.0)], [(6, 40.0), (10, 60.0)]]
     assert lines(accuracy, "undone by a roll-back") == [[(4, 10.0)]]
-    assert lines(acm, "ACM, watched group") == [
+    assert lines(acm, "ACM, middle group") == [
         [(0, 0.1), (2, 0.4), (2, 0.4), (4, 0.9), (4, 0.9)],
         [(6, 0.4), (10, 0.4)],
     ]
-    assert lines(ratio, "r = ACM / accuracy")[0][0] == (0, 0.2)
-    assert {line.get_ydata()[0] for line in acm.lines if line.get_label().startswith("acm_")} == {0.5, 0.46}
+    assert lines(acm, "perturbations hidden")[0][0] == (0, 0.2)
+    # nothing is kept of what is not learned yet, at step 0
+    assert lines(kept, "share kept")[0][0] == (2, 0.25)
+    assert [line.get_ydata()[0] for line in kept.lines if line.get_label() == "kept_trapped = 0.4"] == [0.4]
     assert [
         [line.get_xdata()[0] for line in axis.lines if list(line.get_ydata()) == [0, 1]] for axis in figure.axes
     ] == [[4]] * 4

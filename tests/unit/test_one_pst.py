@@ -7,8 +7,8 @@ from torch.utils.data import TensorDataset
 
 from helpers.compare import same
 from helpers.images import drawn
-from helpers.pst_loop import CLEAN, EAGER, HOT
-from helpers.training import GROUPS, RECIPE, model_of, run_of
+from helpers.pst_loop import CLEAN, EAGER, TRAPPED, UNSURE
+from helpers.training import GROUPS, RECIPE, model_of, probe_result, run_of
 from relearn.data import to_float
 from relearn.methods import pst as workflow
 from relearn.probing.probe_set import ProbeResult, ProbeSet
@@ -20,7 +20,7 @@ from relearn.training.state import TrainingState
 STEPS, EPOCH = 15, 5  # of the recipe
 MOMENTUM = [{"momentum": 0.0, "nesterov": False}, {"momentum": 0.9, "nesterov": True}]
 # by steps_taken: a snapshot at step 4, then back to it from step 8, and once more from step 12
-SCRIPT = {0: CLEAN, 4: CLEAN, 8: HOT, 16: HOT}
+SCRIPT = {0: CLEAN, 4: CLEAN, 8: TRAPPED, 16: TRAPPED}
 
 
 def by_the_workflow(train, settings: dict, momentum: dict) -> tuple[fit.Fitted, dict]:
@@ -82,6 +82,7 @@ def by_the_library(train, settings: dict, momentum: dict) -> tuple[PST, dict]:
         {"full_rate_groups": [2], "confirm": 2, "probe_steps": 3},
     ],
 )
+@pytest.mark.usefixtures("decided_by_limit")
 def test_measured_probes(settings, momentum, tiny):
     (done, theirs), (pst, ours) = by_the_workflow(tiny, settings, momentum), by_the_library(tiny, settings, momentum)
     assert pst.probes == done.probes
@@ -95,7 +96,7 @@ def test_scripted_probes(rate, momentum, tiny, monkeypatch):
     """Two roll-backs to one snapshot that was taken after the first steps, so momentum is part of it."""
 
     def measure(training: TrainingState) -> ProbeResult:
-        return ProbeResult(dict.fromkeys(GROUPS, SCRIPT.get(training.steps_taken, 0.48)), 0.5)
+        return probe_result(SCRIPT.get(training.steps_taken, UNSURE))
 
     monkeypatch.setattr(TrainingState, "measure", measure)
     settings = {"full_rate_groups": [3, 1], "rate": rate, "probe_steps": 4, "dense_epochs": 9.0, "confirm": 1}

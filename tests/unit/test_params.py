@@ -73,7 +73,7 @@ ERRORS = {
         "pst: {full_rate_groups: [2, 0]}",
         "methods.pst.full_rate_groups: must be a whole number, 1 or more, found 0",
     ),
-    "number for a text": ("pst: {}", "pst: {watch: 3}", "methods.pst.watch: must be text, found 3"),
+    "text for a number": ("pst: {}", "pst: {rate: fast}", "methods.pst.rate: must be 0 to 1, found 'fast'"),
     "empty list": ("[clean, hypo]", "[]", "grid.main.poisons must be a list of at least one, or all, found []"),
     "name for a list": (
         "[clean, hypo]",

@@ -1,14 +1,14 @@
-"""The probe set: ACM, what is drawn and measured, the verdict, the middle group."""
+"""The probe set: ACM, what is drawn and measured, the middle group."""
 
 import pytest
 import torch
 
 from helpers.compare import same
 from helpers.images import drawn
-from helpers.training import GROUPS, model_of
+from helpers.training import GROUPS, model_of, probe_result
 from relearn.probing.acm import acm_score, pooled
-from relearn.probing.probe_set import ProbeResult, ProbeSet
-from relearn.probing.verdict import middle_group, trapped
+from relearn.probing.probe_set import ProbeSet
+from relearn.probing.verdict import middle_group
 from relearn.training import models
 
 
@@ -79,28 +79,6 @@ def test_measuring_changes_nothing(tiny):
 
 
 @pytest.mark.parametrize(
-    "acm, accuracy, expected",
-    [
-        (0.6, 0.6, True),  # the group separates as well as all of the network
-        (0.6, 0.8, False),  # 0.6 < 0.85 * 0.8: deeper layers add something
-        (0.69, 0.8, True),
-        (0.5, 0.1, False),  # not above the threshold
-        (0.51, 0.1, True),
-        (0.3, 0.1, False),  # better than the network, but both near chance
-        (1.0, 1.0, True),
-    ],
-)
-def test_the_verdict(acm, accuracy, expected):
-    assert trapped(ProbeResult({"a": 0.9, "b": acm, "head": 1.0}, accuracy), "b") is expected
-
-
-def test_the_verdict_by_other_thresholds():
-    result = ProbeResult({"a": 0.6}, 0.9)
-    assert not trapped(result, "a")
-    assert trapped(result, "a", acm=0.5, ratio=0.6) and not trapped(result, "a", acm=0.7, ratio=0.6)
-
-
-@pytest.mark.parametrize(
     "groups, expected",
     [
         (GROUPS, "block2"),
@@ -109,4 +87,4 @@ def test_the_verdict_by_other_thresholds():
     ],
 )
 def test_the_middle_group(groups, expected):
-    assert middle_group(ProbeResult(dict.fromkeys(groups, 0.0), 0.0)) == expected
+    assert middle_group(probe_result(0.5, groups=groups)) == expected

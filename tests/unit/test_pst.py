@@ -2,8 +2,7 @@
 
 import pytest
 
-from helpers.training import GROUPS, run_of
-from relearn.errors import UserError
+from helpers.training import GROUPS, probe_result
 from relearn.methods.pst import PST
 from relearn.probing.probe_set import ProbeResult
 
@@ -38,18 +37,21 @@ def test_probes_end_with_the_last_stage():
     assert probed(method, 20, 10) == []
 
 
-class Scripted:
-    """In place of a TrainingState: what probes find (ACM at the watched group, accuracy) is written beforehand."""
+CLEAN, UNSURE, HIDDEN = 0.8, 0.4, 0.1  # the share of accuracy kept
 
-    def __init__(self, watch: str = "block2"):
-        self.watch, self.step, self.stage = watch, 0, "early"
+
+class Scripted:
+    """In place of a TrainingState: what probes find (the share of accuracy kept) is written beforehand."""
+
+    def __init__(self):
+        self.step, self.stage = 0, "early"
         self.rates = dict.fromkeys(GROUPS, 1.0)
         self.calls: list[str] = []
 
-    def probe(self, method: PST, step: int, acm: float, accuracy: float) -> None:
+    def probe(self, method: PST, step: int, kept: float, accuracy: float = 0.91) -> None:
         self.step = step
         method.rates(GROUPS)
-        self.result = ProbeResult(dict.fromkeys(GROUPS, 0.9) | {self.watch: acm}, accuracy)
+        self.result = probe_result(kept, accuracy)
         method.on_probe(self)
 
     def measure(self) -> ProbeResult:
@@ -69,19 +71,17 @@ class Scripted:
 
 def test_pst_goes_back_to_the_newest_clean_snapshot_and_through_its_stages():
     method, run = PST(full_rate_groups=[2, 1], rate=0.0, max_snapshots=2, confirm=1), Scripted()
-    # untrained: high or not, there is nothing to go back to, and this is where one may go back to
-    run.probe(method, 0, 0.99, 0.1)
-    run.probe(method, 20, 0.30, 0.3)  # clean
-    run.probe(method, 40, 0.45, 0.6)  # clean still
-    run.probe(method, 60, 0.48, 0.5)  # neither clean (0.46) nor trapped (0.5)
+    run.probe(method, 0, HIDDEN)  # untrained: there is nothing to go back to, and this is where one may go back to
+    run.probe(method, 20, CLEAN)
+    run.probe(method, 40, 0.45)  # clean still
+    run.probe(method, 60, UNSURE)  # neither: the limit is 0.4
+    run.probe(method, 80, HIDDEN, accuracy=0.15)  # nothing is learned yet
     assert [snapshot["step"] for snapshot in method.staging.snapshots] == [20, 40] and run.calls == []
-    run.probe(method, 80, 0.55, 0.7)  # above 0.5, but below 0.85 * 0.7: the network is better than its middle
-    assert (run.stage, run.step, run.calls) == ("early", 80, [])
-    run.probe(method, 100, 0.60, 0.7)  # 0.6 > 0.595: trapped
+    run.probe(method, 100, 0.35)
     assert (run.stage, run.step, run.calls) == ("stage 1", 40, ["restore 40", "rates"])
     assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 1.0, 1.0], strict=True))
-    run.probe(method, 60, 0.40, 0.5)  # clean in stage 1
-    run.probe(method, 80, 0.90, 0.9)  # trapped again
+    run.probe(method, 60, CLEAN)  # in stage 1
+    run.probe(method, 80, HIDDEN)  # trapped again
     assert (run.stage, run.step, run.calls[2:]) == ("stage 2", 60, ["restore 60", "rates"])
     assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 0.0, 1.0], strict=True))
     assert not method.should_probe(100, 10)  # no stage is left
@@ -90,16 +90,13 @@ def test_pst_goes_back_to_the_newest_clean_snapshot_and_through_its_stages():
 def test_pst_asks_for_probes_in_a_row():
     method, run = PST(confirm=2), Scripted()
     # a moment, then clean again, then the trap
-    for step, acm in ((0, 0.2), (20, 0.3), (40, 0.9), (60, 0.4), (80, 0.9)):
-        run.probe(method, step, acm, 0.9)
+    for step, kept in ((0, CLEAN), (20, CLEAN), (40, HIDDEN), (60, CLEAN), (80, HIDDEN)):
+        run.probe(method, step, kept)
         assert run.calls == []
-    assert [snapshot["step"] for snapshot in method.staging.snapshots] == [
-        0,
-        20,
-        60,
-    ]  # none is taken at a probe that shows the trap
+    # none is taken at a probe that shows the trap
+    assert [snapshot["step"] for snapshot in method.staging.snapshots] == [0, 20, 60]
     state = method.state()
-    run.probe(method, 100, 0.9, 0.9)
+    run.probe(method, 100, HIDDEN)
     assert (run.stage, run.step) == ("stage 1", 60) and method.staging.streak == 0
     resumed = PST(confirm=2)
     resumed.load_state(state)
@@ -108,41 +105,32 @@ def test_pst_asks_for_probes_in_a_row():
 
 def test_pst_goes_back_to_the_start_when_nothing_later_was_clean():
     method, run = PST(rate=0.1, confirm=1), Scripted()
-    run.probe(method, 0, 0.2, 0.1)
-    run.probe(method, 20, 0.9, 0.9)
-    assert (run.step, run.stage) == (0, "stage 1") and run.rates == dict(
-        zip(GROUPS, [0.1, 0.1, 0.1, 1.0, 1.0], strict=True)
-    )
+    run.probe(method, 0, CLEAN)
+    run.probe(method, 20, HIDDEN)
+    assert (run.step, run.stage) == (0, "stage 1")
+    assert run.rates == dict(zip(GROUPS, [0.1, 0.1, 0.1, 1.0, 1.0], strict=True))
 
 
-def test_pst_stays_early_on_clean_data():
+def test_pst_stays_early_where_nothing_shows():
     method, run = PST(), Scripted()
     for step in range(0, 200, 20):
-        run.probe(method, step, 0.47, 0.9)
-    assert (
-        run.stage == "early" and run.calls == [] and [snapshot["step"] for snapshot in method.staging.snapshots] == [0]
-    )
+        run.probe(method, step, UNSURE)
+    assert run.stage == "early" and run.calls == []
+    assert [snapshot["step"] for snapshot in method.staging.snapshots] == [0]
 
 
-def test_pst_watches_the_group_it_is_told():
-    for watch, expected in (("block4", "stage 1"), ("block2", "early")):
-        method, run = PST(watch=watch, confirm=1), Scripted(watch="block4")
-        for run.step, acm in ((0, 0.2), (20, 0.9)):
-            run.result = ProbeResult(dict.fromkeys(GROUPS, 0.2) | {"block4": acm}, 0.9)
-            method.on_probe(run)
+def test_the_limit_is_a_setting():
+    for limit, expected in ((0.2, "early"), (0.6, "stage 1")):
+        method, run = PST(kept_trapped=limit, confirm=1), Scripted()
+        run.probe(method, 0, CLEAN)
+        run.probe(method, 20, 0.4)
         assert run.stage == expected
-
-
-def test_pst_watching_a_group_that_is_not_there(tiny):
-    """A slip in params.yaml that only the architecture can tell: an error that lists the choices, no KeyError."""
-    with pytest.raises(UserError, match=r"block9.*known: block1, block2"):
-        run_of(tiny, PST(watch="block9")).take_probe()
 
 
 def test_pst_without_snapshots_goes_on_from_where_it_is():
     method, run = PST(max_snapshots=0, confirm=1), Scripted()
-    run.probe(method, 0, 0.2, 0.1)
-    run.probe(method, 20, 0.9, 0.9)
+    run.probe(method, 0, CLEAN)
+    run.probe(method, 20, HIDDEN)
     assert (run.step, run.stage, run.calls) == (20, "stage 1", ["rates"])
     assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 1.0, 1.0], strict=True))
 
@@ -150,13 +138,13 @@ def test_pst_without_snapshots_goes_on_from_where_it_is():
 def test_pst_may_learn_slower_or_faster_before_the_first_stage():
     method, run = PST(early_rate=0.3, confirm=1), Scripted()
     assert method.rates(GROUPS) == dict.fromkeys(GROUPS, 0.3)
-    run.probe(method, 0, 0.2, 0.1)
-    run.probe(method, 20, 0.9, 0.9)
+    run.probe(method, 0, CLEAN)
+    run.probe(method, 20, HIDDEN)
     assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 1.0, 1.0], strict=True))
 
 
 def test_pst_may_leave_all_groups_at_the_full_rate():
     method, run = PST(full_rate_groups=[9], confirm=1), Scripted()
-    run.probe(method, 0, 0.2, 0.1)
-    run.probe(method, 20, 0.9, 0.9)
+    run.probe(method, 0, CLEAN)
+    run.probe(method, 20, HIDDEN)
     assert set(run.rates.values()) == {1.0} and run.stage == "stage 1"

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.compare import same, stir
-from helpers.pst_loop import BATCHES, CLEAN, HOT, OPTIMIZERS, SCRIPT, SCRIPTED, Net, Training, batch, everything
+from helpers.pst_loop import BATCHES, CLEAN, TRAPPED, OPTIMIZERS, SCRIPT, SCRIPTED, Net, Training, batch, everything
 from relearn.errors import UserError
 from relearn.pst import PST
 
@@ -73,7 +73,7 @@ def test_a_roll_back_restores_every_byte(data, optimizer):
 
 def test_a_snapshot_is_not_written_into(data):
     """Two roll-backs to one snapshot, training in between: the same bytes both times."""
-    settings = SCRIPTED | {"script": SCRIPT | {12: HOT}, "full_rate_groups": [3, 1]}
+    settings = SCRIPTED | {"script": SCRIPT | {12: TRAPPED}, "full_rate_groups": [3, 1]}
     first, second = Training(data, "adamw", **settings), Training(data, "adamw", **settings)
     first.run(until=8)
     second.run(until=12)
@@ -131,7 +131,7 @@ def test_a_rate_is_a_learning_rate(data):
 
 
 def test_frozen_groups_keep_their_weights_and_thaw_again(data):
-    training = Training(data, full_rate_groups=[1, 4], **SCRIPTED | {"script": SCRIPT | {12: HOT}})
+    training = Training(data, full_rate_groups=[1, 4], **SCRIPTED | {"script": SCRIPT | {12: TRAPPED}})
     training.run(until=8)
     before = everything(training)["tensors"]
     training.update()

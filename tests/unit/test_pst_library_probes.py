@@ -10,7 +10,21 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers.compare import same, stir
-from helpers.pst_loop import BATCHES, EAGER, GROUPS, HOT, NEVER, OPTIMIZERS, Net, Training, batch, everything
+from helpers.pst_loop import (
+    BATCHES,
+    CLEAN,
+    EAGER,
+    GROUPS,
+    NEVER,
+    OPTIMIZERS,
+    TRAPPED,
+    UNSURE,
+    Net,
+    Training,
+    batch,
+    everything,
+)
+from helpers.training import NEVER_TRAPPED
 from relearn.errors import UserError
 from relearn.probing.acm import pooled
 from relearn.probing.probe_set import ProbeSet
@@ -23,7 +37,7 @@ from relearn.pst import PST
 def test_probes_change_nothing(data, autocast):
     """A probe after every step against none, with dropout, batch norm, one part in evaluation mode, under autocast."""
     ends = []
-    for settings in ({"probe_steps": 1, "acm_trapped": 1.0, "dense_epochs": 9.0}, NEVER):
+    for settings in ({"probe_steps": 1, "dense_epochs": 9.0, **NEVER_TRAPPED}, NEVER):
         training = Training(data, **settings)
         torch.manual_seed(5)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -46,6 +60,7 @@ def test_probes_change_nothing(data, autocast):
     assert same(ends[0][:2], ends[1][:2])
 
 
+@pytest.mark.usefixtures("decided_by_limit")
 def test_a_whole_run_under_autocast_and_compiled(data):
     """torch.compile around the model or a part of it: probes see the same activations, and frozen groups stay put."""
     stir(0)
@@ -85,8 +100,12 @@ def test_the_probe_set_is_drawn_evenly_and_by_the_seed(data):
 
 
 def test_the_verdict(data):
-    for acm, expected in ((HOT, True), (0.4, False)):
-        assert Training(data, script={0: acm}).pst.trapped is expected
+    for kept, expected in (
+        (TRAPPED, "trapped (keeps 0.10 ±"),
+        (CLEAN, "not trapped (keeps 0.80 ±"),
+        (UNSURE, "cannot tell"),
+    ):
+        assert str(Training(data, script={0: kept}).pst.verdict).startswith(expected)
 
 
 # What is measured
@@ -148,7 +167,6 @@ def test_activations_that_cannot_be_measured(data):
         (lambda data: {"full_rate_group": [2]}, r"no setting 'full_rate_group'.*did you mean 'full_rate_groups'"),
         (lambda data: {"full_rate_groups": [5]}, r"1 to 4 here, found \[5\]"),
         (lambda data: {"steps_per_epoch": 0}, r"must be 1 or more, found 0"),
-        (lambda data: {"watch": "block2"}, r"'block2' is not a layer group.*blocks.0"),
     ],
 )
 def test_what_pst_refuses(data, change, message):

@@ -16,7 +16,7 @@ GOLDEN = DATA / "golden"
 #   clean/erm   90        one seed: no sd; 100 %
 #   oracle      tap_4/pst 75 77 79: mean 77, sd 2; tap_4/erm 31 31: mean 31, sd 0;
 #               epochs (50 + 52 + 57) / 3 = 53, (3 + 4) / 2 = 3.5
-#   trapped     0 of 3, 1 of 2, 0 of 1
+#   trapped     0 of 3, 1 of 2, 0 of 1; one of the three cannot be told, and its share kept is missing
 COLUMNS = [
     "poison",
     "method",
@@ -26,16 +26,16 @@ COLUMNS = [
     "oracle_epoch",
     "passes",
     "acm",
-    "ratio",
-    "trapped",
+    "kept",
+    "verdict",
 ]
 ROWS = [
-    ("tap_4", "pst", 0, 70.0, 75.0, 50, 1.25, 0.25, 0.5, False),
-    ("tap_4", "pst", 1, 74.0, 77.0, 52, 1.25, 0.25, 0.5, False),
-    ("tap_4", "pst", 2, 78.0, 79.0, 57, 1.25, 0.25, 0.5, False),
-    ("tap_4", "erm", 0, 20.0, 31.0, 3, 1.0, 0.75, 1.0, True),
-    ("tap_4", "erm", 1, 22.0, 31.0, 4, 1.0, 0.25, 0.5, False),
-    ("clean", "erm", 0, 90.0, 90.5, 59, 1.0, 0.25, 0.5, False),
+    ("tap_4", "pst", 0, 70.0, 75.0, 50, 1.25, 0.25, 0.75, "not trapped"),
+    ("tap_4", "pst", 1, 74.0, 77.0, 52, 1.25, 0.25, 0.75, "not trapped"),
+    ("tap_4", "pst", 2, 78.0, 79.0, 57, 1.25, 0.25, None, "cannot tell"),
+    ("tap_4", "erm", 0, 20.0, 31.0, 3, 1.0, 0.75, 0.25, "trapped"),
+    ("tap_4", "erm", 1, 22.0, 31.0, 4, 1.0, 0.25, 0.75, "not trapped"),
+    ("clean", "erm", 0, 90.0, 90.5, 59, 1.0, 0.25, 0.75, "not trapped"),
 ]
 
 # Rows that two tables need beside these. By hand:
@@ -45,12 +45,12 @@ ROWS = [
 #               mean over poisons: erm (23.3 + 50) / 2 = 36.7, pst a gap because it was not run on em
 MORE = {
     "clean_cost": [
-        ("clean", "erm", 1, 92.0, 92.0, 60, 1.0, 0.25, 0.5, False),
-        ("clean", "pst", 0, 88.0, 88.0, 60, 1.0, 0.25, 0.5, False),
-        ("clean", "pst", 1, 93.0, 93.0, 60, 1.0, 0.25, 0.5, False),
-        ("clean", "pst", 2, 80.0, 89.0, 40, 1.75, 0.25, 0.5, False),
+        ("clean", "erm", 1, 92.0, 92.0, 60, 1.0, 0.25, 0.75, "not trapped"),
+        ("clean", "pst", 0, 88.0, 88.0, 60, 1.0, 0.25, 0.75, "not trapped"),
+        ("clean", "pst", 1, 93.0, 93.0, 60, 1.0, 0.25, 0.75, "not trapped"),
+        ("clean", "pst", 2, 80.0, 89.0, 40, 1.75, 0.25, 0.75, "not trapped"),
     ],
-    "relative": [("em", "erm", 0, 45.0, 50.0, 5, 1.0, 0.75, 1.0, True)],
+    "relative": [("em", "erm", 0, 45.0, 50.0, 5, 1.0, 0.75, 0.25, "trapped")],
 }
 
 

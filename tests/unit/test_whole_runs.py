@@ -5,7 +5,7 @@ import torch
 
 from helpers.compare import same, stir
 from helpers.images import drawn
-from helpers.training import GROUPS, RECIPE, model_of
+from helpers.training import ALWAYS_TRAPPED, GROUPS, NEVER_TRAPPED, RECIPE, model_of
 from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.methods.pst import PST
@@ -14,22 +14,23 @@ from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint, fit, models
 
 
+pytestmark = pytest.mark.usefixtures("decided_by_limit")
+
+
 class LatePST(PST):
     """Sees no trap before step 8."""
 
     def on_probe(self, training) -> None:
-        self.staging.acm_trapped = 0.0 if training.step >= 8 else 1.0
+        self.staging.kept_trapped = (ALWAYS_TRAPPED if training.step >= 8 else NEVER_TRAPPED)["kept_trapped"]
         super().on_probe(training)
 
 
 # every probe but the first shows the trap
-EAGER = {"confirm": 1, "acm_trapped": 0.0, "ratio_trapped": 1e-6, "acm_clean": 0.0, "dense_epochs": 9.0}
+EAGER = ALWAYS_TRAPPED | {"dense_epochs": 9.0}
 METHODS = {
     "erm": lambda: ERM(jitter=0.2, gray=0.5),
     "pst": lambda: PST(full_rate_groups=[3, 2], probe_steps=4, **EAGER),  # back to the start at steps 4 and 4
-    "late pst": lambda: LatePST(
-        full_rate_groups=[2], probe_steps=4, rate=0.5, **EAGER | {"acm_clean": 1.0}
-    ),  # from step 8 back to step 4
+    "late pst": lambda: LatePST(full_rate_groups=[2], probe_steps=4, rate=0.5, **EAGER),  # from step 8 back to step 4
 }
 
 

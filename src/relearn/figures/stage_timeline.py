@@ -17,7 +17,7 @@ from relearn.training import schedule
 PANELS = {
     "test accuracy (%)": 1.2,
     "ACM, accuracy\non the probe set": 1.4,
-    "ratio r": 0.9,
+    "share of\naccuracy kept": 0.9,
     "learning rate": 1.0,
 }
 
@@ -29,9 +29,9 @@ def stage_timeline(
 ) -> Figure:
     """Runs of PST over the optimizer steps really taken, a column per cell: accuracy, measurements, learning rates.
 
-    Red lines mark roll-backs, shades the stages; crosses are epochs that a roll-back undid. r is ACM of the watched
-    layer group over the accuracy on the probe set. Dashed lines are the thresholds of the trigger, the dash-dotted one
-    that of snapshots. The run did not know its test accuracy. Raises UserError for a cell without probes.
+    Red lines mark roll-backs, shades the stages; crosses are epochs that a roll-back undid. The share kept is that of
+    the accuracy above chance on the probe set, with perturbations hidden; below the dashed line, the network is
+    trapped. The run did not know its test accuracy. Raises UserError for a cell without probes.
     """
     cells = list(dict.fromkeys(cells))
     figure = Figure(figsize=(2 + 3.4 * len(cells), 0.9 + 1.1 * sum(PANELS.values())), layout="constrained")
@@ -58,17 +58,16 @@ def stage_timeline(
 
 def _trace(probes: pandas.DataFrame, histories: pandas.DataFrame, run: dict) -> pandas.DataFrame:
     """All measurements, at probes and ends of epochs, in the order of time; `part` counts the roll-backs so far."""
-    watch = f"acm_{run['settings']['method'].get('watch') or run['verdict']['watch']}"
+    middle = f"acm_{run['verdict']['group']}"
     epochs = histories[(histories[list(run["cell"])] == pandas.Series(run["cell"])).all(axis=1)]
-    columns = ["steps_taken", watch, "probe_accuracy", "test_accuracy", "rolled_back"]
+    columns = ["steps_taken", middle, "probe_accuracy", "hidden_accuracy", "kept", "test_accuracy", "rolled_back"]
     rows = (
         epochs.assign(rolled_back=False),
         pandas.DataFrame(run["rolled_back"]).assign(rolled_back=True),
         probes.assign(rolled_back=False),
     )
-    trace = pandas.concat([frame.reindex(columns=columns) for frame in rows if len(frame)]).rename(
-        columns={watch: "acm"}
-    )
+    trace = pandas.concat([frame.reindex(columns=columns) for frame in rows if len(frame)])
+    trace = trace.rename(columns={middle: "acm"})
     returns = probes.loc[probes["next_step"] < probes["step"], "steps_taken"]
     trace["part"] = numpy.searchsorted(returns.to_numpy(), trace["steps_taken"].to_numpy())
     return trace.sort_values("steps_taken", kind="stable")
@@ -87,24 +86,20 @@ def _accuracy(axis: Axes, trace: pandas.DataFrame) -> None:
 
 
 def _measurements(upper: Axes, lower: Axes, trace: pandas.DataFrame, method: dict) -> None:
-    """ACM and probe accuracy in the upper panel, their ratio in the lower one, with the method's thresholds."""
+    """ACM and both probe accuracies in the upper panel, the share kept in the lower one, with the method's limit."""
     for _, part in trace.groupby("part"):
         for axis, values, colour, label in (
-            (upper, part["acm"], PALETTE[1], "ACM, watched group"),
+            (upper, part["acm"], PALETTE[1], "ACM, middle group"),
             (upper, part["probe_accuracy"], PALETTE[4], "accuracy of the network"),
-            (lower, part["acm"] / part["probe_accuracy"], PALETTE[2], "r = ACM / accuracy"),
+            (upper, part["hidden_accuracy"], PALETTE[3], "perturbations hidden"),
+            (lower, part["kept"].dropna(), PALETTE[2], "share kept"),
         ):
-            axis.plot(part["steps_taken"], values, color=colour, marker=".", markersize=3, label=label)
-    for axis, name, dashes in (
-        (upper, "acm_trapped", "--"),
-        (upper, "acm_clean", "-."),
-        (lower, "ratio_trapped", "--"),
-    ):
-        if name in method:
-            label = f"{name} = {method[name]:g}"
-            axis.axhline(method[name], color="0.45", linewidth=0.8, linestyle=dashes, label=label)
+            axis.plot(part["steps_taken"][values.index], values, color=colour, marker=".", markersize=3, label=label)
+    if "kept_trapped" in method:
+        label = f"kept_trapped = {method['kept_trapped']:g}"
+        lower.axhline(method["kept_trapped"], color="0.45", linewidth=0.8, linestyle="--", label=label)
     upper.set(ylim=(0, 1.02))
-    lower.set(ylim=(0, 1.6))  # larger values occur only at the very beginning, where the network knows nothing yet
+    lower.set(ylim=(0, 1.2))
 
 
 def _rates(axis: Axes, probes: pandas.DataFrame, run: dict) -> None:

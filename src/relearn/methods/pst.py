@@ -10,12 +10,11 @@ from relearn.training.state import TrainingState
 class PST(ERM):
     """Train all layers until the trap shows, go back to before it, and go on with the shallow layer groups slowed.
 
-    The trap shows on the probe set at the layer group `watch` (null: the middle one): its ACM is more than
-    `acm_trapped`, and more than `ratio_trapped` times the accuracy of the whole network, that is, the middle of the
-    network already separates the labels nearly as well as all of it. `confirm` such probes in a row are the trap, since
-    a single one can be a moment of low accuracy. Then the newest snapshot is restored, and stage k slows all but the
-    `full_rate_groups[k]` deepest groups to `rate` times their learning rate; the next stage follows when the trap shows
-    again. A probe with an ACM of less than `acm_clean` leaves a snapshot. The newest `max_snapshots` are stored; with 0
+    A probe shows the trap when the network surely keeps less than `kept_trapped` of its accuracy above chance on the
+    probe set once a view hides perturbations (relearn.probing.verdict). `confirm` such probes in a row are the trap.
+    Then the newest snapshot is restored, and stage k slows all but the `full_rate_groups[k]` deepest groups to `rate`
+    times their learning rate; the next stage follows when the trap shows again. A probe at which the network surely
+    keeps more leaves a snapshot, and so does the one before training. The newest `max_snapshots` are stored; with 0
     there is no roll-back, and the next stage begins where the run stands. Before the first stage all groups learn at
     `early_rate` times their rate. There is a probe every `probe_steps` steps for `dense_epochs` epochs, then
     `probes_per_epoch` times an epoch.
@@ -24,13 +23,10 @@ class PST(ERM):
     def __init__(
         self,
         *,
-        watch: str | None = None,
         full_rate_groups: list[PositiveInt] = [2],  # noqa: B006, read, never changed; defaults must be literals
         rate: Fraction = 0.0,
         early_rate: Positive = 1.0,
-        acm_trapped: Fraction = 0.5,
-        ratio_trapped: Positive = 0.85,
-        acm_clean: Fraction = 0.46,
+        kept_trapped: Positive = 0.4,
         confirm: PositiveInt = 2,
         probe_steps: PositiveInt = 20,
         dense_epochs: NonNegative = 2.0,
@@ -41,13 +37,10 @@ class PST(ERM):
         super().__init__(**augmentation)
         self.staging = Staging(
             [],
-            watch=watch,
             full_rate_groups=tuple(full_rate_groups),
             rate=rate,
             early_rate=early_rate,
-            acm_trapped=acm_trapped,
-            ratio_trapped=ratio_trapped,
-            acm_clean=acm_clean,
+            kept_trapped=kept_trapped,
             confirm=confirm,
             probe_steps=probe_steps,
             dense_epochs=dense_epochs,

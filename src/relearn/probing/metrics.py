@@ -12,28 +12,43 @@ BATCH = 500  # images per forward pass
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients and without compiled code; afterwards every module has the mode it had."""
+def evaluating(model: nn.Module, batch_statistics: bool = False) -> Iterator[None]:
+    """Evaluation mode without gradients and without compiled code; afterwards every module is as it was.
+
+    With `batch_statistics` batch norm takes the statistics of each batch, not those of training.
+    """
     modes = {module: module.training for module in model.modules()}
     # compiled code would not call hooks that were registered after it was compiled
     compiled = any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in modes)
     model.eval()
+    norms = [module for module in modes if isinstance(module, nn.modules.batchnorm._BatchNorm) and batch_statistics]
+    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    for norm in norms:
+        norm.train()
     try:
         with torch.no_grad(), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
             yield
     finally:
         for module, training in modes.items():
             module.training = training
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
-def logits(model: nn.Module, images: torch.Tensor, eval_transform: Callable = lambda x: x) -> torch.Tensor:
+def logits(
+    model: nn.Module,
+    images: torch.Tensor,
+    eval_transform: Callable = lambda x: x,
+    batch_statistics: bool = False,
+) -> torch.Tensor:
     """Logits (N, K) float32 of images after `eval_transform`, in evaluation mode; the model keeps its mode.
 
     Images are (N, H, W, 3) uint8, or floats (N, C, H, W) as the model takes them; those may lie on another device.
+    They pass in batches of nearly equal size, at most `BATCH`; `batch_statistics` as for `evaluating`.
     """
     device = next(model.parameters(), images).device
-    with evaluating(model):
-        parts = (part.to(device) for part in images.split(BATCH))
+    with evaluating(model, batch_statistics):
+        parts = (part.to(device) for part in images.tensor_split(max(1, -(-len(images) // BATCH))))
         parts = (part if part.is_floating_point() else to_float(part) for part in parts)
         return torch.cat([model(eval_transform(part)).float() for part in parts])
 

@@ -10,16 +10,24 @@ from relearn.data import Split
 from relearn.errors import UserError
 from relearn.probing import metrics
 from relearn.probing.acm import acm_score, pooled
+from relearn.probing.hiding import hidden
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """ACM per layer group, shallow to deep, and the accuracy of the whole network on the probe set, all in 0..1."""
+    """ACM per layer group, shallow to deep, and accuracies of the whole network on the probe set, all in 0..1.
+
+    `hidden_accuracy` is that on the same `images` in the view of `relearn.probing.hiding`, and `chance` the share of the
+    largest class.
+    """
 
     acm: dict[str, float]
     accuracy: float
+    hidden_accuracy: float
+    chance: float
+    images: int
 
 
 class ProbeSet:
@@ -56,11 +64,25 @@ class ProbeSet:
         return cls(torch.stack(images), torch.tensor([int(label) for _, label in items]), reference)
 
     def measure(self, model: nn.Module, eval_transform: Transform, groups: Mapping[str, nn.Module]) -> ProbeResult:
-        """ACM and accuracy from one forward pass over the probe set, as `activations` makes it."""
+        """ACM and accuracies from two forward passes over the probe set: as it is, and with perturbations hidden."""
         features, logits = self.activations(model, eval_transform, groups)
         labels, reference = self.labels.to(logits.device), self.reference.to(logits.device)
         acm = {name: acm_score(activations, labels, reference) for name, activations in features.items()}
-        return ProbeResult(acm, metrics.accuracy(logits, labels) / 100)
+        return ProbeResult(
+            acm,
+            accuracy=metrics.accuracy(logits, labels) / 100,
+            hidden_accuracy=self.hidden_accuracy(model, eval_transform),
+            chance=labels.unique(return_counts=True)[1].max().item() / len(labels),
+            images=len(labels),
+        )
+
+    def hidden_accuracy(self, model: nn.Module, eval_transform: Transform) -> float:
+        """Accuracy in 0..1 where the images are seen in the view that hides perturbations.
+
+        Batch norm takes the statistics of the view: those of training belong to the images as they are.
+        """
+        view = metrics.logits(model, self.images, lambda x: eval_transform(hidden(x)), batch_statistics=True)
+        return metrics.accuracy(view, self.labels.to(view.device)) / 100
 
     def activations(
         self, model: nn.Module, eval_transform: Transform, groups: Mapping[str, nn.Module]
@@ -103,16 +125,21 @@ class ProbeSet:
 
 
 def balanced_rows(labels: torch.Tensor, size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (int64) of about `size` labels (N,), equally many of each class, and which of them are reference (bool)."""
+    """Rows (int64) of about `size` labels (N,), equally many of each class, and which of them are reference (bool).
+
+    Classes take turns, so that every batch has images of all of them.
+    """
     classes = labels.unique().tolist()
     per_class = max(2, size // len(classes))
-    rows, reference = [], []
+    rows, turns = [], []
     for label in classes:
         of_class = torch.nonzero(labels == label).flatten()
         drawn = of_class[torch.randperm(len(of_class), generator=generator)[:per_class]]
         rows.append(drawn)
-        reference.append(torch.arange(len(drawn)) % 2 == 0)
-    return torch.cat(rows), torch.cat(reference)
+        turns.append(torch.arange(len(drawn)))
+    turn = torch.cat(turns)
+    order = turn.argsort(stable=True)
+    return torch.cat(rows)[order], turn[order] % 2 == 0
 
 
 def _check_images(images: list, again: list) -> None:

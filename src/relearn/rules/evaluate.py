@@ -51,6 +51,6 @@ def _result(accuracy: float, history: list[float], info: dict) -> dict:
         "oracle_epoch": history.index(max(history)) + 1,
         "passes": info["steps_taken"] / info["steps"],
         "acm": verdict["acm"],
-        "ratio": verdict["acm"] / max(verdict["probe_accuracy"], 1e-9),
-        "trapped": verdict["trapped"],
+        "kept": verdict["kept"],
+        "verdict": verdict["verdict"],
     }

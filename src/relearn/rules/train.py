@@ -4,8 +4,8 @@ from relearn import grid
 from relearn.data import load_split, save_tensors
 from relearn.methods import erm  # noqa: F401, every method is a difference from it, so its source belongs to this rule
 from relearn.params import Params
-from relearn.probing import verdict
 from relearn.probing.probe_set import ProbeSet
+from relearn.probing.verdict import judge, middle_group
 from relearn.runtime import device as devices
 from relearn.runtime import files
 from relearn.runtime.hashing import settings_hash
@@ -76,8 +76,9 @@ def _write_rows(cell: grid.Cell, fitted: Fitted, classes: list[str]) -> None:
 
 
 def _verdict(fitted: Fitted) -> dict:
-    """What the last probe says, by the default thresholds at the middle layer group."""
+    """What the last probe says, by the default limit, and the ACM of the middle layer group."""
     result = fitted.last_probe
-    watch = verdict.middle_group(result)
-    found = {"watch": watch, "acm": result.acm[watch], "probe_accuracy": result.accuracy}
-    return found | {"trapped": verdict.trapped(result, watch)}
+    found, middle = judge(result), middle_group(result)
+    accuracies = {"probe_accuracy": result.accuracy, "hidden_accuracy": result.hidden_accuracy}
+    answer = {"verdict": found.answer, "reason": found.reason, "kept": found.kept}
+    return {"group": middle, "acm": result.acm[middle]} | accuracies | answer

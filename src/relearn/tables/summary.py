@@ -2,6 +2,7 @@
 
 import pandas
 
+from relearn.probing.verdict import ANSWERS
 from relearn.registry import register
 from relearn.reporting.summaries import BLOCK, CELL, clean_reference, groups
 
@@ -10,10 +11,12 @@ from relearn.reporting.summaries import BLOCK, CELL, clean_reference, groups
 def summary(records: pandas.DataFrame) -> pandas.DataFrame:
     """One row per cell over its seeds, all numbers.
 
-    Accuracies in percent, with sample sd; `trapped` is the share of seeds; `vs_clean` is the mean as percent of the
+    Accuracies in percent, with sample sd; `kept` is the mean share of accuracy kept with perturbations hidden,
+    `trapped`, `not_trapped` and `cannot_tell` count the verdicts; `vs_clean` is the mean as percent of the
     mean accuracy of erm on clean data of the same dataset and architecture, a gap where the grid has no such cell.
     """
-    table = groups(records.astype({"trapped": float}), CELL).agg(
+    answers = {answer.replace(" ", "_"): records["verdict"] == answer for answer in ANSWERS}
+    table = groups(records.assign(**answers), CELL).agg(
         n=("seed", "size"),
         mean=("accuracy", "mean"),
         sd=("accuracy", "std"),
@@ -22,8 +25,8 @@ def summary(records: pandas.DataFrame) -> pandas.DataFrame:
         oracle_epoch=("oracle_epoch", "mean"),
         passes=("passes", "mean"),
         acm=("acm", "mean"),
-        ratio=("ratio", "mean"),
-        trapped=("trapped", "mean"),
+        kept=("kept", "mean"),
+        **{answer: (answer, "sum") for answer in answers},
     )
     table = table.reset_index().astype(dict.fromkeys(CELL, str))
     table["vs_clean"] = 100 * table["mean"] / table.join(clean_reference(records), on=BLOCK)["clean"]

@@ -8,7 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of every common grayscale conversion
+from relearn.probing.hiding import LUMA, gray
 
 
 def crop_and_flip(images: torch.Tensor, pad: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
@@ -44,12 +44,6 @@ def mix_channels(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     """Multiply the colour of every pixel by its image's matrix (B, 3, 3)."""
     mixed = torch.matmul(matrices, x.reshape(len(x), 3, -1)).reshape(x.shape)
     return mixed.contiguous(memory_format=torch.channels_last)
-
-
-def gray(x: torch.Tensor) -> torch.Tensor:
-    """Luma in all three channels."""
-    luma = torch.tensor(LUMA, device=x.device).reshape(1, 3, 1, 1)
-    return (x * luma).sum(1, keepdim=True).expand_as(x).contiguous(memory_format=torch.channels_last)
 
 
 def random_gray(x: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:

@@ -131,6 +131,7 @@ class Run:
             "train_accuracy": 100 * correct,
             "test_accuracy": metrics.accuracy(logits, test.labels),
             "probe_accuracy": result.accuracy,
+            "hidden_accuracy": result.hidden_accuracy,
         }
         row |= {f"acm_{name}": value for name, value in result.acm.items()}
         self.history.append(row | {f"rate_{name}": rate for name, rate in training.rates.items()})

@@ -1,16 +1,14 @@
 """The stages of PST: when to probe, when probes mean the trap, and what each stage slows.
 
 Dang et al., 2023 (arXiv 2306.02064) slow shallow layers when the activations show that the perturbation is learned.
-Going back to a snapshot, and stopping layer groups, are ours, as are all definitions (docs/pst.md).
+Going back to a snapshot, stopping layer groups, and the trigger are ours, as are all definitions (docs/pst.md).
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from relearn.errors import UserError
-from relearn.probing import verdict
 from relearn.probing.probe_set import ProbeResult
-from relearn.registry import suggest
+from relearn.probing.verdict import KEPT, NOT_TRAPPED, TRAPPED, judge
 from relearn.training.state import TrainingState
 
 
@@ -23,13 +21,10 @@ class Staging:
     """
 
     groups: list[str]
-    watch: str | None = None
     full_rate_groups: tuple[int, ...] = (2,)
     rate: float = 0.0
     early_rate: float = 1.0
-    acm_trapped: float = 0.5
-    ratio_trapped: float = 0.85
-    acm_clean: float = 0.46
+    kept_trapped: float = KEPT
     confirm: int = 2
     probe_steps: int = 20
     dense_epochs: float = 2.0
@@ -47,22 +42,14 @@ class Staging:
         return step % (self.probe_steps if dense else max(1, steps_per_epoch // self.probes_per_epoch)) == 0
 
     def decide(self, result: ProbeResult, step: int) -> Literal["wait", "snapshot", "next_stage"]:
-        """What a probe asks for: nothing, a snapshot, or the next stage from the newest snapshot.
-
-        Raises UserError when the watched group is none of the groups.
-        """
-        watch = self.watch or verdict.middle_group(result)
-        if watch not in result.acm:
-            raise UserError(
-                f"pst: watch: '{watch}' is not a layer group of this architecture; {suggest(watch, result.acm)}"
-            )
-        trapped = step > 0 and verdict.trapped(result, watch, self.acm_trapped, self.ratio_trapped)
+        """What a probe asks for: nothing, a snapshot, or the next stage from the newest snapshot."""
+        answer = judge(result, self.kept_trapped).answer
+        trapped = step > 0 and answer == TRAPPED
         self.streak = self.streak + 1 if trapped else 0
         if self.streak == self.confirm:
             self.stage, self.streak = self.stage + 1, 0
             return "next_stage"
-        clean = step == 0 or result.acm[watch] < self.acm_clean
-        return "snapshot" if clean and not trapped else "wait"
+        return "snapshot" if step == 0 or answer == NOT_TRAPPED else "wait"
 
     def respond(self, training: TrainingState) -> None:
         """Act on the probe of a run: take a snapshot, or go back to the newest one and begin the next stage there.

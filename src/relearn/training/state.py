@@ -12,6 +12,7 @@ from torch import nn
 
 from relearn.probing.layer_groups import Group
 from relearn.probing.probe_set import ProbeResult, ProbeSet
+from relearn.probing.verdict import judge
 
 
 def unchanged(x: torch.Tensor) -> torch.Tensor:
@@ -107,6 +108,8 @@ class TrainingState:
         result, step, stage = self.measure(), self.step, self.stage
         respond(self)
         row = {"steps_taken": self.steps_taken, "step": step, "stage": stage, "probe_accuracy": result.accuracy}
+        found = judge(result)
+        row |= {"hidden_accuracy": result.hidden_accuracy, "kept": found.kept, "verdict": found.answer}
         row |= {f"acm_{name}": value for name, value in result.acm.items()}
         row |= {"next_step": self.step, "next_stage": self.stage}
         self.probes.append(row | {f"rate_{name}": rate for name, rate in self.rates.items()})
