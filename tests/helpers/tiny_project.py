@@ -1,4 +1,4 @@
-"""A tiny project in which everything is made, and the changes that the catalogue of bad inputs makes to copies of it."""
+"""A tiny project in which everything is made, and the changes that the catalogue of bad inputs makes to its copies."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from relearn import __main__
+from relearn import __main__, grid, params
 
 PARAMS = """\
 compute: {threads: 1}
@@ -31,6 +31,7 @@ methods:
   pst: {probe_steps: 1}
 grid:
   main: {datasets: [mine], poisons: [clean, lsp], architectures: [cnn], methods: [erm, pst], seeds: [0, 1]}
+  other: {datasets: [mine], poisons: [hypo, given], architectures: [cnn], methods: [erm], seeds: [0]}
 tables:
   accuracy: {}
   clean_cost: {}
@@ -43,11 +44,6 @@ figures:
   embedding: {cells: [mine/clean/cnn/erm/0]}
   stage_timeline: {cells: [mine/clean/cnn/pst/0]}
 """
-CELLS = [
-    f"mine/{poison}/cnn/{method}/{seed}" for poison in ("clean", "lsp") for method in ("erm", "pst") for seed in "01"
-]
-POISONS = [f"poison mine/{poison}" for poison in ("clean", "lsp", "given")]
-RUNS = [f"{rule} {cell}" for cell in CELLS for rule in ("train", "evaluate")]
 CLASSES, COUNTS = 4, {"train": 8, "test": 4}
 GONE = object()  # `!gone` in the table: this key is taken away
 
@@ -78,7 +74,8 @@ def make(folder: Path) -> None:
                 Image.fromarray(pixels.astype("uint8")).save(place / f"{number}.png")
     np.save(folder / "noise.npy", draw.integers(-4, 5, (CLASSES * COUNTS["train"], 16, 16, 3)).astype("int8"))
     (folder / "params.yaml").write_text(PARAMS)
-    for command in ("grid --write", "prepare mine", "surrogate mine/small", *POISONS, *RUNS, "aggregate"):
+    jobs = [job for job in grid.jobs(params.load()) if job.rule not in ("tabulate", "plot")]
+    for command in ("grid --write", *(job.command.removeprefix("relearn ") for job in jobs)):
         assert __main__.main(command.split()) == 0, command
 
 

@@ -291,7 +291,9 @@ def test_plain_values_are_those_of_yaml_1_2(text, value):
     assert type(found) is type(value) and found == value
 
 
-@pytest.mark.parametrize("text", ["010", "0x1F", "1_000", "1:30", "yes", "2020-01-01", "True", "null", "5e-4", "<<x", "1e3"])
+@pytest.mark.parametrize(
+    "text", ["010", "0x1F", "1_000", "1:30", "yes", "2020-01-01", "True", "null", "5e-4", "<<x", "1e3"]
+)
 def test_both_engines_read_the_same(text):
     """What Snakemake gets from us, DVC gets from ruamel."""
     ruamel = pytest.importorskip("ruamel.yaml")
