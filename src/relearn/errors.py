@@ -29,6 +29,17 @@ def one_line(text: str) -> str:
     return _cut(line, LONGEST)
 
 
+def listed(errors: list[str]) -> str:
+    """Numbered errors, as many as a message has room for."""
+    text = ""
+    for number, error in enumerate(errors, 1):
+        more = f"{'; ' if text else ''}({number}) {one_line(error)}"
+        if len(text) + len(more) > LONGEST - LONGEST_WORD:  # the rest is for the head of the message
+            return f"{text}; and {len(errors) - number + 1} more"
+        text += more
+    return text
+
+
 def _cut(text: str, most: int) -> str:
     tail = most // 4
     return text if len(text) <= most else f"{text[: most - tail - 1]}…{text[-tail:]}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from relearn import registry
-from relearn.errors import LONGEST, UserError, one_line, shown
+from relearn.errors import UserError, listed, shown
 from relearn.registry import (
     ArchitectureName,
     Entry,
@@ -184,19 +184,8 @@ def load(path: Path = FILE) -> Params:
     if len(found) == 1:
         raise UserError(f"{path}: {found[0]}")
     if found:
-        raise UserError(f"{path} has {len(found)} errors: {_listed(found)}")
+        raise UserError(f"{path} has {len(found)} errors: {listed(found)}")
     return Params(raw)
-
-
-def _listed(found: list[str]) -> str:
-    """Numbered errors, as many as a message has room for."""
-    text = ""
-    for number, error in enumerate(found, 1):
-        more = f"{'; ' if text else ''}({number}) {one_line(error)}"
-        if len(text) + len(more) > LONGEST - 200:  # a path, the head and the tail
-            return f"{text}; and {len(found) - number + 1} more"
-        text += more
-    return text
 
 
 def errors(raw) -> list[str]:

@@ -152,7 +152,7 @@ def upstream(here):
             content,
             {"classes": [str(k) for k in range(10)], "settings": {}},
         )
-    write_json(here.folder / "results/data/digits/data.json", {"classes": [str(k) for k in range(10)]})
+    write_json(here.folder / "results/data/digits/data.json", {"classes": [str(k) for k in range(10)], "settings": {}})
     return here.folder / "results"
 
 
