@@ -23,6 +23,7 @@ torch.set_num_threads(1)  # bytes depend on it, and the tests share the machine
 SYSTEM = Path(__file__).parent / "system"  # all in here kills processes, fills disks or starts servers, for minutes
 LONGEST = (
     "test_engines",
+    "test_catalogue",
     "test_every_poison",
     "test_interrupted_jobs",
     "test_killed_poisons",

@@ -13,7 +13,7 @@ import yaml
 
 from helpers import tiny_project
 from helpers.projects import ROOT
-from relearn import __main__
+from relearn import __main__, params, registry
 
 TABLE = yaml.load(Path(__file__).with_name("bad_inputs.yaml").read_text(encoding="utf-8"), tiny_project.Loader)  # noqa: S506
 ENTRIES = {(area, name): entry for area, names in TABLE.items() for name, entry in names.items()}
@@ -113,6 +113,22 @@ def test_bad_input_in_a_process(entry, here):
         [sys.executable, "-m", "relearn", *arguments], env=environment, capture_output=True, timeout=120, check=False
     )
     check(entry, done.returncode, done.stderr.decode("utf-8"), before, files(here))
+
+
+def test_every_setting(log):
+    """A value that no setting takes, for each setting of everything registered: one error, which names it."""
+    content = yaml.safe_load(tiny_project.PARAMS)
+    tried = 0
+    for kind in registry.KINDS:
+        for name, entry in registry.entries(kind).items():
+            for setting in entry.settings:
+                found = params.errors(
+                    content | {kind: content[kind] | {"x": {"use": name, setting.name: {"no": "value"}}}}
+                )
+                ours = [error for error in found if error.startswith(f"{kind}.x.{setting.name}: ")]
+                assert len(ours) == 1 and len(ours[0]) < LONGEST and "\n" not in ours[0], (name, setting, found)
+                tried += 1
+    log(f"{tried} settings of everything registered refuse what they do not take")
 
 
 def test_the_table():

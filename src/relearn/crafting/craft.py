@@ -101,7 +101,9 @@ class CraftContext:
     def load_checkpoint(self, part: str) -> dict:
         """The state that a killed run saved under `part`; empty if there is none, or one of other settings."""
         path = self._path(part)
-        saved = checkpoint.load(path, self.device) if path is not None and path.exists() else {}
+        if path is None or not path.exists():
+            return {}
+        saved = checkpoint.load(path, self.device)
         if saved.get("settings_hash") != self.settings_hash:
             return {}
         print(f"{self.label}: resuming from {path}", file=sys.stderr, flush=True)
@@ -133,7 +135,7 @@ class CraftContext:
 class _State(dict):
     """What a checkpoint holds; a part that is not there is the fault of the file."""
 
-    def __init__(self, state: dict, path: Path | None):
+    def __init__(self, state: dict, path: Path):
         super().__init__(state)
         self.path = path
 

@@ -159,7 +159,7 @@ def _row(path: Path, number: int, header: list[str], line: list[str], columns: s
         raise UserError(
             f"{path}: row {number} has {len(line)} values for {len(header)} columns; delete it and run again"
         )
-    row = {}
+    row: dict = {}
     for name, text in zip(header, line, strict=True):
         kind = columns.get(name, structures.NUMBER)
         if name not in columns and not text:

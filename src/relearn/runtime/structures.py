@@ -5,7 +5,7 @@ Tables (`Columns`) are the columns that a CSV file must have; further ones hold 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,19 @@ class Value:
 
 
 Structure = Value | Mapping[str, Any] | list
-Columns = Mapping[str, Value]
+Columns = dict[str, Value]
 
 LARGEST = 2**63 - 1
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) <= LARGEST and math.isfinite(value)  # type: ignore[arg-type,operator]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= LARGEST and math.isfinite(value)
 
 
 def _is_whole(value: object, least: int) -> bool:
-    return type(value) is int and least <= value <= LARGEST
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
 
 
 TEXT = Value("text", lambda value: isinstance(value, str))
@@ -124,17 +126,20 @@ def checked(path: Path, content: Any, structure: Structure) -> Any:
 def _error(where: str, content: object, structure: Structure) -> str | None:
     if isinstance(structure, Value):
         return None if structure.accepts(content) else _wrong(where, structure.words, content)
-    kind, words = (list, "a list") if isinstance(structure, list) else (dict, "a mapping")
-    if not isinstance(content, kind):
-        return _wrong(where, words, content)
+    parts: Iterable[tuple[Any, object, Structure]]
     if isinstance(structure, list):
-        parts = ((str(place), entry, structure[0]) for place, entry in enumerate(content))  # type: ignore[var-annotated,arg-type]
+        if not isinstance(content, list):
+            return _wrong(where, "a list", content)
+        parts = ((place, entry, structure[0]) for place, entry in enumerate(content))
     else:
-        missing = next((key for key in structure if key not in content), None)  # type: ignore[operator]
+        if not isinstance(content, dict):
+            return _wrong(where, "a mapping", content)
+        missing = next((key for key in structure if key not in content), None)
         if missing is not None:
             return f"{where}{missing} is missing"
-        parts = ((key, content[key], expected) for key, expected in structure.items())  # type: ignore[index]
-    return next((error for key, *part in parts if (error := _error(f"{where}{key}.", *part))), None)
+        parts = ((key, content[key], expected) for key, expected in structure.items())
+    found = (_error(f"{where}{key}.", entry, expected) for key, entry, expected in parts)
+    return next(filter(None, found), None)
 
 
 def _wrong(where: str, words: str, content: object) -> str:

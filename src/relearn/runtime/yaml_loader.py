@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import yaml
 
@@ -23,7 +24,7 @@ class Loader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers: dict = {}
-    yaml_constructors: dict = {None: yaml.SafeLoader.construct_undefined}
+    yaml_constructors: ClassVar[dict] = {None: yaml.SafeLoader.construct_undefined}
 
     def __init__(self, stream):
         super().__init__(stream)
@@ -77,20 +78,20 @@ def read_yaml(path: Path):
         raise UserError(f"{path} is not YAML: {error}") from None
 
 
-def _parts(node: yaml.Node) -> list[yaml.Node]:
+def _parts(node: yaml.Node | None) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [part for pair in node.value for part in pair]
     return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
-def _error(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+def _error(problem: str, mark: Any) -> yaml.MarkedYAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 def _scalar(words: str, convert: Callable[[str], object]) -> Callable:
     """A constructor of a plain value; `words` says what it makes."""
 
-    def construct(loader: Loader, node: yaml.ScalarNode):
+    def construct(loader: Any, node: yaml.ScalarNode):
         text = loader.construct_scalar(node)
         try:
             return convert(text)
@@ -100,10 +101,14 @@ def _scalar(words: str, convert: Callable[[str], object]) -> Callable:
     return construct
 
 
-def _mapping(loader: Loader, node: yaml.Node):
+def _mapping(loader: Any, node: yaml.Node):
     if not isinstance(node, yaml.MappingNode):
         raise _error("a mapping was expected", node.start_mark)
     yield from loader.construct_yaml_map(node)
+
+
+def _sequence(loader: Any, node: yaml.Node):
+    yield from loader.construct_yaml_seq(node)
 
 
 def _whole(text: str) -> int:
@@ -133,5 +138,5 @@ for _name, (_pattern, _first, _construct) in _PLAIN.items():
     Loader.add_implicit_resolver(f"{TAG}{_name}", re.compile(f"^(?:{_pattern})$"), _first)
     Loader.add_constructor(f"{TAG}{_name}", _construct)
 Loader.add_constructor(f"{TAG}str", _scalar("a text", str))
-Loader.add_constructor(f"{TAG}seq", Loader.construct_yaml_seq)
+Loader.add_constructor(f"{TAG}seq", _sequence)
 Loader.add_constructor(f"{TAG}map", _mapping)

@@ -188,7 +188,7 @@ def fit(
     run = Run(model, method, train, recipe, seeds, probe_set, precision)
     training, steps_per_epoch = run.training, run.training.steps_per_epoch
     saved = checkpoint.load(checkpoint_path, str(run.device)) if checkpoint_path and checkpoint_path.exists() else {}
-    if saved.get("settings_hash") == settings_hash:
+    if checkpoint_path and saved.get("settings_hash") == settings_hash:
         with checkpoint.restoring(checkpoint_path):
             run.load_state_dict(structures.checked(checkpoint_path, saved, {"run": structures.RUN_STATE})["run"])
         print(
