@@ -15,11 +15,13 @@ from safetensors.torch import save
 from helpers.images import coloured
 from helpers.strategies import SCALARS, VALUES, changed, damaged
 from relearn import data, params
+from relearn.crafting.craft import CraftContext
 from relearn.engines import dvc
 from relearn.errors import LONGEST, UserError
 from relearn.planning import estimates
 from relearn.poisons.external import external
 from relearn.runtime import files, structures
+from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint
 
 CELL = {"dataset": "digits", "poison": "lsp", "arch": "cnn", "method": "pst", "seed": 0}
@@ -44,6 +46,7 @@ LOCK = {
     "stages": {"prepare-digits": {"cmd": "x", "outs": [{"path": "a", "md5": 32 * "0", "size": 1}]}},
 }
 TRAIN = coloured([4, 4], (8, 8), seed=1)
+CRAFT = CraftContext("fuzz", Seeds("fuzz"), "cpu", classes=2)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +169,7 @@ def npy(array: np.ndarray) -> bytes:
 def test_noise_of_any_bytes(folder, suffix, data):
     path, noise = folder / f"noise.{suffix}", torch.ones(TRAIN.images.shape, dtype=torch.int8)
     path.write_bytes(data.draw(damaged(npy(noise.numpy()) if suffix == "npy" else save({"noise": noise}))))
-    well(external, TRAIN, None, file=str(path))
+    well(external, TRAIN, CRAFT, file=str(path))
 
 
 @given(
@@ -178,7 +181,7 @@ def test_noise_of_any_header(folder, dtype, shape):
     head += " " * (-(len(head) + 11) % 64) + "\n"
     content = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + bytes(1536)
     (folder / "noise.npy").write_bytes(content)
-    well(external, TRAIN, None, file=str(folder / "noise.npy"))
+    well(external, TRAIN, CRAFT, file=str(folder / "noise.npy"))
 
 
 @given(changed(LOCK).map(lambda value: yaml.safe_dump(value).encode()) | damaged(yaml.safe_dump(LOCK).encode()))
