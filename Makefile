@@ -1,5 +1,5 @@
 # Every target works on a bare machine with Python 3.11 or newer; nothing outside this folder is touched.
-# make demo | test | test-system | lint | format | docs
+# make demo | test | test-system | fuzz | lint | format | docs
 
 PYTHON ?= python3
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -9,7 +9,7 @@ DICTIONARIES := --dictionary - --dictionary .ci/spelling.txt
 PYTEST := python -m pytest -q --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-system lint format docs install store clean
+.PHONY: demo test test-system fuzz lint format docs install store clean
 
 demo: install
 	snakemake --cores $(CORES) --quiet rules
@@ -24,6 +24,11 @@ test: install
 
 test-system: install
 	$(PYTEST) -n $$(($(CORES) + 1)) -m system  # one more than cores: much of it is waiting
+
+# `make test` tries 25 inputs of every reader, always the same; this tries so many new ones, about a minute on two cores
+fuzz: EXAMPLES ?= 400
+fuzz: install
+	RELEARN_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) -n $(CORES) tests/fuzz
 
 lint: $(BIN)/.lint
 	ruff check .

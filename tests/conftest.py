@@ -3,6 +3,7 @@
 import importlib
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ torch.set_num_threads(1)  # bytes depend on it, and the tests share the machine
 SYSTEM = Path(__file__).parent / "system"  # all in here kills processes, fills disks or starts servers, for minutes
 LONGEST = (
     "test_engines",
+    "test_catalogue",
     "test_every_poison",
     "test_interrupted_jobs",
     "test_killed_poisons",
@@ -56,11 +58,26 @@ def log(request):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Show what tests noted by `log`."""
+    """Show what tests noted by `log`, and how many bad inputs of each area were tried."""
+    _count_bad_inputs(terminalreporter)
     for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
         for name, line in report.user_properties:
             if name == "log":
                 terminalreporter.write_line(f"{report.nodeid.split('::')[-1]}: {line}")
+
+
+def _count_bad_inputs(terminalreporter) -> None:
+    marked = "::test_bad_input["
+    found = [
+        (report.nodeid.partition(marked)[2].partition(":")[0], outcome)
+        for outcome in ("passed", "failed", "xfailed", "xpassed")
+        for report in terminalreporter.getreports(outcome)
+        if marked in report.nodeid
+    ]
+    if found:
+        areas = ", ".join(f"{area} {count}" for area, count in Counter(area for area, _ in found).items())
+        refused = sum(outcome.endswith("passed") for _, outcome in found)
+        terminalreporter.write_line(f"bad inputs: {refused} of {len(found)} refused as they should ({areas})")
 
 
 @pytest.fixture

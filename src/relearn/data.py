@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from relearn.errors import UserError
-from relearn.runtime.files import atomic, existing
+from relearn.runtime import structures
+from relearn.runtime.files import atomic, existing, parsed_json
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,27 @@ def save_split(path: Path, content: Split, facts: dict, poisoned: torch.Tensor |
 
 def load_split(path: Path) -> tuple[Split, dict]:
     """Read a split and its facts. Raises UserError for a file that is not one."""
-    tensors, facts = load_tensors(path)
-    try:
-        return Split(tensors["images"], tensors["labels"], tensors["index"]), facts
-    except KeyError as error:
-        raise UserError(f"{path} is not a split (no {error}); delete it and run again") from None
+    tensors, facts = load_tensors(path, structures.SPLIT)
+    wrong = _split_error(tensors, len(facts["classes"]))
+    if wrong:
+        raise UserError(f"{path} is not a split: {wrong}; delete it and run again")
+    return Split(tensors["images"], tensors["labels"], tensors["index"]), facts
+
+
+def _split_error(tensors: dict[str, torch.Tensor], classes: int) -> str | None:
+    """What keeps tensors from being a split of so many classes, or None."""
+    missing = next((name for name in ("images", "labels", "index") if name not in tensors), None)
+    if missing:
+        return f"{missing} is missing"
+    images, labels, index = tensors["images"], tensors["labels"], tensors["index"]
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        return f"images must be uint8 (N, H, W, 3), found {images.dtype} {tuple(images.shape)}"
+    for name, tensor in (("labels", labels), ("index", index)):
+        if tensor.dtype != torch.int64 or tensor.shape != images.shape[:1]:
+            return f"{name} must be int64 ({len(images)},), found {tensor.dtype} {tuple(tensor.shape)}"
+    if labels.min() < 0 or labels.max() >= classes:
+        return f"labels go from {int(labels.min())} to {int(labels.max())}, of {classes} classes"
+    return None
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
@@ -126,11 +143,16 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> N
             raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else error from None
 
 
-def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Read what `save_tensors` wrote: tensors and facts. Raises UserError for a missing or corrupt file."""
+def load_tensors(
+    path: Path, structure: structures.Structure = structures.WEIGHTS
+) -> tuple[dict[str, torch.Tensor], dict]:
+    """Read what `save_tensors` wrote: tensors and facts. Raises UserError for a missing or corrupt file.
+
+    So it does for facts of another structure than `structure`.
+    """
     try:
         with safe_open(existing(path), framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
+            facts = parsed_json(path, (file.metadata() or {})["facts"], structure)
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118, it is no mapping
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is corrupt or not written by relearn ({error}); delete it and run again") from None

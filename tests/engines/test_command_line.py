@@ -54,7 +54,9 @@ def test_cli_wrong_params(command, here):
 def test_cli_several_errors(main, here):
     (here.folder / "params.yaml").write_text(edited(EPOCH, TRUE_SEED))
     code, out, err = main("train", CELL)
-    assert code == 2 and out == "" and err.startswith("relearn: params.yaml has 2 errors:\n  ") and err.count("\n") == 3
+    assert (
+        code == 2 and out == "" and err.startswith("relearn: params.yaml has 2 errors: (1) ") and err.count("\n") == 1
+    )
 
 
 def test_cli_without_params(main, here):
@@ -150,7 +152,7 @@ def upstream(here):
             content,
             {"classes": [str(k) for k in range(10)], "settings": {}},
         )
-    write_json(here.folder / "results/data/digits/data.json", {"classes": [str(k) for k in range(10)]})
+    write_json(here.folder / "results/data/digits/data.json", {"classes": [str(k) for k in range(10)], "settings": {}})
     return here.folder / "results"
 
 

@@ -50,11 +50,14 @@ def test_a_figure_reads_the_runs_of_its_cells_only(figure):
 def test_a_figure_refuses_a_run_of_other_settings(figure, project):
     folder = project.folder / "results/runs/digits/clean/cnn/erm/0"
     figure("[digits/clean/cnn/erm/0]", "check-params")
-    settings = grid.settings(params.load(), "train", cell=grid.Cell("digits", "clean", "cnn", "erm", 0))
+    cell = grid.Cell("digits", "clean", "cnn", "erm", 0)
+    settings = grid.settings(params.load(), "train", cell=cell)
     write_rows(folder / "embeddings.csv", [{"epoch": 1, "group": "block2", "label": 0, "x": 0.0, "y": 0.0}])
-    write_json(folder / "train.json", {"settings": settings})
+    verdict = {"watch": "block2", "acm": 0.1, "probe_accuracy": 0.1, "trapped": False}
+    info = {"cell": vars(cell), "verdict": verdict, "steps": 1, "steps_taken": 1, "rolled_back": []}
+    write_json(folder / "train.json", info | {"settings": settings})
     code, err = figure("[digits/clean/cnn/erm/0]", "plot", "embedding")
     assert code == 2 and "results/summary/histories.csv does not exist" in err  # what was checked so far is good
-    write_json(folder / "train.json", {"settings": settings | {"train": settings["train"] | {"lr": 0.2}}})
+    write_json(folder / "train.json", info | {"settings": settings | {"train": settings["train"] | {"lr": 0.2}}})
     code, err = figure("[digits/clean/cnn/erm/0]", "plot", "embedding")
     assert code == 2 and "digits/clean/cnn/erm/0 was made with other settings than params.yaml now has" in err

@@ -21,6 +21,7 @@ def frames(archs=("resnet18",), seeds=(0, 1)):
     )
     for arch, poison, method, seed in grid:
         cell = {"dataset": "toy", "poison": poison, "arch": arch, "method": method, "seed": seed}
+        cell |= {"method_use": method, "poison_use": poison}
         final = 25.0 if (poison, method) == ("tap", "erm") else 80.0 + seed
         records.append({**cell, "accuracy": final})
         for epoch in range(1, EPOCHS + 1):
@@ -35,7 +36,7 @@ def frames(archs=("resnet18",), seeds=(0, 1)):
 def examples(poisons=POISONS):
     clean = numpy.full((3, 8, 8, 3), 100, "uint8")
     example = {"clean": clean, "poisoned": clean + numpy.uint8(20), "labels": ["cat", "dog", "fire_engine"]}
-    return {("toy", poison): example for poison in poisons}
+    return {("toy", poison): example | {"use": poison} for poison in poisons}
 
 
 CELLS = ["toy/clean/cnn/erm/0", "toy/tap/cnn/pst/0"]
@@ -55,7 +56,8 @@ def study(seeds=(0, 1), **more):
         use, frozen = (STUDY | more)[method]
         for seed in seeds:
             cell = {"dataset": "toy", "poison": poison, "arch": "cnn", "method": method, "seed": seed}
-            records.append({**cell, "method_use": use, "accuracy": accuracy + seed})
+            cell |= {"method_use": use, "poison_use": poison}
+            records.append({**cell, "accuracy": accuracy + seed})
             rates = {f"rate_{name}": float(k >= frozen) for k, name in enumerate(("stem", "middle", "head"))}
             # by the second epoch every method slows its groups: only what is frozen from the first step counts
             histories += [{**cell, "epoch": 1, **rates}, {**cell, "epoch": 2, **dict.fromkeys(rates, 0.0)}]

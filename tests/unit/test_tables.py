@@ -7,6 +7,7 @@ from helpers.projects import DATA
 from relearn import registry
 from relearn.errors import UserError
 from relearn.reporting.rendering import render
+from relearn.runtime import files, structures
 
 GOLDEN = DATA / "golden"
 
@@ -54,16 +55,21 @@ MORE = {
 }
 
 
+def frame(rows: list[tuple]) -> pandas.DataFrame:
+    """Records of entries that are called what they use."""
+    made = pandas.DataFrame(rows, columns=COLUMNS).assign(dataset="cifar10", arch="resnet18")
+    return made.assign(method_use=made["method"], poison_use=made["poison"])
+
+
 @pytest.fixture
 def records():
-    return pandas.DataFrame(ROWS, columns=COLUMNS).assign(dataset="cifar10", arch="resnet18")
+    return frame(ROWS)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "md", "tex"])
 @pytest.mark.parametrize("name", ["accuracy", "oracle", "summary", "clean_cost", "relative"])
 def test_golden(name, suffix):
-    records = pandas.DataFrame(ROWS + MORE.get(name, []), columns=COLUMNS).assign(dataset="cifar10", arch="resnet18")
-    text = render(registry.load("tables", name)(records))[suffix]
+    text = render(registry.load("tables", name)(frame(ROWS + MORE.get(name, []))))[suffix]
     assert text.encode() == (GOLDEN / f"{name}.{suffix}").read_bytes()
 
 
@@ -103,7 +109,8 @@ def test_a_grid_without_clean_data(name, records):
 
 
 def test_without_erm_on_clean_data_a_cost_is_a_gap(records):
-    table = registry.load("tables", "clean_cost")(records[records["poison"] == "clean"].assign(method="pst"))
+    clean = records[records["poison"] == "clean"].assign(method="pst", method_use="pst")
+    table = registry.load("tables", "clean_cost")(clean)
     assert table["minus erm"].isna().all() and list(table["accuracy"]) == ["90.0"] and list(table["pairs"]) == [0]
 
 
@@ -116,3 +123,35 @@ def test_render_escapes_and_marks_gaps():
         and r"50 \% \& more & 1.00 & 3 \\" in text["tex"]
         and r"x|y & -- & 12 \\" in text["tex"]
     )
+
+
+def test_tables_go_by_what_an_entry_uses(records):
+    """An entry called erm may use pst, and one called clean may use lsp: neither is the reference."""
+    renamed = records.replace({"method": {"erm": "plain"}, "poison": {"clean": "none"}})
+    for name in ("relative", "clean_cost", "summary"):
+        table, as_called = (registry.load("tables", name)(found) for found in (renamed, records))
+        values = [column for column in table if column not in ("poison", "method", "plain", "erm")]
+        pandas.testing.assert_frame_equal(table[values], as_called[values])
+    misleading = records.assign(method_use="pst", poison_use="lsp")
+    assert registry.load("tables", "summary")(misleading)["vs_clean"].isna().all()
+    for name in ("relative", "clean_cost"):
+        with pytest.raises(UserError, match="the grid has no cell"):
+            registry.load("tables", name)(misleading)
+
+
+def test_of_several_entries_that_use_erm_the_one_called_so_is_plain(records):
+    gray = records[records["poison"] == "clean"].assign(method="gray", accuracy=10.0)
+    table = registry.load("tables", "relative")(pandas.concat([gray, records]))
+    assert list(table[table["poison"] == "clean"]["erm"]) == ["100.0"]
+    two = pandas.concat([gray, records.replace({"method": {"erm": "plain"}})])
+    assert registry.load("tables", "summary")(two)["vs_clean"].isna().all()
+
+
+@pytest.mark.parametrize("called", ["NA", "nan", "None", "null", "inf", "true", "1", ""])
+def test_a_name_stays_text_through_a_csv_file(called, tmp_path):
+    """Pandas reads such words as missing values, numbers or truths, and whole classes vanish."""
+    path = tmp_path / "embeddings.csv"
+    files.write_rows(path, [{"epoch": 1, "group": called, "label": called, "x": 0.5, "y": -1.0}])
+    assert files.read_rows(path, structures.EMBEDDINGS) == [
+        {"epoch": 1, "group": called, "label": called, "x": 0.5, "y": -1.0}
+    ]
