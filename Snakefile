@@ -15,11 +15,13 @@ min_version("9.0")
 try:
     PARAMS = params.load()
     JOBS = {(job.rule, job.argument): job for job in grid.jobs(PARAMS)}
-    grid.check_inputs(list(JOBS.values()))
+    grid.check_inputs(PARAMS, list(JOBS.values()))
     ESTIMATES = estimates.read(PARAMS)
     if workflow.is_main_process and "--unlock" not in sys.argv:
         bridge.check_results(list(JOBS.values()))
-except UserError as error:
+        for job in JOBS.values():
+            grid.digests(PARAMS, job)  # here, where an error is one line
+except (UserError, OSError) as error:
     print(f"relearn: {error}", file=sys.stderr)
     sys.exit(2)
 

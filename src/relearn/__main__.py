@@ -14,6 +14,7 @@ from relearn.runtime import cpu
 
 HELP = {
     "sources": "list the source files that every job of a rule runs",
+    "inputs": "list the files of yours that an entry of params.yaml reads",
     "prepare": "make or download a dataset",
     "surrogate": "train the model that poisons are crafted on",
     "poison": "craft a poisoned training set",
@@ -87,7 +88,7 @@ def _run_job(options: argparse.Namespace) -> None:
     given = grid.parse(options.rule, options.argument)
     checked = params.load()
     job = grid.job(checked, options.rule, options.argument)
-    grid.check_inputs([job])
+    grid.check_inputs(checked, [job])
     cpu.limit_cpu_instructions(checked.compute["isa"])
     with locks.exclusive(job):
         importlib.import_module(f"relearn.rules.{options.rule}").run(checked, **given)
@@ -96,7 +97,7 @@ def _run_job(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     checked = params.load()
     jobs = grid.jobs(checked)
-    grid.check_inputs(jobs)
+    grid.check_inputs(checked, jobs)
     dvc.check_written(checked)
     print(f"params.yaml has no errors: {len(grid.cells(checked))} cells, {len(jobs)} jobs")
 

@@ -136,11 +136,14 @@ class Params:
         settings = _resolved(entry.settings, self._given(section, name))
         return registry.load(section, entry.name)(*arguments, **settings)
 
-    def paths(self, section: str, name: str) -> list[str]:
-        """The user's files and folders that an entry reads."""
+    def paths(self, section: str, name: str) -> dict[str, str]:
+        """The user's files and folders that an entry reads, by setting."""
         settings = self.settings(section, name)
-        found = [settings[s.name] for s in self.entry(section, name).settings if s.kind == "InputPath"]
-        return [str(Path(value).expanduser()) for value in found if value is not None]
+        found = {s.name: settings[s.name] for s in self._declared(section, name) if s.kind == "InputPath"}
+        try:
+            return {key: str(Path(value).expanduser()) for key, value in found.items() if value is not None}
+        except RuntimeError:
+            raise UserError(f"{section}.{name}: there is no home folder for the ~ in {found}; spell the path out") from None
 
     def named(self, section: str, name: str, annotation: str):
         """The value of an entry's setting of this annotation, such as "SurrogateName"; None if it has none."""

@@ -59,6 +59,9 @@ def record_in_dvc(params: Params) -> str:
     other = [name for job in jobs for name in job.outputs if not _has_settings(params, job, name)]
     if other:
         raise UserError(f"{_some(other)} {OTHER_SETTINGS}; delete and run: snakemake --cores 8")
+    moved = [job.outputs[0] for job in jobs if job.rule == "inputs" and not _lists_inputs(params, job)]
+    if moved:  # Snakemake sees that too, unless it was told not to look at `params`
+        raise UserError(f"{_some(moved)} not the list of your files as they are; delete and run: snakemake --cores 8")
     times = {name: os.stat(name) for job in jobs for name in job.outputs}
     _run("dvc", "commit", "--force", "--quiet")
     for name, was in times.items():  # DVC replaces them by copies from its cache, newer than Snakemake left them
@@ -87,7 +90,7 @@ def _reasons(params: Params, jobs: list[grid.Job]) -> dict[grid.Job, str]:
     stale: set[str] = set()
     for job in jobs:
         reasons[job] = _reason(params, job, recorded, status)
-        if not reasons[job] and stale & set(job.inputs):
+        if reasons[job] in ("", OTHER_SETTINGS) and stale & set(job.inputs):
             reasons[job] = "made from these"
         if reasons[job]:
             stale |= set(job.outputs)
@@ -100,14 +103,22 @@ def _reason(params: Params, job: grid.Job, recorded: dict, status: dict) -> str:
         return "missing"
     if set(recorded.get(name, {})) != set(job.outputs):
         return "not in dvc.lock"
-    if name in status:
-        outputs = any("changed outs" in entry for entry in status[name] if isinstance(entry, dict))
+    changes = [entry for entry in status.get(name, ()) if entry != "always changed"]  # said of every list of inputs
+    if changes:
+        outputs = any("changed outs" in entry for entry in changes if isinstance(entry, dict))
         return CHANGED if outputs else "settings, sources or inputs have changed since DVC recorded them"
     if any(file_digest(Path(output), "md5") != md5 for output, md5 in recorded[name].items()):
         return CHANGED  # DVC calls it clean: it does not hash what it put there itself, and trusts cache and remotes
     if not all(_has_settings(params, job, output) for output in job.outputs):
         return OTHER_SETTINGS
+    if job.rule == "inputs" and not _lists_inputs(params, job):
+        return "your files have changed since DVC recorded them"
     return ""
+
+
+def _lists_inputs(params: Params, job: grid.Job) -> bool:
+    """Whether the list of the user's files is that of the files as they are."""
+    return Path(job.outputs[0]).read_bytes() == grid.listing(params, *job.entries[0]).encode()
 
 
 def _has_settings(params: Params, job: grid.Job, name: str) -> bool:

@@ -75,4 +75,6 @@ def _stage(job: grid.Job) -> dict:
     stage: dict = {"cmd": job.command, "deps": sorted({*job.inputs, *job.sources})}
     if job.keys:
         stage["params"] = list(job.keys)
+    if job.rule == "inputs":  # what it lists is anywhere, and DVC would neither follow links nor see what it ignores
+        stage["always_changed"] = True
     return stage | {"outs": list(job.outputs)}
