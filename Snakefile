@@ -7,12 +7,17 @@ from snakemake.utils import min_version
 
 from relearn import grid, params, registry
 from relearn.engines import bridge
-from relearn.errors import UserError
+from relearn.errors import UserError, shown
 from relearn.planning import estimates
 
 min_version("9.0")
 
 try:
+    registry.check_package()
+    if config:
+        raise UserError(
+            f"Snakemake's --config and --configfile set {', '.join(config)}, but no job would see that; edit params.yaml"
+        )
     PARAMS = params.load()
     JOBS = {(job.rule, job.argument): job for job in grid.jobs(PARAMS)}
     grid.check_inputs(PARAMS, list(JOBS.values()))
@@ -22,7 +27,7 @@ try:
         for job in JOBS.values():
             grid.digests(PARAMS, job)  # here, where an error is one line
 except (UserError, OSError) as error:
-    print(f"relearn: {error}", file=sys.stderr)
+    print(f"relearn: {shown(error)}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -6,9 +6,9 @@ import importlib
 import signal
 import sys
 
-from relearn import grid, params
+from relearn import grid, params, registry
 from relearn.engines import bridge, dvc, locks, presets, verify
-from relearn.errors import UserError
+from relearn.errors import UserError, shown
 from relearn.planning import estimates
 from relearn.runtime import cpu
 
@@ -26,22 +26,31 @@ HELP = {
 }
 
 REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; make room, then run the same command again")
+MISTAKES = {  # a wrong or missing file, which the user can mend; what else goes wrong with files is the machine's fault
+    *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 2 for a mistake of the user's, which is one line."""
+    """Run one command and return its exit code: 2 for a mistake of the user's, 1 for a failure of the machine.
+
+    Either is one line on standard error. `relearn verify` also returns 1 where bytes differ; an interruption gives 130.
+    """
     try:
         options = _parser().parse_args(arguments)
+        registry.check_package()
         return options.run(options) or 0
     except UserError as error:
-        print(f"relearn: {error}", file=sys.stderr)
+        print(f"relearn: {shown(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0
     except OSError as error:
         remedy = REMEDIES.get(error.errno or 0, "")
-        print(f"relearn: {error.strerror or error}: {error.filename or ''}{remedy}", file=sys.stderr)
-        return 1
+        where = f": {error.filename}" if error.filename else ""
+        print(f"relearn: {shown(f'{error.strerror or error}{where}{remedy}')}", file=sys.stderr)
+        return 2 if error.errno in MISTAKES else 1
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # many press it twice
         print("relearn: interrupted", file=sys.stderr)
@@ -80,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     adopt.set_defaults(run=_adopt)
     compare = commands.add_parser("verify", help="compare the bytes of every artifact with dvc.lock or another clone")
     compare.add_argument("other", metavar="OTHER", nargs="?", help="the root of another clone of the project")
+    compare.add_argument(
+        "--delete", action="store_true", help="delete artifacts that differ from dvc.lock and corrupt objects of DVC's cache"
+    )
     compare.set_defaults(run=_verify)
     return parser
 
@@ -122,7 +134,7 @@ def _adopt(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    lines, equal = verify.compare(params.load(), options.other)
+    lines, equal = verify.compare(params.load(), options.other, options.delete)
     print("\n".join(lines))
     return 0 if equal else 1
 

@@ -6,6 +6,7 @@ import torch
 from helpers.images import coloured
 from helpers.interruptible import is_free
 from helpers.params_text import CELL, GOOD, edited
+from helpers.projects import link_sources
 from relearn import __main__
 from relearn.data import save_split
 from relearn.engines import locks
@@ -34,6 +35,7 @@ def here(project):
 @pytest.fixture
 def main(here, monkeypatch, capsys):
     """`here.run` without a new process, for rules that import torch."""
+    link_sources(here.folder)
     monkeypatch.chdir(here.folder)
     monkeypatch.setenv("RELEARN_DEVICE", "cpu")
 

@@ -150,7 +150,7 @@ def test_verify_names_what_is_corrupt_in_the_cache(folder):
     lines, equal = verify.compare(params.load(), None)
     assert not equal and lines[-2:] == [
         f"corrupt       {cached}",
-        "delete these and what is different above, then: dvc pull",
+        "delete these and what is different above with: relearn verify --delete; then: dvc pull",
     ]
 
 

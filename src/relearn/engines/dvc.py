@@ -1,5 +1,6 @@
 """dvc.yaml, generated whole from the jobs of the grid, and dvc.lock, read. Needs no torch."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -12,6 +13,8 @@ from relearn.runtime.files import write_text
 FILE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 CACHE = Path(".dvc/cache/files/md5")
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # DVC adds .dir to that of a folder
+CONFLICT = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C; a dvc.lock of 1,000 cells has 4 MB
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 HEAD = """\
@@ -53,22 +56,45 @@ def stage_name(job: grid.Job) -> str:
 
 
 def read_lock() -> dict[str, dict[str, str]]:
-    """The MD5 of every output that dvc.lock has, by stage and path. Raises UserError when it is missing or corrupt."""
+    """The MD5 of every output that dvc.lock has, by stage and path. Raises UserError when it is missing or corrupt.
+
+    It may come from a stranger: a hash becomes part of a path in DVC's cache, so that only 32 hex digits pass for one.
+    """
     if not LOCK.exists():
         raise UserError(
             f"there is no {LOCK} here, so DVC has recorded nothing; it comes with git, from dvc repro, "
             "or from: relearn adopt --dvc"
         )
     try:
-        stages = yaml.load(LOCK.read_text(encoding="utf-8"), Loader=Loader)["stages"]
-        return {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
-        raise UserError(f"{LOCK} is not what DVC writes; restore it with: git checkout {LOCK}") from None
+        text = LOCK.read_text(encoding="utf-8")
+        if CONFLICT.search(text):
+            raise UserError(
+                f"{LOCK} has conflict markers of a merge; keep one side with: git checkout --ours {LOCK} "
+                "(or --theirs), then run the engine again"
+            )
+        stages = yaml.load(text, Loader=Loader)["stages"]
+        found = {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
+    except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{LOCK} is not what DVC writes; restore it with: git checkout HEAD {LOCK}") from None
+    for name, outs in found.items():
+        for output, md5 in outs.items():
+            if not isinstance(name, str) or not isinstance(output, str) or not _is_md5(md5):
+                raise UserError(
+                    f"{LOCK}: stage {name!r} records {output!r} under {md5!r}, which is not an MD5 of 32 hex digits; "
+                    f"restore it with: git checkout HEAD {LOCK}"
+                )
+    return found
 
 
 def cached(md5: str) -> Path:
     """Where DVC's cache stores the content of this MD5, unless `cache.dir` says otherwise."""
+    if not _is_md5(md5):
+        raise UserError(f"{md5!r} is not an MD5 of 32 hex digits")
     return CACHE / md5[:2] / md5[2:]
+
+
+def _is_md5(value: object) -> bool:
+    return isinstance(value, str) and MD5.fullmatch(value) is not None
 
 
 def _stage(job: grid.Job) -> dict:
