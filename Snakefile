@@ -7,7 +7,7 @@ from snakemake.utils import min_version
 
 from relearn import grid, params, registry
 from relearn.engines import bridge
-from relearn.errors import UserError, shown
+from relearn.errors import UserError, one_line
 from relearn.planning import estimates
 
 min_version("9.0")
@@ -27,7 +27,7 @@ try:
         for job in JOBS.values():
             grid.digests(PARAMS, job)  # here, where an error is one line
 except (UserError, OSError) as error:
-    print(f"relearn: {shown(error)}", file=sys.stderr)
+    print(f"relearn: {one_line(str(error))}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -65,6 +65,14 @@ def existing(path: Path) -> Path:
     return path
 
 
+def expanded(path: str) -> Path:
+    """A path of the user's, `~` followed. Raises UserError for the home of an unknown user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"no one knows the home folder in '{path}'; write the whole path") from None
+
+
 def read_json(path: Path) -> dict:
     """Read a JSON file. Raises UserError when it is missing or not JSON."""
     try:
