@@ -177,9 +177,9 @@ def load(path: Path = FILE) -> Params:
     try:
         raw = read_yaml(path)
     except FileNotFoundError:
-        raise UserError(
-            f"there is no {path} here; run this in the root of the project, or get one with: relearn preset quickstart"
-        ) from None
+        # without presets this is no project
+        remedy = ", or get one with: relearn preset quickstart" if Path("workflow/presets").is_dir() else ""
+        raise UserError(f"there is no {path} here; run this in the root of the project{remedy}") from None
     found = errors(raw)
     if len(found) == 1:
         raise UserError(f"{path}: {found[0]}")

@@ -14,6 +14,7 @@ FILE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 CACHE = Path(".dvc/cache/files/md5")
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # DVC adds .dir to that of a folder
+DEPTH = 60  # levels of YAML in dvc.lock; more than params.yaml may have, whose settings are in it
 CONFLICT = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C; a dvc.lock of 1,000 cells has 4 MB
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -72,7 +73,10 @@ def read_lock() -> dict[str, dict[str, str]]:
                 f"{LOCK} has conflict markers of a merge; keep one side with: git checkout --ours {LOCK} "
                 "(or --theirs), then run the engine again"
             )
+        _check_yaml(text)
         stages = yaml.load(text, Loader=Loader)["stages"]
+        if len({id(stage.get("outs", stage)) for stage in stages.values()}) < len(stages):
+            raise ValueError("stages share outputs")
         found = {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
     except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         raise UserError(f"{LOCK} is not what DVC writes; restore it with: git checkout HEAD {LOCK}") from None
@@ -84,6 +88,15 @@ def read_lock() -> dict[str, dict[str, str]]:
                     f"restore it with: git checkout HEAD {LOCK}"
                 )
     return found
+
+
+def _check_yaml(text: str) -> None:
+    """Raises ValueError for what would crash or hang the loader, and DVC does not write: deep nesting, merge keys."""
+    depth = 0
+    for event in yaml.parse(text, Loader=Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH or (isinstance(event, yaml.ScalarEvent) and event.value == "<<"):
+            raise ValueError(event)
 
 
 def cached(md5: str) -> Path:
