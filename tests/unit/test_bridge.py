@@ -156,6 +156,34 @@ def test_files_that_carry_other_settings_are_seen(folder):
     assert bridge._has_settings(checked, poison, POISON)
 
 
+def test_results_that_are_links_to_the_cache_are_refused(folder, monkeypatch):
+    """Their times are those of the cache: adopt and Snakemake would send the user from one to the other for ever."""
+    record(folder)
+    before = (folder / "dvc.lock").read_bytes()
+    for kind in ("symlink", "reflink,hardlink,symlink,copy"):
+        monkeypatch.setattr(bridge, "_run", lambda *arguments, kind=kind: kind if "config" in arguments else "{}")
+        for act in (bridge.adopt, bridge.record_in_dvc):
+            with pytest.raises(UserError, match="links to DVC's cache.*dvc config cache.type reflink,copy && dvc checkout"):
+                act(params.load())
+    monkeypatch.setattr(bridge, "_run", lambda *arguments: "")
+    Path(RECORD).rename(folder / "elsewhere")
+    Path(RECORD).symlink_to(folder / "elsewhere")
+    with pytest.raises(UserError, match="cache.type was symlink"):
+        bridge.adopt(params.load())
+    assert (folder / "dvc.lock").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"endtime": "now"}', "[" * 100_000])
+def test_a_damaged_record_of_snakemake_is_none(folder, content):
+    """Snakemake deletes it and runs the job again; nothing here may take the file for one it knows."""
+    (folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    for name in (name for job in grid.jobs(params.load()) for name in job.outputs):
+        remember(name)
+    bridge._snakemake_file("metadata", RECORD).write_text(content)
+    with pytest.raises(UserError, match=f"{RECORD} is not as Snakemake left it"):
+        bridge.check_results(grid.jobs(params.load()))
+
+
 def record(folder: Path) -> dict[str, str]:
     """Write the dvc.lock of the files as they are; the MD5 of each."""
     sums = {
@@ -171,13 +199,37 @@ def record(folder: Path) -> dict[str, str]:
     return sums
 
 
+def dvc_says(monkeypatch, status: str, without: str = "") -> None:
+    """Let `dvc status` and `dvc stage list` give these answers, and every file have the right settings."""
+    stages = [dvc.stage_name(job) for job in grid.jobs(params.load())]
+    listed = "\n".join(stage for stage in stages if stage != without)
+    monkeypatch.setattr(bridge, "_run", lambda *arguments: status if "status" in arguments else listed)
+    monkeypatch.setattr(bridge, "_has_settings", lambda *arguments: True)
+
+
+def test_a_stage_that_dvc_does_not_know_is_not_clean(folder, monkeypatch):
+    record(folder)
+    dvc_says(monkeypatch, "{}", without="train-digits-lsp-cnn-erm-0")
+    reasons = bridge._reasons(params.load(), grid.jobs(params.load()))
+    found = {f"{job.rule} {job.argument}": reason for job, reason in reasons.items() if reason}
+    assert found.pop("train digits/lsp/cnn/erm/0") == "no stage of DVC's"
+    assert found and set(found.values()) == {"made from these"}
+
+
+@pytest.mark.parametrize("said", ["", "[]", '{"train": "x"}', "ERROR: no", "[" * 100_000])
+def test_an_answer_of_dvc_that_is_none_is_one_line(folder, monkeypatch, said):
+    record(folder)
+    dvc_says(monkeypatch, said)
+    with pytest.raises(UserError, match="dvc status --json said nothing that relearn understands"):
+        bridge._reasons(params.load(), grid.jobs(params.load()))
+
+
 def test_adopt_hashes_itself_what_dvc_calls_clean(folder, monkeypatch):
     record(folder)
-    monkeypatch.setattr(bridge, "_run", lambda *arguments: "{}")  # dvc status
+    dvc_says(monkeypatch, "{}")
     histories = "results/runs/digits/lsp/cnn/erm/0/history.csv"
     checked = params.load()
     job = next(job for job in grid.jobs(checked) if histories in job.outputs)
-    monkeypatch.setattr(bridge, "_has_settings", lambda *arguments: True)
     assert not any(bridge._reasons(checked, grid.jobs(checked)).values())
     Path(histories).write_text("corrupt")
     reasons = bridge._reasons(checked, grid.jobs(checked))
