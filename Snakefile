@@ -16,7 +16,7 @@ try:
     registry.check_package()
     if config:
         raise UserError(
-            f"Snakemake's --config and --configfile set {', '.join(config)}, but no job would see that; edit params.yaml"
+            f"Snakemake's --config and --configfile set {', '.join(config)}, which no job would see; edit params.yaml"
         )
     PARAMS = params.load()
     JOBS = {(job.rule, job.argument): job for job in grid.jobs(PARAMS)}

@@ -106,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("verify", help="compare the bytes of every artifact with dvc.lock or another clone")
     compare.add_argument("other", metavar="OTHER", nargs="?", help="the root of another clone of the project")
     compare.add_argument(
-        "--delete", action="store_true", help="delete artifacts that differ from dvc.lock and corrupt objects of DVC's cache"
+        "--delete",
+        action="store_true",
+        help="delete artifacts that differ from dvc.lock and corrupt objects of DVC's cache",
     )
     compare.set_defaults(run=_verify)
     return parser

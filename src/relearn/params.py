@@ -290,7 +290,9 @@ def _block_errors(where: str, block, raw: dict) -> list[str]:
             continue
         known = list(raw.get(axis) or {})  # a list, because what stands there may be anything, also unhashable
         found += [
-            f"unknown {axis.removesuffix('s')} {shown(v)} in {where}; {suggest(v, known)}" for v in values if v not in known
+            f"unknown {axis.removesuffix('s')} {shown(v)} in {where}; {suggest(v, known)}"
+            for v in values
+            if v not in known
         ]
     return found
 

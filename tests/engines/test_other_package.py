@@ -1,4 +1,4 @@
-"""The code that runs is that which the engines watch: another clone's environment is refused, outside a project none."""
+"""The code that runs is that which the engines watch: the environment of another clone is refused."""
 
 import os
 import subprocess
@@ -54,8 +54,8 @@ def test_outside_a_project_any_package_will_do(tmp_path, monkeypatch):
     registry.check_package()
     (tmp_path / "src").mkdir()
     registry.check_package()  # of something else
-    said = run(tmp_path, sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import relearn.pst")
-    assert said == ""
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import relearn.pst"
+    assert run(tmp_path, sys.executable, "-c", code) == ""
     (tmp_path / "src/relearn").mkdir()
     with pytest.raises(UserError, match="use the environment of this project"):
         registry.check_package()

@@ -1,4 +1,4 @@
-"""Both engines run exactly the jobs that a change of the user's own files concerns, also of files that links lead to."""
+"""Both engines run exactly the jobs that a change of the user's own files concerns, also of those behind links."""
 
 import os
 import shutil
@@ -104,5 +104,5 @@ def test_settings_on_snakemakes_command_line_are_refused(folder, option):
     (folder / "more.yaml").write_text("epochs: 50\n")
     said = run(folder, "snakemake", "-n", "--quiet", "all", *option, fails=True)
     (line,) = [line for line in said.splitlines() if line.startswith("relearn: ")]
-    assert "--config and --configfile set epochs, but no job would see that; edit params.yaml" in line
+    assert "--config and --configfile set epochs, which no job would see; edit params.yaml" in line
     assert "Traceback" not in said

@@ -163,7 +163,9 @@ def test_results_that_are_links_to_the_cache_are_refused(folder, monkeypatch):
     for kind in ("symlink", "reflink,hardlink,symlink,copy"):
         monkeypatch.setattr(bridge, "_run", lambda *arguments, kind=kind: kind if "config" in arguments else "{}")
         for act in (bridge.adopt, bridge.record_in_dvc):
-            with pytest.raises(UserError, match="links to DVC's cache.*dvc config cache.type reflink,copy && dvc checkout"):
+            with pytest.raises(
+                UserError, match="links to DVC's cache.*dvc config cache.type reflink,copy && dvc checkout"
+            ):
                 act(params.load())
     monkeypatch.setattr(bridge, "_run", lambda *arguments: "")
     Path(RECORD).rename(folder / "elsewhere")

@@ -107,7 +107,9 @@ def test_a_file_that_has_just_changed_is_read_again(mine, monkeypatch):
     assert len(read) == 8
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"train/a/1.png": 3}', '{"train/a/1.png": [[], 3]}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "[" * 100_000, '{"train/a/1.png": 3}', '{"train/a/1.png": [[], 3]}']
+)
 def test_a_damaged_cache_is_made_again(mine, content, monkeypatch):
     settled(monkeypatch)
     before = digest()

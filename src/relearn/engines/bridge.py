@@ -121,7 +121,7 @@ def _status() -> dict[str, list]:
     except (ValueError, IndexError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(entries, list) for entries in found.values()):
-        raise UserError("dvc status --json said nothing that relearn understands; is it the version of envs/requirements.txt?")
+        raise UserError("dvc status --json said nothing that relearn understands; is it that of envs/requirements.txt?")
     return found
 
 
@@ -183,7 +183,7 @@ def _foreign(jobs: list[grid.Job]) -> list[str]:
 
 
 def _endtime(record: Path) -> object:
-    """The time of a file as Snakemake left it; None where its record is damaged, which Snakemake then takes for none."""
+    """The time of a file as Snakemake left it; None where its record is damaged, which counts as none."""
     try:
         found = files.read_json(record)
     except (UserError, OSError, RecursionError):

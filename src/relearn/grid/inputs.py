@@ -45,7 +45,9 @@ def manifest(found: Sums) -> str:
 def listing(params: Params, section: str, name: str) -> str:
     """Sum and name of every file of an entry, each name below that of its setting; what `relearn inputs` writes."""
     by_setting = sums(params, section, name)
-    return manifest({f"{key}/{file}".rstrip("/"): by_setting[key][file] for key in by_setting for file in by_setting[key]})
+    return manifest(
+        {f"{key}/{file}".rstrip("/"): by_setting[key][file] for key in by_setting for file in by_setting[key]}
+    )
 
 
 def _sums(path: str) -> Sums:

@@ -14,9 +14,8 @@ from typing import NamedTuple
 from relearn import registry
 from relearn.errors import UserError
 from relearn.grid import inputs as user_inputs
-from relearn.grid.paths import RESULTS, RULES, Cell, coordinates, parse, path
+from relearn.grid.paths import RULES, Cell, coordinates, parse, path
 from relearn.params import AXES, Params
-
 
 LISTS = ("sources", "inputs")  # rules that list files which are not in results/, for the engines to watch
 

@@ -68,7 +68,7 @@ _OWN: dict[str, Callable[..., Own]] = {
 
 
 def _entry(params: Params, section: str, name: str) -> dict:
-    """An entry's settings and what it uses; of a user's input the content, wherever it lies and whatever it is called."""
+    """An entry's settings and what it uses; of a user's input the content, wherever it lies and however named."""
     digests = {key: f"sha256:{inputs.digest(found)}" for key, found in inputs.sums(params, section, name).items()}
     return params.settings(section, name) | {"use": params.entry(section, name).name} | digests
 

@@ -72,7 +72,9 @@ def _busy(threads: int) -> list[str]:
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     if devices.choose() != "cpu" or load + threads <= cores + 0.5:
         return []
-    return [f"this machine is busy (load {load:.1f} on {cores} cores), so the hours are too many; plan again when it is idle"]
+    return [
+        f"this machine is busy (load {load:.1f} on {cores} cores), so the hours are too many; plan again when it is not"
+    ]
 
 
 def _table(costs: dict[grid.Job, Cost]) -> list[str]:
