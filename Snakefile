@@ -25,7 +25,7 @@ try:
     if workflow.is_main_process and "--unlock" not in sys.argv:
         bridge.check_results(list(JOBS.values()))
         for job in JOBS.values():
-            grid.digests(PARAMS, job)  # here, where an error is one line
+            grid.digests(PARAMS, job)  # here, where an error is one line; each input is read once
 except (UserError, OSError) as error:
     print(f"relearn: {one_line(str(error))}", file=sys.stderr)
     sys.exit(2)

@@ -121,7 +121,10 @@ def _run_job(options: argparse.Namespace) -> None:
     grid.check_inputs(checked, [job])
     cpu.limit_cpu_instructions(checked.compute["isa"])
     with locks.exclusive(job):
+        before = grid.digests(checked, job)
         importlib.import_module(f"relearn.rules.{options.rule}").run(checked, **given)
+        if grid.digests(params.Params(checked.raw), job) != before:  # of another object nothing is remembered
+            raise UserError(f"files of yours changed while `{job.command}` read them; run it again")
 
 
 def _check(options: argparse.Namespace) -> None:

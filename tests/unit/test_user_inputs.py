@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from helpers.params_text import edited
-from helpers.projects import copy_project
-from relearn import grid, params
+from helpers.projects import copy_project, link_sources
+from relearn import __main__, grid, params
 from relearn.datasets import folder as folders
 from relearn.engines import bridge, dvc
 from relearn.errors import UserError
 from relearn.grid import inputs
+from relearn.rules import inputs as rule
 from relearn.runtime.hashing import settings_hash
 
 IMAGES = ("digits: {copies: 1}", "digits: {copies: 1}\n  images: {use: folder, path: data/mine}")
@@ -204,7 +205,7 @@ def test_both_engines_depend_on_the_list_of_what_a_job_reads(mine):
         "relearn poison images/outside": ["results/inputs/poisons/outside.sha256"],
         "relearn poison digits/outside": ["results/inputs/poisons/outside.sha256"],
     }
-    assert grid.digests(checked, jobs[lists[1]]) == {"file": digest("data/noise.npy")}
+    assert grid.digests(checked, jobs[lists[1]]) == {"poisons.outside.file": digest("data/noise.npy")}
     stages = dvc.yaml.safe_load(dvc.render(checked))["stages"]
     assert [name for name, stage in stages.items() if stage.get("always_changed")] == [
         "inputs-datasets-images",
@@ -229,6 +230,17 @@ def test_both_engines_depend_on_the_list_of_what_a_job_reads(mine):
 def test_a_wrong_argument_is_one_line(mine, argument, words):
     with pytest.raises(UserError, match=words):
         grid.job(params.load(), "inputs", argument)
+
+
+def test_a_job_whose_input_changes_under_it_fails(mine, monkeypatch, capsys):
+    """What it wrote is of neither content; an engine then deletes or does not record it."""
+    link_sources(Path())
+    assert __main__.main(["inputs", "poisons/outside"]) == 0
+    monkeypatch.setattr(rule, "run", lambda params, **given: overwrite(Path("data/noise.npy")))
+    assert __main__.main(["inputs", "poisons/outside"]) == 2
+    assert capsys.readouterr().err == (
+        "relearn: files of yours changed while `relearn inputs poisons/outside` read them; run it again\n"
+    )
 
 
 def test_dvc_does_not_record_new_files_beside_old_results(mine, monkeypatch):

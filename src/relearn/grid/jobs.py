@@ -133,10 +133,11 @@ def values(params: Params, keys: tuple[str, ...]) -> dict:
 
 
 def digests(params: Params, job: Job) -> dict[str, str]:
-    """The SHA-256 of the user's files and folders that a job lists, by setting; none for a job that lists none."""
-    listed = job.entries if job.rule == "inputs" else ()
+    """The SHA-256 of the user's files and folders that a job reads, by section, name and setting."""
     return {
-        key: user_inputs.digest(found) for entry in listed for key, found in user_inputs.sums(params, *entry).items()
+        ".".join((*entry, key)): user_inputs.digest(found)
+        for entry in job.entries
+        for key, found in user_inputs.sums(params, *entry).items()
     }
 
 
