@@ -59,8 +59,8 @@ def _sums(path: str) -> Sums:
         state = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         old = known.get(name)
         now = time.time()
-        same = isinstance(old, list) and len(old) == 2 and old[0] == state and isinstance(old[1], str)
-        found[name] = old[1] if same else _sum(file)
+        kept_sum = old[1] if isinstance(old, list) and len(old) == 2 and old[0] == state else None
+        found[name] = kept_sum if isinstance(kept_sum, str) else _sum(file)
         if now - max(status.st_mtime, status.st_ctime) > RECENT:
             kept[name] = [state, found[name]]
     if kept != known:
