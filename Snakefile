@@ -7,20 +7,27 @@ from snakemake.utils import min_version
 
 from relearn import grid, params, registry
 from relearn.engines import bridge
-from relearn.errors import UserError
+from relearn.errors import UserError, one_line
 from relearn.planning import estimates
 
 min_version("9.0")
 
 try:
+    registry.check_package()
+    if config:
+        raise UserError(
+            f"Snakemake's --config and --configfile set {', '.join(config)}, which no job would see; edit params.yaml"
+        )
     PARAMS = params.load()
     JOBS = {(job.rule, job.argument): job for job in grid.jobs(PARAMS)}
-    grid.check_inputs(list(JOBS.values()))
+    grid.check_inputs(PARAMS, list(JOBS.values()))
     ESTIMATES = estimates.read(PARAMS)
     if workflow.is_main_process and "--unlock" not in sys.argv:
         bridge.check_results(list(JOBS.values()))
-except UserError as error:
-    print(f"relearn: {error}", file=sys.stderr)
+        for job in JOBS.values():
+            grid.digests(PARAMS, job)  # here, where an error is one line; each input is read once
+except (UserError, OSError) as error:
+    print(f"relearn: {one_line(str(error))}", file=sys.stderr)
     sys.exit(2)
 
 

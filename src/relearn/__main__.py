@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from relearn import grid, params
+from relearn import grid, params, registry
 from relearn.engines import bridge, dvc, locks, presets, verify
 from relearn.errors import UserError, one_line
 from relearn.planning import estimates
@@ -16,6 +16,7 @@ from relearn.runtime import cpu
 
 HELP = {
     "sources": "list the source files that every job of a rule runs",
+    "inputs": "list the files of yours that an entry of params.yaml reads",
     "prepare": "make or download a dataset",
     "surrogate": "train the model that poisons are crafted on",
     "poison": "craft a poisoned training set",
@@ -39,9 +40,13 @@ MISTAKES = (  # what the system refuses for a reason that the user can mend
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 2 for a mistake of the user's; whatever fails is one line."""
+    """Run one command and return its exit code: 2 for a mistake of the user's, 1 for a failure of the machine.
+
+    Either is one line on standard error. `relearn verify` also returns 1 where bytes differ; an interruption gives 130.
+    """
     try:
         options = _parser().parse_args(arguments)
+        registry.check_package()
         return options.run(options) or 0
     except UserError as error:
         return _failed(str(error), 2)
@@ -100,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     adopt.set_defaults(run=_adopt)
     compare = commands.add_parser("verify", help="compare the bytes of every artifact with dvc.lock or another clone")
     compare.add_argument("other", metavar="OTHER", nargs="?", help="the root of another clone of the project")
+    compare.add_argument(
+        "--delete",
+        action="store_true",
+        help="delete artifacts that differ from dvc.lock and corrupt objects of DVC's cache",
+    )
     compare.set_defaults(run=_verify)
     return parser
 
@@ -108,16 +118,19 @@ def _run_job(options: argparse.Namespace) -> None:
     given = grid.parse(options.rule, options.argument)
     checked = params.load()
     job = grid.job(checked, options.rule, options.argument)
-    grid.check_inputs([job])
+    grid.check_inputs(checked, [job])
     cpu.limit_cpu_instructions(checked.compute["isa"])
     with locks.exclusive(job):
+        before = grid.digests(checked, job)
         importlib.import_module(f"relearn.rules.{options.rule}").run(checked, **given)
+        if grid.digests(params.Params(checked.raw), job) != before:  # of another object nothing is remembered
+            raise UserError(f"files of yours changed while `{job.command}` read them; run it again")
 
 
 def _check(options: argparse.Namespace) -> None:
     checked = params.load()
     jobs = grid.jobs(checked)
-    grid.check_inputs(jobs)
+    grid.check_inputs(checked, jobs)
     dvc.check_written(checked)
     print(f"params.yaml has no errors: {len(grid.cells(checked))} cells, {len(jobs)} jobs")
 
@@ -142,7 +155,7 @@ def _adopt(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    lines, equal = verify.compare(params.load(), options.other)
+    lines, equal = verify.compare(params.load(), options.other, options.delete)
     print("\n".join(lines))
     return 0 if equal else 1
 

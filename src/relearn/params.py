@@ -139,11 +139,11 @@ class Params:
         settings = _resolved(entry.settings, self._given(section, name))
         return registry.load(section, entry.name)(*arguments, **settings)
 
-    def paths(self, section: str, name: str) -> list[str]:
-        """The user's files and folders that an entry reads."""
+    def paths(self, section: str, name: str) -> dict[str, str]:
+        """The user's files and folders that an entry reads, by setting."""
         settings = self.settings(section, name)
-        found = [settings[s.name] for s in self.entry(section, name).settings if s.kind == "InputPath"]
-        return [str(expanded(value)) for value in found if value is not None]
+        found = {s.name: settings[s.name] for s in self._declared(section, name) if s.kind == "InputPath"}
+        return {key: str(expanded(value)) for key, value in found.items() if value is not None}
 
     def named(self, section: str, name: str, annotation: str):
         """The value of an entry's setting of this annotation, such as "SurrogateName"; None if it has none."""
@@ -177,9 +177,9 @@ def load(path: Path = FILE) -> Params:
     try:
         raw = read_yaml(path)
     except FileNotFoundError:
-        raise UserError(
-            f"there is no {path} here; run this in the root of the project, or get one with: relearn preset quickstart"
-        ) from None
+        # without presets this is no project
+        remedy = ", or get one with: relearn preset quickstart" if Path("workflow/presets").is_dir() else ""
+        raise UserError(f"there is no {path} here; run this in the root of the project{remedy}") from None
     found = errors(raw)
     if len(found) == 1:
         raise UserError(f"{path}: {found[0]}")

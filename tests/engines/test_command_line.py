@@ -6,6 +6,7 @@ import torch
 from helpers.images import coloured
 from helpers.interruptible import is_free
 from helpers.params_text import CELL, GOOD, edited
+from helpers.projects import link_sources
 from relearn import __main__
 from relearn.data import save_split
 from relearn.engines import locks
@@ -34,6 +35,7 @@ def here(project):
 @pytest.fixture
 def main(here, monkeypatch, capsys):
     """`here.run` without a new process, for rules that import torch."""
+    link_sources(here.folder)
     monkeypatch.chdir(here.folder)
     monkeypatch.setenv("RELEARN_DEVICE", "cpu")
 
@@ -208,11 +210,18 @@ def test_cli_prints_the_cells(main):
 
 
 def test_cli_preset_keeps_what_a_user_wrote(main, here):
-    assert main("preset", "cifar10") == (0, "", "")
+    said = "relearn: saved params.yaml, which is no preset, as params.yaml.bak"
+    assert main("preset", "cifar10") == (0, "", f"{said}\n")
     assert (here.folder / "params.yaml").read_text() == (here.folder / "workflow/presets/cifar10.yaml").read_text()
     assert (here.folder / "params.yaml.bak").read_text() == GOOD
     assert main("preset", "quickstart") == (0, "", "")
     assert (here.folder / "params.yaml.bak").read_text() == GOOD  # a preset is no loss
+    (here.folder / "params.yaml").write_text(f"{GOOD}# another\n")
+    assert main("preset", "quickstart") == (0, "", f"{said}2\n")
+    assert (here.folder / "params.yaml.bak").read_text() == GOOD  # what was saved before stays
+    assert (here.folder / "params.yaml.bak2").read_text() == f"{GOOD}# another\n"
+    (here.folder / "params.yaml").write_text(GOOD)
+    assert main("preset", "quickstart") == (0, "", "")  # saved already
     code, out, _ = main("check-params")
     assert code == 0 and out.startswith("params.yaml has no errors: ")
     assert set(main("preset")[1].split()) == {path.stem for path in (here.folder / "workflow/presets").glob("*.yaml")}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.projects import MINI
+from helpers.projects import MINI, link_sources
 from relearn import __main__, grid, params
 from relearn.runtime.files import write_json, write_rows
 
@@ -10,6 +10,7 @@ from relearn.runtime.files import write_json, write_rows
 @pytest.fixture
 def figure(project, monkeypatch, capsys):
     """A function that gives `embedding` these cells and runs a command; the project is that of tests/data/mini.yaml."""
+    link_sources(project.folder)
     monkeypatch.chdir(project.folder)
     text = MINI.read_text()
 

@@ -4,10 +4,13 @@
 """
 
 import hashlib
+import shutil
+import subprocess
 from pathlib import Path
 
 import yaml
 
+from helpers.engines import GIT
 from helpers.projects import ROOT
 from relearn import grid, params
 from relearn.engines import dvc
@@ -36,3 +39,18 @@ def test_the_lock_is_of_the_grid_and_the_sources_as_they_are(monkeypatch):
     deps = (dep for stage in locked.values() for dep in stage["deps"])
     watched = {dep["path"]: dep["md5"] for dep in deps if dep["path"].startswith(("src/relearn/", "params"))}
     assert [path for path, sum in watched.items() if md5(ROOT / path) != sum] == [], "run: make store"
+
+
+def test_a_clone_that_changes_line_ends_has_the_same_bytes(tmp_path):
+    """As git for Windows does by default; each object of the store is named by the MD5 of its content."""
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    shutil.copytree(STORE, origin / ".dvc/store")
+    shutil.copytree(ROOT / "src", origin / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in (".gitattributes", "dvc.lock", "params.yaml", "Snakefile"):
+        shutil.copy(ROOT / name, origin / name)
+    for command in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "all")):
+        subprocess.run([*GIT, *command], cwd=origin, check=True, capture_output=True)
+    subprocess.run([*GIT, "clone", "-q", "--config", "core.autocrlf=true", origin, clone], check=True)
+    files = [path.relative_to(origin) for path in origin.rglob("*") if path.is_file() and ".git" not in path.parts]
+    assert len(files) > 200
+    assert [path for path in files if md5(origin / path) != md5(clone / path)] == []

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from helpers.projects import copy_project
+from helpers.projects import copy_project, link_sources
 from relearn import grid, params
 from relearn.__main__ import main
 from relearn.crafting import craft
@@ -183,6 +183,7 @@ def is_free(path: Path) -> bool:
 def small_project(folder: Path) -> Path:
     """A copy of the project with PARAMS as its params.yaml."""
     copy_project(folder)
+    link_sources(folder)
     (folder / "params.yaml").write_text(PARAMS)
     return folder
 

@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from helpers.engines import POISON, PRESET, RECORD
+from helpers.engines import GIT, POISON, PRESET, RECORD
 from helpers.projects import copy_project
 from relearn import grid, params
 from relearn.engines import bridge, dvc, verify
@@ -76,11 +77,60 @@ def test_snakemake_is_stopped_only_by_files_it_does_not_know(folder):
     bridge.check_results(jobs)  # a missing one Snakemake makes again
 
 
-@pytest.mark.parametrize("content", ["", "not: [yaml", "stages: 3", "stages: {a: {outs: [{path: x}]}}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "not: [yaml",
+        "stages: 3",
+        "stages: {a: {outs: [{path: x}]}}",
+        "stages: {a: {outs: 3}}",
+        "stages: {a: 3}",
+        "- stages",
+        "stages: " + "[" * 200_000 + "]" * 200_000,  # crashes the loader in C
+        "a: &a {x: 1}\nb: &b {<<: [*a, *a]}\nstages: {<<: [*b, *b]}",
+        "stages: {a: &a {outs: [{path: x, md5: " + "0" * 32 + "}]}, b: *a}",
+        "\xff",
+    ],
+    ids=lambda content: content[:20],
+)
 def test_a_corrupt_lock_is_an_error(folder, content):
-    (folder / "dvc.lock").write_text(content)
-    with pytest.raises(UserError, match="dvc.lock is not what DVC writes"):
+    (folder / "dvc.lock").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match="dvc.lock is not what DVC writes; restore it with: git checkout HEAD dvc.lock"):
         dvc.read_lock()
+
+
+@pytest.mark.parametrize(
+    "md5", ["../../../../outside", "0" * 31, "0" * 33, "0" * 31 + "G", "0" * 32 + "\\n", "'" + "0" * 32 + ".dir/'", "3"]
+)
+def test_only_a_hash_is_taken_for_one(folder, md5):
+    """It is part of a path in DVC's cache, and that of a stranger's dvc.lock could lead anywhere."""
+    (folder / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{path: {RECORD}, md5: {md5}}}]}}}}")
+    for act in (dvc.read_lock, lambda: verify.compare(params.load(), None), lambda: bridge.adopt(params.load())):
+        with pytest.raises(UserError, match="not an MD5 of 32 hex digits"):
+            act()
+    with pytest.raises(UserError):
+        dvc.cached(md5)
+
+
+def test_conflict_markers_have_a_remedy_that_works_in_a_merge(folder):
+    """`git checkout dvc.lock` fails there: the path is unmerged."""
+
+    def git(*command: str) -> subprocess.CompletedProcess:
+        return subprocess.run([*GIT, *command], capture_output=True, text=True, check=False)
+
+    git("init", "-q", "-b", "one")
+    for branch, lock in (("one", "stages: {}"), ("two", "stages: {b: {}}"), ("one", "stages: {a: {}}")):
+        git("checkout", "-q", "-B", branch) if branch == "two" else git("checkout", "-q", branch)
+        (folder / "dvc.lock").write_text(f"{lock}\n")
+        git("add", "dvc.lock")
+        git("commit", "-q", "-m", lock)
+    assert git("merge", "two").returncode != 0
+    with pytest.raises(UserError, match="dvc.lock has conflict markers of a merge") as caught:
+        dvc.read_lock()
+    remedy = str(caught.value).partition("git ")[2].split(" (")[0]
+    assert git(*remedy.split()).returncode == 0
+    assert dvc.read_lock() == {"a": {}}
 
 
 def test_files_that_carry_other_settings_are_seen(folder):
@@ -106,6 +156,36 @@ def test_files_that_carry_other_settings_are_seen(folder):
     assert bridge._has_settings(checked, poison, POISON)
 
 
+def test_results_that_are_links_to_the_cache_are_refused(folder, monkeypatch):
+    """Their times are those of the cache: adopt and Snakemake would send the user from one to the other for ever."""
+    record(folder)
+    before = (folder / "dvc.lock").read_bytes()
+    for kind in ("symlink", "reflink,hardlink,symlink,copy"):
+        monkeypatch.setattr(bridge, "_run", lambda *arguments, kind=kind: kind if "config" in arguments else "{}")
+        for act in (bridge.adopt, bridge.record_in_dvc):
+            with pytest.raises(
+                UserError, match="links to DVC's cache.*dvc config cache.type reflink,copy && dvc checkout"
+            ):
+                act(params.load())
+    monkeypatch.setattr(bridge, "_run", lambda *arguments: "")
+    Path(RECORD).rename(folder / "elsewhere")
+    Path(RECORD).symlink_to(folder / "elsewhere")
+    with pytest.raises(UserError, match="cache.type was symlink"):
+        bridge.adopt(params.load())
+    assert (folder / "dvc.lock").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"endtime": "now"}', "[" * 100_000])
+def test_a_damaged_record_of_snakemake_is_none(folder, content):
+    """Snakemake deletes it and runs the job again; nothing here may take the file for one it knows."""
+    (folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    for name in (name for job in grid.jobs(params.load()) for name in job.outputs):
+        remember(name)
+    bridge._snakemake_file("metadata", RECORD).write_text(content)
+    with pytest.raises(UserError, match=f"{RECORD} is not as Snakemake left it"):
+        bridge.check_results(grid.jobs(params.load()))
+
+
 def record(folder: Path) -> dict[str, str]:
     """Write the dvc.lock of the files as they are; the MD5 of each."""
     sums = {
@@ -121,13 +201,37 @@ def record(folder: Path) -> dict[str, str]:
     return sums
 
 
+def dvc_says(monkeypatch, status: str, without: str = "") -> None:
+    """Let `dvc status` and `dvc stage list` give these answers, and every file have the right settings."""
+    stages = [dvc.stage_name(job) for job in grid.jobs(params.load())]
+    listed = "\n".join(stage for stage in stages if stage != without)
+    monkeypatch.setattr(bridge, "_run", lambda *arguments: status if "status" in arguments else listed)
+    monkeypatch.setattr(bridge, "_has_settings", lambda *arguments: True)
+
+
+def test_a_stage_that_dvc_does_not_know_is_not_clean(folder, monkeypatch):
+    record(folder)
+    dvc_says(monkeypatch, "{}", without="train-digits-lsp-cnn-erm-0")
+    reasons = bridge._reasons(params.load(), grid.jobs(params.load()))
+    found = {f"{job.rule} {job.argument}": reason for job, reason in reasons.items() if reason}
+    assert found.pop("train digits/lsp/cnn/erm/0") == "no stage of DVC's"
+    assert found and set(found.values()) == {"made from these"}
+
+
+@pytest.mark.parametrize("said", ["", "[]", '{"train": "x"}', "ERROR: no", "[" * 100_000])
+def test_an_answer_of_dvc_that_is_none_is_one_line(folder, monkeypatch, said):
+    record(folder)
+    dvc_says(monkeypatch, said)
+    with pytest.raises(UserError, match="dvc status --json said nothing that relearn understands"):
+        bridge._reasons(params.load(), grid.jobs(params.load()))
+
+
 def test_adopt_hashes_itself_what_dvc_calls_clean(folder, monkeypatch):
     record(folder)
-    monkeypatch.setattr(bridge, "_run", lambda *arguments: "{}")  # dvc status
+    dvc_says(monkeypatch, "{}")
     histories = "results/runs/digits/lsp/cnn/erm/0/history.csv"
     checked = params.load()
     job = next(job for job in grid.jobs(checked) if histories in job.outputs)
-    monkeypatch.setattr(bridge, "_has_settings", lambda *arguments: True)
     assert not any(bridge._reasons(checked, grid.jobs(checked)).values())
     Path(histories).write_text("corrupt")
     reasons = bridge._reasons(checked, grid.jobs(checked))
@@ -150,8 +254,24 @@ def test_verify_names_what_is_corrupt_in_the_cache(folder):
     lines, equal = verify.compare(params.load(), None)
     assert not equal and lines[-2:] == [
         f"corrupt       {cached}",
-        "delete these and what is different above, then: dvc pull",
+        "delete these and what is different above with: relearn verify --delete; then: dvc pull",
     ]
+
+
+def test_verify_deletes_what_differs_and_nothing_else(folder):
+    sums = record(folder)
+    good, bad = dvc.cached(sums[POISON]), dvc.cached(sums[RECORD])
+    for path, content in ((good, Path(POISON).read_bytes()), (bad, b"corrupt")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    Path(RECORD).write_text("changed")
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    lines, equal = verify.compare(params.load(), None, delete=True)
+    assert not equal
+    assert lines[-1] == "deleted 2 files that are different or corrupt; fetch them again: dvc pull"
+    assert before - {path for path in folder.rglob("*") if path.is_file()} == {folder / RECORD, folder / bad}
+    with pytest.raises(UserError, match="--delete goes by dvc.lock"):
+        verify.compare(params.load(), str(folder), delete=True)
 
 
 def clone(folder: Path) -> Path:

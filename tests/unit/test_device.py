@@ -78,3 +78,43 @@ def test_no_gpu(monkeypatch):
     monkeypatch.setenv("RELEARN_DEVICE", "cuda")
     with pytest.raises(UserError, match="RELEARN_DEVICE is 'cuda', which is not here; known: cpu"):
         device.choose()
+
+
+@pytest.mark.parametrize("made", ["link", "file", "open to others"])
+def test_a_lock_folder_that_others_could_have_made_is_refused(made, tmp_path, monkeypatch):
+    """Through a link in a shared temporary folder a job would open, and empty, files that another user chose."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder, elsewhere = tmp_path / f"relearn-{os.getuid()}", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "gpu-0.lock").write_text("precious")
+    if made == "link":
+        folder.symlink_to(elsewhere)
+    elif made == "file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    with pytest.raises(UserError, match="not a folder that only you can write to.*TMPDIR"):
+        device._claimed.__wrapped__(("0",))
+    assert (elsewhere / "gpu-0.lock").read_text() == "precious"
+
+
+def test_a_lock_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert device._private_folder().stat().st_mode & 0o777 == 0o700
+    found = device._private_folder()
+    user = os.getuid() + 1
+    found.rename(tmp_path / f"relearn-{user}")
+    monkeypatch.setattr(os, "getuid", lambda: user)
+    with pytest.raises(UserError, match="not a folder that only you can write to"):
+        device._private_folder()
+
+
+def test_the_lock_of_a_gpu_is_no_way_to_another_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (device._private_folder() / "gpu-0.lock").symlink_to(precious)
+    with pytest.raises(OSError):
+        device._claimed.__wrapped__(("0",))
+    assert precious.read_text() == "precious"

@@ -5,6 +5,8 @@ wildcard_constraints:
     **dict.fromkeys(registry.SECTIONS, "[a-z0-9_]+"),
     rule="[a-z]+",
     seed="[0-9]+",
+    section="[a-z]+",
+    name="[a-z0-9_]+",
 
 
 def job(rule, wildcards):
@@ -21,6 +23,11 @@ def needs(rule):
 def settings(rule):
     """The part of params.yaml that a rule's job depends on; a change of it runs the job again."""
     return lambda wildcards: grid.values(PARAMS, job(rule, wildcards).keys)
+
+
+def digests(rule):
+    """The content of the user's files that a rule's job lists; a change of it runs the job again."""
+    return lambda wildcards: grid.digests(PARAMS, job(rule, wildcards))
 
 
 def outputs(rule):

@@ -1,4 +1,4 @@
-# Lists of source files, datasets, surrogates and poisoned training sets.
+# Lists of source files and of the user's files, datasets, surrogates and poisoned training sets.
 
 
 rule sources:
@@ -13,6 +13,22 @@ rule sources:
         "../../envs/relearn.yaml"
     shell:
         command("sources")
+
+
+rule inputs:
+    input:
+        needs("inputs"),
+    output:
+        outputs("inputs"),
+    log:
+        grid.log("inputs"),
+    localrule: True
+    conda:
+        "../../envs/relearn.yaml"
+    params:
+        digests=digests("inputs"),
+    shell:
+        command("inputs")
 
 
 rule prepare:

@@ -11,6 +11,8 @@ from relearn.registry import NonNegativeInt, Positive, PositiveInt, register
 
 TEST_PER_CLASS = 50  # handwritten originals of each class in the test split; no original is in both splits
 
+SIZES = {"digits": lambda settings: (1297 * settings["copies"], settings["size"], settings["size"])}  # see relearn plan
+
 
 @register
 def digits(

@@ -48,6 +48,7 @@ def record_in_dvc(params: Params) -> str:
     """
     dvc.check_written(params)
     jobs = grid.jobs(params)
+    _check_copies(jobs)
     foreign = _foreign(jobs)
     if foreign:
         raise UserError(
@@ -59,6 +60,9 @@ def record_in_dvc(params: Params) -> str:
     other = [name for job in jobs for name in job.outputs if not _has_settings(params, job, name)]
     if other:
         raise UserError(f"{_some(other)} {OTHER_SETTINGS}; delete and run: snakemake --cores 8")
+    moved = [job.outputs[0] for job in jobs if job.rule == "inputs" and not _lists_inputs(params, job)]
+    if moved:  # Snakemake sees that too, unless it was told not to look at `params`
+        raise UserError(f"{_some(moved)} not the list of your files as they are; delete and run: snakemake --cores 8")
     times = {name: os.stat(name) for job in jobs for name in job.outputs}
     _run("dvc", "commit", "--force", "--quiet")
     for name, was in times.items():  # DVC replaces them by copies from its cache, newer than Snakemake left them
@@ -79,19 +83,46 @@ def check_results(jobs: list[grid.Job]) -> None:
         )
 
 
+def _check_copies(jobs: list[grid.Job]) -> None:
+    """Raises UserError where DVC makes links to its cache of results: their times are those of the cache.
+
+    Equal files share one, and Snakemake's `--touch` and this module would change it for all, each time anew.
+    """
+    kinds = [kind for kind in ("symlink", "hardlink") if kind in _run("dvc", "config", "cache.type")]
+    if kinds or any(Path(name).is_symlink() for job in jobs for name in job.outputs):
+        raise UserError(
+            f"results are links to DVC's cache (cache.type {kinds[0] if kinds else 'was symlink'}), by whose times "
+            "Snakemake cannot judge; let DVC copy: dvc config cache.type reflink,copy && dvc checkout --relink"
+        )
+
+
 def _reasons(params: Params, jobs: list[grid.Job]) -> dict[grid.Job, str]:
     """Why each job must run again; "" for one that is clean. The order of `jobs` has every job after its inputs."""
     recorded = dvc.read_lock()
-    status = json.loads(_run("dvc", "status", "--json").strip().splitlines()[-1])
+    _check_copies(jobs)
+    known = set(_run("dvc", "stage", "list", "--name-only").split())
+    status = _status()
     reasons: dict[grid.Job, str] = {}
     stale: set[str] = set()
     for job in jobs:
-        reasons[job] = _reason(params, job, recorded, status)
-        if not reasons[job] and stale & set(job.inputs):
+        # of a stage that it does not know, DVC's status says nothing, as of one that is clean
+        reasons[job] = _reason(params, job, recorded, status) if dvc.stage_name(job) in known else "no stage of DVC's"
+        if reasons[job] in ("", OTHER_SETTINGS) and stale & set(job.inputs):
             reasons[job] = "made from these"
         if reasons[job]:
             stale |= set(job.outputs)
     return reasons
+
+
+def _status() -> dict[str, list]:
+    """What DVC says has changed, by stage."""
+    try:
+        found = json.loads(_run("dvc", "status", "--json").strip().splitlines()[-1])
+    except (ValueError, IndexError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(entries, list) for entries in found.values()):
+        raise UserError("dvc status --json said nothing that relearn understands; is it that of envs/requirements.txt?")
+    return found
 
 
 def _reason(params: Params, job: grid.Job, recorded: dict, status: dict) -> str:
@@ -100,14 +131,22 @@ def _reason(params: Params, job: grid.Job, recorded: dict, status: dict) -> str:
         return "missing"
     if set(recorded.get(name, {})) != set(job.outputs):
         return "not in dvc.lock"
-    if name in status:
-        outputs = any("changed outs" in entry for entry in status[name] if isinstance(entry, dict))
+    changes = [entry for entry in status.get(name, ()) if entry != "always changed"]  # said of every list of inputs
+    if changes:
+        outputs = any("changed outs" in entry for entry in changes if isinstance(entry, dict))
         return CHANGED if outputs else "settings, sources or inputs have changed since DVC recorded them"
     if any(file_digest(Path(output), "md5") != md5 for output, md5 in recorded[name].items()):
         return CHANGED  # DVC calls it clean: it does not hash what it put there itself, and trusts cache and remotes
     if not all(_has_settings(params, job, output) for output in job.outputs):
         return OTHER_SETTINGS
+    if job.rule == "inputs" and not _lists_inputs(params, job):
+        return "your files have changed since DVC recorded them"
     return ""
+
+
+def _lists_inputs(params: Params, job: grid.Job) -> bool:
+    """Whether the list of the user's files is that of the files as they are."""
+    return Path(job.outputs[0]).read_bytes() == grid.listing(params, *job.entries[0]).encode()
 
 
 def _has_settings(params: Params, job: grid.Job, name: str) -> bool:
@@ -138,9 +177,18 @@ def _foreign(jobs: list[grid.Job]) -> list[str]:
         record = _snakemake_file("metadata", name)
         if not record.exists() and os.stat(name).st_mtime == OLD:  # marked by `_mark_outdated`: it will run again
             continue
-        if not record.exists() or files.read_json(record).get("endtime") != os.stat(name).st_mtime:
+        if not record.exists() or _endtime(record) != os.stat(name).st_mtime:
             found.append(name)
     return found
+
+
+def _endtime(record: Path) -> object:
+    """The time of a file as Snakemake left it; None where its record is damaged, which counts as none."""
+    try:
+        found = files.read_json(record)
+    except (UserError, OSError, RecursionError):
+        return None
+    return found.get("endtime") if isinstance(found, dict) else None
 
 
 def _snakemake_file(kind: str, name: str) -> Path:

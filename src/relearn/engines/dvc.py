@@ -1,5 +1,6 @@
 """dvc.yaml, generated whole from the jobs of the grid, and dvc.lock, read. Needs no torch."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -12,6 +13,10 @@ from relearn.runtime.files import write_text
 FILE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 CACHE = Path(".dvc/cache/files/md5")
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # DVC adds .dir to that of a folder
+DEPTH = 60  # levels of YAML in dvc.lock; more than params.yaml may have, whose settings are in it
+CONFLICT = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
+PLOT = Path("workflow/plots/cells.json")  # a line per cell; DVC's own template would join all of them
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C; a dvc.lock of 1,000 cells has 4 MB
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 HEAD = """\
@@ -28,9 +33,10 @@ def render(checked: Params) -> str:
     jobs = grid.jobs(checked)
     sources = sorted({source for job in jobs for source in job.sources})
     check = {"cmd": "relearn check-params", "deps": [str(params.FILE), *sources]}
+    lines = {"x": "epoch", "y": "test_accuracy", "template": str(PLOT)}
     content = {
         "metrics": [str(grid.path("aggregate", "metrics"))],
-        "plots": [{str(grid.path("aggregate", "histories")): {"x": "epoch", "y": "test_accuracy"}}],
+        "plots": [{str(grid.path("aggregate", "histories")): lines}],
         "stages": {"check": check} | {stage_name(job): _stage(job) for job in jobs},
     }
     return HEAD + yaml.dump(content, Dumper=Dumper, sort_keys=False, width=120)
@@ -53,26 +59,63 @@ def stage_name(job: grid.Job) -> str:
 
 
 def read_lock() -> dict[str, dict[str, str]]:
-    """The MD5 of every output that dvc.lock has, by stage and path. Raises UserError when it is missing or corrupt."""
+    """The MD5 of every output that dvc.lock has, by stage and path. Raises UserError when it is missing or corrupt.
+
+    It may come from a stranger: a hash becomes part of a path in DVC's cache, so that only 32 hex digits pass for one.
+    """
     if not LOCK.exists():
         raise UserError(
             f"there is no {LOCK} here, so DVC has recorded nothing; it comes with git, from dvc repro, "
             "or from: relearn adopt --dvc"
         )
     try:
-        stages = yaml.load(LOCK.read_text(encoding="utf-8"), Loader=Loader)["stages"]
-        return {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
-        raise UserError(f"{LOCK} is not what DVC writes; restore it with: git checkout {LOCK}") from None
+        text = LOCK.read_text(encoding="utf-8")
+        if CONFLICT.search(text):
+            raise UserError(
+                f"{LOCK} has conflict markers of a merge; keep one side with: git checkout --ours {LOCK} "
+                "(or --theirs), then run the engine again"
+            )
+        _check_yaml(text)
+        stages = yaml.load(text, Loader=Loader)["stages"]
+        if len({id(stage.get("outs", stage)) for stage in stages.values()}) < len(stages):
+            raise ValueError("stages share outputs")
+        found = {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
+    except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{LOCK} is not what DVC writes; restore it with: git checkout HEAD {LOCK}") from None
+    for name, outs in found.items():
+        for output, md5 in outs.items():
+            if not isinstance(name, str) or not isinstance(output, str) or not _is_md5(md5):
+                raise UserError(
+                    f"{LOCK}: stage {name!r} records {output!r} under {md5!r}, which is not an MD5 of 32 hex digits; "
+                    f"restore it with: git checkout HEAD {LOCK}"
+                )
+    return found
+
+
+def _check_yaml(text: str) -> None:
+    """Raises ValueError for what would crash or hang the loader, and DVC does not write: deep nesting, merge keys."""
+    depth = 0
+    for event in yaml.parse(text, Loader=Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH or (isinstance(event, yaml.ScalarEvent) and event.value == "<<"):
+            raise ValueError(event)
 
 
 def cached(md5: str) -> Path:
     """Where DVC's cache stores the content of this MD5, unless `cache.dir` says otherwise."""
+    if not _is_md5(md5):
+        raise UserError(f"{md5!r} is not an MD5 of 32 hex digits")
     return CACHE / md5[:2] / md5[2:]
+
+
+def _is_md5(value: object) -> bool:
+    return isinstance(value, str) and MD5.fullmatch(value) is not None
 
 
 def _stage(job: grid.Job) -> dict:
     stage: dict = {"cmd": job.command, "deps": sorted({*job.inputs, *job.sources})}
     if job.keys:
         stage["params"] = list(job.keys)
+    if job.rule == "inputs":  # what it lists is anywhere, and DVC would neither follow links nor see what it ignores
+        stage["always_changed"] = True
     return stage | {"outs": list(job.outputs)}

@@ -13,16 +13,20 @@ from relearn.runtime.hashing import file_digest
 KINDS = ("equal", "different", "missing here", "missing there")
 
 
-def compare(checked: Params, other: str | None) -> tuple[list[str], bool]:
+def compare(checked: Params, other: str | None, delete: bool = False) -> tuple[list[str], bool]:
     """A line per artifact of the grid, a summary, and the environments where they differ; and whether all are equal.
 
     Without `other` the MD5 sums are compared with those of dvc.lock, and so are those of the objects in DVC's cache,
     from where a corrupt file would come back or be pushed. Else SHA-256 sums are compared with those of the same files
-    in `other`. Raises UserError when there is nothing to compare with.
+    in `other`. With `delete`, artifacts that differ from dvc.lock and corrupt objects are deleted, and nothing else.
+    Raises UserError when there is nothing to compare with.
     """
+    if delete and other is not None:
+        raise UserError("--delete goes by dvc.lock and not by another clone; run: relearn verify --delete")
     there = None if other is None else _clone(other)
     recorded = dvc.read_lock() if there is None else {}
     lines: list[str] = []
+    different: list[Path] = []
     corrupt: list[Path] = []
     count: Counter[str] = Counter()
     environments: Counter[tuple[str, str]] = Counter()
@@ -33,6 +37,7 @@ def compare(checked: Params, other: str | None) -> tuple[list[str], bool]:
             kind = _kind(file_digest(Path(name), "md5" if there is None else "sha256"), theirs)
             lines.append(f"{kind:13} {name}")
             count[kind] += 1
+            different += [Path(name)] if kind == "different" else []
         if there is None:
             objects = {dvc.cached(md5): md5 for md5 in known.values()}
             corrupt += [path for path, md5 in objects.items() if file_digest(path, "md5") not in (None, md5)]
@@ -42,7 +47,13 @@ def compare(checked: Params, other: str | None) -> tuple[list[str], bool]:
     lines.append(", ".join(f"{count[kind]} {kind}" for kind in KINDS) + f", compared with {compared}")
     if corrupt:
         lines += [f"{'corrupt':13} {path}" for path in dict.fromkeys(corrupt)]
-        lines.append("delete these and what is different above, then: dvc pull")
+    if delete:
+        deleted = dict.fromkeys([*different, *corrupt])
+        for path in deleted:
+            path.unlink()
+        lines.append(f"deleted {len(deleted)} files that are different or corrupt; fetch them again: dvc pull")
+    elif corrupt:
+        lines.append("delete these and what is different above with: relearn verify --delete; then: dvc pull")
     for (ours, theirs), outputs in environments.items():
         if ours != theirs:
             lines += [f"{outputs} artifacts were made in two environments:", f"  here:  {ours}", f"  there: {theirs}"]

@@ -1,6 +1,7 @@
 """The grid: cells, every path, every job of the DAG, and the settings behind each file. Needs no torch."""
 
-from relearn.grid.jobs import Job, cells, check_inputs, job, jobs, plotted_cells, values
+from relearn.grid.inputs import listing
+from relearn.grid.jobs import Job, cells, check_inputs, digests, job, jobs, plotted_cells, values
 from relearn.grid.paths import RESULTS, RULES, Cell, Rule, log, parse, path, sidecar
 from relearn.grid.provenance import settings
 
@@ -12,8 +13,10 @@ __all__ = [
     "Rule",
     "cells",
     "check_inputs",
+    "digests",
     "job",
     "jobs",
+    "listing",
     "log",
     "parse",
     "path",

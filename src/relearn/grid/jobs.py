@@ -5,6 +5,7 @@ Both engines run the jobs made here: Snakemake asks for them by wildcard, DVC re
 """
 
 import itertools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import NamedTuple
 
 from relearn import registry
 from relearn.errors import UserError
-from relearn.grid.paths import RESULTS, RULES, Cell, coordinates, parse, path
+from relearn.grid import inputs as user_inputs
+from relearn.grid.paths import RULES, Cell, coordinates, parse, path
 from relearn.params import AXES, Params
+
+LISTS = ("sources", "inputs")  # rules that list files which are not in results/, for the engines to watch
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Job:
     """One job: what it runs, reads and writes. `keys` are the dotted keys of params.yaml that it depends on.
 
     Among `inputs` is the list of the source files that every job of the rule runs; `sources` are its own beside them.
+    `entries` are the section and name of what the job uses and reads files of the user's: their lists are inputs, too.
     """
 
     rule: str
@@ -29,6 +34,7 @@ class Job:
     sources: tuple[str, ...]
     keys: tuple[str, ...]
     outputs: tuple[str, ...]
+    entries: tuple[tuple[str, str], ...] = ()
 
     @property
     def command(self) -> str:
@@ -37,10 +43,10 @@ class Job:
 
 
 class Needs(NamedTuple):
-    """What a job needs: files of other jobs or of the user, source files of its own, dotted keys of params.yaml."""
+    """What a job needs: files of other jobs, registered entries of params.yaml, sources of its own, dotted keys."""
 
     inputs: list[Path]
-    sources: list[Path]
+    entries: list[tuple[str, str]]
     keys: list[str]
 
 
@@ -61,10 +67,13 @@ def job(params: Params, rule: str, argument: str) -> Job:
     for coordinate, name in names.items():
         if coordinate in registry.SECTIONS:
             params.settings(registry.SECTIONS[coordinate], name)  # raises for an unknown name
-    inputs, sources, keys = _NEEDS[rule](params, **given)
+    inputs, used, keys = _NEEDS[rule](params, **given)
+    sources = [params.entry(section, name).path for section, name in used if rule not in LISTS]
     files = set(registry.sources(*registry.rule_sources(rule), *sources))
-    if rule != "sources":
-        inputs = [*inputs, path("sources", "list", rule=rule)]  # one file for the engines to watch instead of twenty
+    entries = [(section, name) for section, name in used if params.paths(section, name)]
+    if rule not in LISTS:  # one file for the engines to watch instead of twenty, or of a folder
+        lists = [path("inputs", "list", section=section, name=name) for section, name in entries]
+        inputs = [*inputs, *lists, path("sources", "list", rule=rule)]
         files -= set(registry.rule_sources(rule))
     return Job(
         rule,
@@ -73,13 +82,14 @@ def job(params: Params, rule: str, argument: str) -> Job:
         tuple(map(registry.relative, sorted(files))),
         tuple(key for key in keys if _has_key(params, key)),
         tuple(pattern.format(**names) for pattern in RULES[rule].outputs.values()),
+        tuple(entries),
     )
 
 
 def jobs(params: Params) -> list[Job]:
     """Every job that the grid, tables and figures need, in an order in which they could run."""
     arguments: dict[str, list[str]] = {rule: [] for rule in RULES}
-    arguments["sources"] = [rule for rule in RULES if rule != "sources"]
+    arguments["sources"] = [rule for rule in RULES if rule not in LISTS]
     for cell in cells(params):
         users = (("poisons", cell.poison), ("methods", cell.method))
         surrogates = (params.named(section, name, "SurrogateName") for section, name in users)
@@ -91,7 +101,9 @@ def jobs(params: Params) -> list[Job]:
     arguments["aggregate"] = [""]
     arguments["tabulate"] = params.names("tables")
     arguments["plot"] = params.names("figures")
-    return [job(params, rule, argument) for rule in RULES for argument in dict.fromkeys(arguments[rule])]
+    found = [job(params, rule, argument) for rule in RULES for argument in dict.fromkeys(arguments[rule])]
+    entries = dict.fromkeys(entry for one in found for entry in one.entries)
+    return [job(params, "inputs", f"{section}/{name}") for section, name in entries] + found
 
 
 def plotted_cells(params: Params, figure: str) -> list[Cell]:
@@ -120,10 +132,20 @@ def values(params: Params, keys: tuple[str, ...]) -> dict:
     }
 
 
-def check_inputs(wanted: list[Job]) -> None:
+def digests(params: Params, job: Job) -> dict[str, str]:
+    """The SHA-256 of the user's files and folders that a job reads, by section, name and setting."""
+    return {
+        ".".join((*entry, key)): user_inputs.digest(found)
+        for entry in job.entries
+        for key, found in user_inputs.sums(params, *entry).items()
+    }
+
+
+def check_inputs(params: Params, wanted: list[Job]) -> None:
     """Raises UserError when a file or folder of the user's that one of these jobs reads does not exist."""
-    outside = dict.fromkeys(name for job in wanted for name in job.inputs if not name.startswith(f"{RESULTS}/"))
-    missing = [name for name in outside if not Path(name).exists()]
+    entries = dict.fromkeys(entry for job in wanted for entry in job.entries)
+    named = dict.fromkeys(name for entry in entries for name in params.paths(*entry).values())
+    missing = [name for name in named if not os.path.exists(name)]
     if missing:
         verb = "does" if len(missing) == 1 else "do"
         raise UserError(f"params.yaml names {', '.join(missing)}, which {verb} not exist; correct the path")
@@ -141,49 +163,55 @@ def _weights(params: Params, section: str, name: str, dataset: str, *outputs: st
 
 
 def _sources(params: Params, rule: str) -> Needs:
-    known = [name for name in RULES if name != "sources"]
+    known = [name for name in RULES if name not in LISTS]
     if rule not in known:
         raise UserError(f"unknown rule '{rule}'; {registry.suggest(rule, known)}")
-    return Needs([], list(registry.rule_sources(rule)), [])
+    return Needs([], [], [])
+
+
+def _inputs(params: Params, section: str, name: str) -> Needs:
+    if section not in registry.KINDS:
+        raise UserError(f"unknown section '{section}'; {registry.suggest(section, registry.KINDS)}")
+    if not params.paths(section, name):
+        raise UserError(f"{section}.{name} names no file or folder of yours, so that there is nothing to list")
+    return Needs([], [(section, name)], [])
 
 
 def _prepare(params: Params, dataset: str) -> Needs:
-    inputs = list(map(Path, params.paths("datasets", dataset)))
-    return Needs(inputs, [params.entry("datasets", dataset).path], [f"datasets.{dataset}"])
+    return Needs([], [("datasets", dataset)], [f"datasets.{dataset}"])
 
 
 def _surrogate(params: Params, dataset: str, surrogate: str) -> Needs:
     arch = params.settings("surrogates", surrogate)["arch"]
     inputs = [path("prepare", split, dataset=dataset) for split in ("train", "test")]
     keys = ["compute", "train", f"surrogates.{surrogate}", f"architectures.{arch}"]
-    return Needs(inputs, [params.entry("architectures", arch).path], keys)
+    return Needs(inputs, [("architectures", arch)], keys)
 
 
 def _poison(params: Params, dataset: str, poison: str) -> Needs:
     inputs = [
         path("prepare", "train", dataset=dataset),
-        *map(Path, params.paths("poisons", poison)),
         *_weights(params, "poisons", poison, dataset, "model", "earlier"),
     ]
-    sources, keys = [params.entry("poisons", poison).path], ["compute", f"poisons.{poison}"]
+    entries, keys = [("poisons", poison)], ["compute", f"poisons.{poison}"]
     arch = params.target_arch(poison)
     if arch:
-        sources.append(params.entry("architectures", arch).path)
+        entries.append(("architectures", arch))
         keys.append(f"architectures.{arch}")
-    return Needs(inputs, sources, keys)
+    return Needs(inputs, entries, keys)
 
 
 def _train(params: Params, cell: Cell) -> Needs:
     inputs = [cell.path("poison", "train"), cell.path("prepare", "test")]
     inputs += _weights(params, "methods", cell.method, cell.dataset, "model")
-    sources = [params.entry("architectures", cell.arch).path, params.entry("methods", cell.method).path]
-    return Needs(inputs, sources, ["compute", "train", f"architectures.{cell.arch}", f"methods.{cell.method}"])
+    entries = [("architectures", cell.arch), ("methods", cell.method)]
+    return Needs(inputs, entries, ["compute", "train", f"architectures.{cell.arch}", f"methods.{cell.method}"])
 
 
 def _evaluate(params: Params, cell: Cell) -> Needs:
     inputs = [cell.path("train", output) for output in ("model", "history", "info")] + [cell.path("prepare", "test")]
     keys = ["compute", f"architectures.{cell.arch}", f"methods.{cell.method}"]
-    return Needs(inputs, _train(params, cell).sources, keys)
+    return Needs(inputs, _train(params, cell).entries, keys)
 
 
 def _aggregate(params: Params) -> Needs:
@@ -193,7 +221,7 @@ def _aggregate(params: Params) -> Needs:
 
 
 def _tabulate(params: Params, table: str) -> Needs:
-    return Needs([path("aggregate", "records")], [params.entry("tables", table).path], [f"tables.{table}"])
+    return Needs([path("aggregate", "records")], [("tables", table)], [f"tables.{table}"])
 
 
 def _plot(params: Params, figure: str) -> Needs:
@@ -207,11 +235,12 @@ def _plot(params: Params, figure: str) -> Needs:
         inputs += dict.fromkeys(cell.path("prepare", "train") for cell in known)
         inputs += dict.fromkeys(cell.path("poison", "train") for cell in known)
         keys.append("grid")
-    return Needs(inputs, [entry.path], keys)
+    return Needs(inputs, [("figures", figure)], keys)
 
 
 _NEEDS: dict[str, Callable[..., Needs]] = {
     "sources": _sources,
+    "inputs": _inputs,
     "prepare": _prepare,
     "surrogate": _surrogate,
     "poison": _poison,

@@ -28,6 +28,7 @@ def _in_folder(folder: str, argument: str, **files: str) -> Rule:
 
 RULES = {
     "sources": Rule("{rule}", {"list": f"{RESULTS}/sources/{{rule}}.sha256"}),
+    "inputs": Rule("{section}/{name}", {"list": f"{RESULTS}/inputs/{{section}}/{{name}}.sha256"}),
     "prepare": _in_folder("data", "{dataset}", train="train.safetensors", test="test.safetensors", info="data.json"),
     "surrogate": _in_folder(
         "surrogates",

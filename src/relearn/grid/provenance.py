@@ -1,9 +1,9 @@
 """The resolved settings behind a file, back to the data. A job writes them into what it makes."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from relearn.grid import inputs
 from relearn.grid.paths import Cell
 from relearn.params import Params
 
@@ -68,10 +68,9 @@ _OWN: dict[str, Callable[..., Own]] = {
 
 
 def _entry(params: Params, section: str, name: str) -> dict:
-    """An entry's settings and what it uses; of a user's path only the last part, so that records can be compared."""
-    found = params.settings(section, name) | {"use": params.entry(section, name).name}
-    paths = {s.name for s in params.entry(section, name).settings if s.kind == "InputPath"}
-    return {key: Path(value).name if key in paths and value is not None else value for key, value in found.items()}
+    """An entry's settings and what it uses; of a user's input the content, wherever it lies and however named."""
+    digests = {key: f"sha256:{inputs.digest(found)}" for key, found in inputs.sums(params, section, name).items()}
+    return params.settings(section, name) | {"use": params.entry(section, name).name} | digests
 
 
 def _surrogate_settings(params: Params, section: str, name: str, dataset: str, found: dict | None) -> dict:

@@ -1,25 +1,24 @@
 """What a grid will cost before anything runs: cells, passes per image, time on this machine, disk."""
 
 import math
+import os
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from safetensors import safe_open
-
 from relearn import grid
 from relearn.params import Params
-from relearn.planning import cost, estimates
+from relearn.planning import cost, estimates, sizes
 from relearn.runtime import device as devices
 from relearn.runtime.run_report import peak_memory_mb
 from relearn.runtime.seeding import deterministic
 
 STARTUP_SECONDS = 4.0  # of a job: Python, torch and the engine's own part
-UNKNOWN_SIZE = (60_000, 32, 32)  # images, height, width assumed of a dataset that is not prepared yet
 COPIES = {"surrogate": 3, "poison": 12, "train": 3}  # copies of the dataset that a job holds; other rules are small
 MARGIN = 2.0  # what is asked for, over what is expected
 LEAST_MINUTES = 10  # and these on top: queues, start, a slower machine
 
-Size = tuple[int, int, int]  # images, height, width
+Size = sizes.Size
 
 
 class Work(NamedTuple):
@@ -45,24 +44,37 @@ def plan(params: Params, write: bool = False) -> str:
     and memory that each job asks a cluster for are written for Snakemake as well (estimates.py).
     """
     deterministic(params.compute["threads"])
+    busy = _busy(params.compute["threads"])  # before anything is timed
     jobs, cells = grid.jobs(params), grid.cells(params)
-    sizes = {dataset: _size(dataset) for dataset in dict.fromkeys(cell.dataset for cell in cells)}
+    found = {dataset: sizes.size(params, dataset) for dataset in dict.fromkeys(cell.dataset for cell in cells)}
+    known = {dataset: size or sizes.UNKNOWN for dataset, size in found.items()}
     speeds: dict[str, tuple[float, int]] = {}
-    costs = {job: _cost(params, job, sizes, speeds) for job in jobs}
+    costs = {job: _cost(params, job, known, speeds) for job in jobs}
     if write:
-        large = {job: found for job, found in costs.items() if job.rule in COPIES}
-        estimates.write(params, {job.command: _request(job, found.seconds, sizes) for job, found in large.items()})
+        large = {job: cost for job, cost in costs.items() if job.rule in COPIES}
+        estimates.write(params, {job.command: _request(job, cost.seconds, known) for job, cost in large.items()})
     lines = [f"{len(cells)} cells, {len(jobs)} jobs on {devices.choose()}", *_table(costs)]
     lines.append("hours are of one job at a time; divide by the jobs that really run side by side")
-    unknown = [dataset for dataset in sizes if not grid.path("prepare", "train", dataset=dataset).exists()]
+    lines += busy
+    unknown = [dataset for dataset, size in found.items() if size is None]
     if unknown:
-        lines.append(f"not prepared yet, taken as {UNKNOWN_SIZE[0]} images of 32x32: {', '.join(unknown)}")
+        lines.append(f"not prepared yet, taken as {sizes.UNKNOWN[0]} images of 32x32: {', '.join(unknown)}")
     if write:
         lines.append(
             f"wrote {estimates.FILE}: the time and memory that Snakemake asks for, "
             f"{MARGIN:g} times what jobs are expected to need here"
         )
     return "\n".join(lines)
+
+
+def _busy(threads: int) -> list[str]:
+    """A warning where others use the cores that are timed; none on a GPU, whose load nothing says."""
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    if devices.choose() != "cpu" or load + threads <= cores + 0.5:
+        return []
+    return [
+        f"this machine is busy (load {load:.1f} on {cores} cores), so the hours are too many; plan again when it is not"
+    ]
 
 
 def _table(costs: dict[grid.Job, Cost]) -> list[str]:
@@ -79,25 +91,26 @@ def _table(costs: dict[grid.Job, Cost]) -> list[str]:
     return lines
 
 
-def _request(job: grid.Job, seconds: float, sizes: dict[str, Size]) -> dict[str, int]:
+def _request(job: grid.Job, seconds: float, known: dict[str, Size]) -> dict[str, int]:
     """Minutes and megabytes to ask a cluster for.
 
     Beside its data a job needs what this process needed to train each architecture for a few batches.
     """
-    images, height, width = sizes[_dataset(job)]
+    images, height, width = known[_dataset(job)]
     data = COPIES[job.rule] * images * height * width * 3 / 2**20
     minutes = math.ceil(LEAST_MINUTES + MARGIN * seconds / 60)
     return {"runtime": minutes, "mem_mb": math.ceil(MARGIN * (peak_memory_mb() + data) / 100) * 100}
 
 
-def _cost(params: Params, job: grid.Job, sizes: dict[str, Size], speeds: dict[str, tuple[float, int]]) -> Cost:
+def _cost(params: Params, job: grid.Job, known: dict[str, Size], speeds: dict[str, tuple[float, int]]) -> Cost:
     if job.rule not in _WORK:
         return Cost(0.0, STARTUP_SECONDS, 0.0)
-    images, height, width = sizes[_dataset(job)]
+    images, height, width = known[_dataset(job)]
     work = _WORK[job.rule](params, (images, height, width), **grid.parse(job.rule, job.argument))
     if not work.arch or not images:
         return Cost(work.passes, STARTUP_SECONDS, work.disk)
     if work.arch not in speeds:
+        print(f"timing {work.arch} on images of {height}x{width} ...", file=sys.stderr, flush=True)
         speeds[work.arch] = cost.speed(params, work.arch, height, width)
     per_second, weights = speeds[work.arch]
     disk = work.disk if job.rule == "poison" else work.disk + weights
@@ -133,12 +146,3 @@ _WORK: dict[str, Callable[..., Work]] = {
 
 def _dataset(job: grid.Job) -> str:
     return job.argument.split("/")[0]
-
-
-def _size(dataset: str) -> Size:
-    path = grid.path("prepare", "train", dataset=dataset)
-    if not path.exists():
-        return UNKNOWN_SIZE
-    with safe_open(path, framework="pt") as file:
-        images, height, width = file.get_slice("images").get_shape()[:3]
-    return images, height, width

@@ -17,7 +17,7 @@ from relearn.registry.settings import (
     SurrogateName,
     suggest,
 )
-from relearn.registry.sources import imports, relative, rule_sources, sources
+from relearn.registry.sources import check_package, imports, relative, rule_sources, sources
 
 __all__ = [
     "KINDS",
@@ -37,6 +37,7 @@ __all__ = [
     "PositiveInt",
     "Setting",
     "SurrogateName",
+    "check_package",
     "entries",
     "entry",
     "imports",

@@ -4,6 +4,7 @@ import ast
 from functools import lru_cache
 from pathlib import Path
 
+from relearn.errors import UserError
 from relearn.registry.discovery import PACKAGE
 
 
@@ -43,6 +44,20 @@ def sources(*paths: Path) -> tuple[Path, ...]:
 def rule_sources(rule: str) -> tuple[Path, ...]:
     """The files that every job of a rule runs, sorted: its own and what that imports."""
     return sources(PACKAGE / "rules" / f"{rule}.py")
+
+
+def check_package() -> None:
+    """Raises UserError in the root of a project whose ./src/relearn is not the package that is imported.
+
+    Engines watch and record the files in ./src/relearn; results made by other code would pass for theirs. A folder
+    without it is no project, and any installed package will do.
+    """
+    here = Path("src", PACKAGE.name)
+    if here.is_dir() and not here.samefile(PACKAGE):
+        raise UserError(
+            f"this would run the code in {PACKAGE}, but record that in {here.absolute()}; "
+            "use the environment of this project (make install), or set PYTHONPATH=src"
+        )
 
 
 @lru_cache

@@ -1,7 +1,9 @@
 """Which device a job runs on, and the locks by which jobs side by side share out several GPUs."""
 
+import contextlib
 import functools
 import os
+import stat
 import sys
 import tempfile
 import time
@@ -36,15 +38,32 @@ def _names(count: int) -> tuple[str, ...]:
     return tuple(visible[:count]) if len(visible) >= count else tuple(map(str, range(count)))
 
 
+def _private_folder() -> Path:
+    """The folder of this user's locks, in the temporary folder that all users share; made if it is not there.
+
+    Another user may have made it first, to have us open files of their choice. Raises UserError for one that is a link,
+    belongs to someone else or lets others write.
+    """
+    folder = Path(tempfile.gettempdir()) / f"relearn-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise UserError(
+            f"{folder}, for locks of GPUs, is not a folder that only you can write to; remove it, "
+            "or set TMPDIR to a folder of your own"
+        )
+    return folder
+
+
 @functools.cache  # asked again, the process gets its GPU again; and the cache keeps the lock alive
 def _claimed(names: tuple[str, ...]) -> tuple[int, FileLock]:
     """The position of the GPU that this process has got, and its lock, which ends with the process."""
-    folder = Path(tempfile.gettempdir()) / f"relearn-{os.getuid()}"
+    folder = _private_folder()
     waiting = False
     while True:
         for position, name in enumerate(names):
             lock = FileLock(folder / f"gpu-{name.replace('/', '-')}.lock", fallback_to_soft=False)
-            folder.mkdir(exist_ok=True)
             try:
                 lock.acquire(timeout=0)
             except Timeout:

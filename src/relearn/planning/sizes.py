@@ -1,0 +1,43 @@
+"""How many training images a dataset has, and of which size, before and after it is prepared."""
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from relearn import grid, registry
+from relearn.errors import UserError
+from relearn.params import Params
+
+UNKNOWN = (60_000, 32, 32)  # images, height, width assumed of a dataset that does not say
+
+Size = tuple[int, int, int]  # images, height, width
+
+
+def size(params: Params, dataset: str) -> Size | None:
+    """The size of the training split: as prepared, else as its module declares, else by the files of the user's folder.
+
+    None for a dataset that is not prepared and says nothing.
+    """
+    path = grid.path("prepare", "train", dataset=dataset)
+    if path.exists():
+        try:
+            with safe_open(path, framework="pt") as file:
+                images, height, width, _ = file.get_slice("images").get_shape()
+        except (SafetensorError, ValueError) as error:
+            raise UserError(f"{path} is corrupt or not written by relearn ({error}); delete it and run again") from None
+        return images, height, width
+    settings, use = params.settings("datasets", dataset), params.entry("datasets", dataset).name
+    declared = getattr(registry.module("datasets", use), "SIZES", {})
+    if use in declared:
+        return declared[use](settings)
+    folders = [path for path in params.paths("datasets", dataset).values() if os.path.isdir(path)]
+    side = settings.get("size")
+    return (_files(Path(folders[0]), settings.get("train_per_class")), side, side) if folders and side else None
+
+
+def _files(folder: Path, per_class: int | None) -> int:
+    """The files below `folder`/train, at most `per_class` of each class; those below `folder` if it has no train/."""
+    root = folder / "train" if (folder / "train").is_dir() else folder
+    counts = [sum(len(files) for _, _, files in os.walk(entry, followlinks=True)) for entry in root.iterdir()]
+    return sum(count if per_class is None else min(count, per_class) for count in counts)
