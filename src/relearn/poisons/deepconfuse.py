@@ -63,8 +63,9 @@ def deepconfuse(
                 order = torch.randperm(len(train), generator=craft.generator("order", seed, number, epoch))
                 for rows in order.to(craft.device).split(min(batch, len(train))):
                     if len(rows) > 1:  # batch norm needs more than one image
-                        duel.step(rows)
+                        duel.step(rows, f"round {number + 1} of {rounds}, epoch {epoch + 1} of {epochs}")
                 progress.advance_to(number * epochs + epoch + 1)
+            craft.guard.check_weights(duel.copy, f"round {number + 1} of {rounds}, generator_lr {generator_lr:g}")
             craft.save_checkpoint("generator", partial(duel.state, number + 1), always=number + 1 == rounds)
     duel.copy.eval()
     with torch.no_grad():
@@ -118,6 +119,7 @@ class _Duel:
         seed: int,
     ):
         self.craft, self.train, self.arch, self.lr, self.seed = craft, train, arch, lr, seed
+        self.generator_lr = generator_lr
         self.amplitude = epsilon / 255
         self.images, self.labels = train.images.to(craft.device), train.labels.to(craft.device)
         with torch.random.fork_rng(devices=[]):  # constructors draw from global randomness; what they draw is replaced
@@ -132,15 +134,18 @@ class _Duel:
         self.model = self.craft.model(self.arch, self.train, self.craft.generator("init", self.seed, number))
         self.sgd = torch.optim.SGD(self.model.parameters(), lr=self.lr, momentum=0.9, weight_decay=5e-4)
 
-    def step(self, rows: torch.Tensor) -> None:
-        """One step of the copy against the classifier as it stands, then one of the classifier."""
+    def step(self, rows: torch.Tensor, place: str) -> None:
+        """One step of the copy against the classifier as it stands, then one of the classifier; `place` says where."""
         x, y = levels(self.images[rows]) / 255, self.labels[rows]
-        self.confuse(x, y)
+        clean = self.confuse(x, y)
+        self.craft.guard.note(clean, "clean loss", f"{place}, generator_lr {self.generator_lr:g}, lr {self.lr:g}")
         with torch.no_grad():
             poisoned = (x + self.amplitude * self.generator(x)).clamp(0, 1)
         self.model.train().requires_grad_(True)
         self.sgd.zero_grad(set_to_none=True)
-        F.cross_entropy(self.model(poisoned), y).backward()
+        loss = F.cross_entropy(self.model(poisoned), y)
+        self.craft.guard.note(loss, "loss of the classifier", f"{place}, lr {self.lr:g}")
+        loss.backward()
         self.sgd.step()
 
     def confuse(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

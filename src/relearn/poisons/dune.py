@@ -59,7 +59,8 @@ def dune(
     def attack(images: torch.Tensor, _, rows: torch.Tensor) -> torch.Tensor:
         target = targets[rows].to(craft.device)
         losses = [lambda x, model=model: F.cross_entropy(model(x), target, reduction="sum") for model in ensemble]
-        return descend(losses, images, torch.zeros_like(images), epsilon=epsilon, step_size=step_size, steps=steps)
+        how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
+        return descend(losses, images, torch.zeros_like(images), **how, guard=craft.guard)
 
     delta = craft.map_batches(train, batch, attack)
     for label in train.labels.unique().tolist():
@@ -73,14 +74,16 @@ def dune(
             target=targets[rows].to(craft.device),
             ensemble=ensemble,
         )
-        delta[train.labels == label] += _swarm(cost, particles, searches, generator)
+        offset, lowest = _swarm(cost, particles, searches, generator)
+        craft.guard.check_number(lowest, "loss of the colour search", f"class {label}")
+        delta[train.labels == label] += offset
     return Perturbation(delta, Budget("none", 255.0))
 
 
 def _swarm(
     cost: Callable[[torch.Tensor], float], particles: int, moves: int, generator: torch.Generator
-) -> torch.Tensor:
-    """The offset (3,) float32 in 1/255 of the lowest `cost` that a particle swarm met.
+) -> tuple[torch.Tensor, float]:
+    """The offset (3,) float32 in 1/255 of the lowest `cost` that a particle swarm met, and that cost.
 
     Kennedy and Eberhart, 1995.
     """
@@ -92,7 +95,7 @@ def _swarm(
         place = place + speed
         found = torch.tensor([cost(offset) for offset in place])
         best[found < lowest], lowest = place[found < lowest], torch.minimum(found, lowest)
-    return best[lowest.argmin()]
+    return best[lowest.argmin()], float(lowest.min())
 
 
 @torch.no_grad()

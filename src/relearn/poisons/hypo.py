@@ -42,6 +42,8 @@ def hypo(
             return F.cross_entropy(model(x), labels, reduction="sum")
 
         start = torch.zeros_like(images)
-        return descend([loss], images, start, epsilon=epsilon, step_size=step_size, steps=steps, norm=norm)
+        return descend(
+            [loss], images, start, epsilon=epsilon, step_size=step_size, steps=steps, guard=craft.guard, norm=norm
+        )
 
     return Perturbation(craft.map_batches(train, batch, attack), Budget(norm, epsilon))

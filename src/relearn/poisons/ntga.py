@@ -67,9 +67,11 @@ def ntga(
         labels, held_out_labels = one_hot[rows].to(craft.device), one_hot[held_out_rows].to(craft.device)
         held_out = levels(images[held_out_rows].to(craft.device)).double() / 255
         delta = torch.zeros_like(x)
-        for _ in range(steps):
+        for step in range(1, steps + 1):
             poisoned = ((x + delta).clamp(0, 255) / 255).double()
             gradient = generalisation_gradient(poisoned, labels, held_out, held_out_labels, kernel, time)
+            place = f"step {step} of {steps}, time {time:g}"
+            craft.guard.note(gradient, "gradient of the noise", place)
             delta = (delta + step_size * gradient.sign().float()).clamp(-epsilon, epsilon)
         return delta
 

@@ -42,6 +42,7 @@ def sep(
     def attack(images: torch.Tensor, _, rows: torch.Tensor) -> torch.Tensor:
         target = targets[rows].to(craft.device)
         losses = [lambda x, model=model: F.cross_entropy(model(x), target, reduction="sum") for model in ensemble]
-        return descend(losses, images, torch.zeros_like(images), epsilon=epsilon, step_size=step_size, steps=steps)
+        how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
+        return descend(losses, images, torch.zeros_like(images), **how, guard=craft.guard)
 
     return Perturbation(craft.map_batches(train, batch, attack), Budget("linf", epsilon))

@@ -127,10 +127,13 @@ def _best(
                 logits = model(shift_and_flip(poisoned, crop_pad, flip, generator))
                 return sign * F.cross_entropy(logits, target, reduction="sum")
 
-            return descend([loss], x, start.to(craft.device), epsilon=epsilon, step_size=step_size, steps=steps)
+            return descend(
+                [loss], x, start.to(craft.device), epsilon=epsilon, step_size=step_size, steps=steps, guard=craft.guard
+            )
 
         delta = craft.map_batches(train, batch, attack, part=f"restart{restart}")
         mean_loss = _loss(model, train.images, delta, targets, craft.device) * sign
+        craft.guard.check_number(mean_loss, "mean loss", f"restart {restart + 1} of {restarts}")
         if mean_loss < best["loss"]:
             best = {"restart": restart, "loss": mean_loss, "delta": delta}
         best["restart"] = restart
