@@ -10,7 +10,7 @@ from relearn import grid, params
 from relearn.engines import bridge, dvc, locks, presets, verify
 from relearn.errors import UserError
 from relearn.planning import estimates
-from relearn.runtime import cpu
+from relearn.runtime import cpu, memory
 
 HELP = {
     "sources": "list the source files that every job of a rule runs",
@@ -89,7 +89,7 @@ def _run_job(options: argparse.Namespace) -> None:
     job = grid.job(checked, options.rule, options.argument)
     grid.check_inputs([job])
     cpu.limit_cpu_instructions(checked.compute["isa"])
-    with locks.exclusive(job):
+    with locks.exclusive(job), memory.explained(job.command):
         importlib.import_module(f"relearn.rules.{options.rule}").run(checked, **given)
 
 

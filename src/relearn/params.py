@@ -10,17 +10,22 @@ from typing import Literal
 
 import yaml
 
-from relearn import registry
+from relearn import consistency, registry
 from relearn.errors import UserError
 from relearn.registry import (
     ArchitectureName,
+    CheckpointCount,
     Entry,
+    Fraction,
     NonNegative,
     NonNegativeInt,
+    Pad,
     Positive,
     PositiveFraction,
     PositiveInt,
+    Seed,
     Setting,
+    Threads,
     suggest,
 )
 from relearn.runtime.yaml_loader import read_yaml
@@ -35,7 +40,7 @@ SECTIONS = ("compute", "train", *registry.SECTIONS.values(), "grid")
 class Compute:
     """`compute:`, on which bytes depend too: CPU threads of a job, precision of training, CPU instructions."""
 
-    threads: PositiveInt = 1
+    threads: Threads = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     isa: Literal["native", "avx2", "sse4"] = "native"
 
@@ -51,10 +56,10 @@ class Recipe:
     batch: PositiveInt = 128
     lr: Positive = 0.1
     warmup_steps: NonNegativeInt = 20
-    momentum: NonNegative = 0.9
+    momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
-    crop_pad: NonNegativeInt = 4
+    crop_pad: Pad = 4
     flip: bool = True
     probe_size: PositiveInt = 2000
     checkpoint_epochs: PositiveInt = 5
@@ -70,8 +75,8 @@ class Surrogate:
 
     arch: ArchitectureName
     epochs: PositiveInt | None = None
-    seed: NonNegativeInt = 0
-    checkpoints: PositiveInt = 1
+    seed: Seed = 0
+    checkpoints: CheckpointCount = 1
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,7 @@ def load(path: Path = FILE) -> Params:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    found = errors(raw)
+    found = errors(raw) or consistency.errors(Params(raw))
     if len(found) == 1:
         raise UserError(f"{path}: {found[0]}")
     if found:

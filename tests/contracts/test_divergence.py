@@ -65,7 +65,7 @@ def test_poisons(name, at_once, tiny, craft, losses, tmp_path, monkeypatch):
         ):
             run()
         losses["bad"] = 0
-        saved = [file for file in tmp_path.iterdir()]
+        saved = list(tmp_path.iterdir())
         run()  # from what was saved, which is finite: a checkpoint never holds what the step has spoiled
         assert len(saved) <= 2 and not list(tmp_path.iterdir())
 

@@ -33,9 +33,9 @@ def descend(
     direction, project = BALLS[norm]
     for step in range(1, steps + 1):
         delta = delta.detach().requires_grad_(True)
-        gradient = sum(
-            torch.autograd.grad(objective((images + delta).clamp(0, 255) / 255), delta)[0] for objective in objectives
-        )
+        gradient = torch.zeros_like(images)
+        for objective in objectives:
+            gradient += torch.autograd.grad(objective((images + delta).clamp(0, 255) / 255), delta)[0]
         guard.note(gradient, "gradient of the noise", f"step {step} of {steps}, step size {step_size:g}")
         delta = project(delta.detach() - step_size * direction(gradient), epsilon)
     return delta.detach()

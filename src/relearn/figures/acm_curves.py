@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relearn.errors import UserError
-from relearn.registry import register
+from relearn.registry import Seed, register
 from relearn.reporting.rendering import legend_handles, sections, styled
 from relearn.reporting.summaries import blocks, names, present_methods
 
@@ -18,7 +18,7 @@ def acm_curves(
     histories: pandas.DataFrame,
     *,
     methods: list[str] = ["erm", "pst"],  # noqa: B006, read, never changed; defaults must be literals
-    seed: int | None = None,
+    seed: Seed | None = None,
 ) -> Figure:
     """ACM of every layer group over epochs, from shallow (dark) to deep (light), for one seed: the first unless given.
 

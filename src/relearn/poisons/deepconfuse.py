@@ -15,8 +15,8 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split, levels
 from relearn.errors import UserError
-from relearn.registry import ArchitectureName, NonNegativeInt, Positive, PositiveInt, register
-from relearn.training.models import Normalised, initialise
+from relearn.registry import ArchitectureName, Channels, LinfBudget, Positive, PositiveInt, Seed, register
+from relearn.training.models import Normalised, constructed, initialise
 from relearn.training.state import copy_state, load_state
 
 #: forward and backward passes per image: a step of the classifier, a virtual one, and the loss after it with its
@@ -30,14 +30,14 @@ def deepconfuse(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.16,
+    epsilon: LinfBudget = 8.16,
     rounds: PositiveInt = 1000,
     epochs: PositiveInt = 20,
     lr: Positive = 0.01,
     generator_lr: Positive = 1e-4,
-    width: PositiveInt = 32,
+    width: Channels = 32,
     batch: PositiveInt = 256,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Noise, L-inf `epsilon` (1/255; the authors' 0.032 of 1), that a U-Net makes of each image.
 
@@ -122,8 +122,9 @@ class _Duel:
         self.generator_lr = generator_lr
         self.amplitude = epsilon / 255
         self.images, self.labels = train.images.to(craft.device), train.labels.to(craft.device)
-        with torch.random.fork_rng(devices=[]):  # constructors draw from global randomness; what they draw is replaced
-            self.copy, self.generator = UNet(width).to(craft.device), UNet(width).to(craft.device)
+        self.copy, self.generator = (
+            constructed("the generator", lambda: UNet(width), craft.device).to(craft.device) for _ in range(2)
+        )
         initialise(self.copy, craft.generator("generator", seed))
         self.optimizer = torch.optim.Adam(self.copy.parameters(), lr=generator_lr)
 

@@ -13,7 +13,16 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.crafting.pgd import descend, shifted
 from relearn.data import Split, levels
-from relearn.registry import NonNegativeInt, Positive, PositiveInt, SurrogateName, register
+from relearn.registry import (
+    CheckpointCount,
+    Levels,
+    LinfBudget,
+    NonNegativeInt,
+    PositiveInt,
+    Seed,
+    SurrogateName,
+    register,
+)
 from relearn.training.models import Normalised
 
 #: forward and backward passes per image, from settings and the number of images; the search for colours, on samples,
@@ -33,16 +42,16 @@ def dune(
     craft: CraftContext,
     *,
     surrogate: SurrogateName,
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.5,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.5,
     steps: PositiveInt = 30,
-    models: PositiveInt = 5,
+    models: CheckpointCount = 5,
     shift: NonNegativeInt | None = None,
     particles: PositiveInt = 10,
     searches: PositiveInt = 10,
     sample: PositiveInt = 128,
     batch: PositiveInt = 512,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Noise, L-inf `epsilon` (1/255), and an unbounded colour shift per class: an ensemble then predicts another class.
 
@@ -59,8 +68,8 @@ def dune(
     def attack(images: torch.Tensor, _, rows: torch.Tensor) -> torch.Tensor:
         target = targets[rows].to(craft.device)
         losses = [lambda x, model=model: F.cross_entropy(model(x), target, reduction="sum") for model in ensemble]
-        how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
-        return descend(losses, images, torch.zeros_like(images), **how, guard=craft.guard)
+        start = torch.zeros_like(images)
+        return descend(losses, images, start, epsilon=epsilon, step_size=step_size, steps=steps, guard=craft.guard)
 
     delta = craft.map_batches(train, batch, attack)
     for label in train.labels.unique().tolist():

@@ -15,7 +15,7 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.crafting.pgd import descend
 from relearn.data import Split, levels, subset
-from relearn.registry import ArchitectureName, Fraction, NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import ArchitectureName, Fraction, Levels, LinfBudget, Pad, PositiveInt, Seed, register
 from relearn.training.augment import shift_and_flip
 from relearn.training.state import copy_state, load_state
 
@@ -37,17 +37,17 @@ def em(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.8,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.8,
     steps: PositiveInt = 20,
     rounds: PositiveInt = 10,
     batches: PositiveInt = 10,
     batch: PositiveInt = 512,
     stop_error: Fraction | None = 0.01,
-    crop_pad: NonNegativeInt = 0,
+    crop_pad: Pad = 0,
     flip: bool = False,
     rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Sample-wise min-min noise, L-inf `epsilon` (1/255).
 
@@ -100,18 +100,18 @@ def em_classwise(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.8,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.8,
     steps: PositiveInt = 1,
     rounds: PositiveInt = 40,
     batches: PositiveInt = 10,
     batch: PositiveInt = 512,
     share: Fraction = 0.2,
     stop_error: Fraction | None = 0.01,
-    crop_pad: NonNegativeInt = 0,
+    crop_pad: Pad = 0,
     flip: bool = False,
     rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Class-wise min-min noise, L-inf `epsilon` (1/255): one perturbation per class, found on a share of the images.
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split, to_float
-from relearn.registry import Fraction, NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import Fraction, Levels, LinfBudget, Positive, PositiveInt, Seed, register
 
 
 @register
@@ -19,14 +19,14 @@ def pil(
     train: Split,
     craft: CraftContext,
     *,
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.8,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.8,
     steps: PositiveInt = 30,
     weight: Fraction = 0.9,
     epochs: PositiveInt = 30,
     lr: Positive = 0.003,
     batch: PositiveInt = 512,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Noise, L-inf `epsilon` (1/255), from which a linear surrogate predicts the class, and without which it cannot.
 

@@ -14,7 +14,7 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.crafting.pgd import descend
 from relearn.data import Split, levels
-from relearn.registry import ArchitectureName, NonNegative, NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import ArchitectureName, Levels, LinfBudget, Pad, PositiveInt, Radius, Seed, register
 from relearn.training.augment import shift_and_flip
 from relearn.training.state import copy_state, load_state
 
@@ -39,19 +39,19 @@ def rem(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.0,
-    step_size: Positive = 1.6,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 1.6,
     steps: PositiveInt = 10,
-    radius: NonNegative = 4.0,
-    attack_step: Positive = 0.8,
+    radius: Radius = 4.0,
+    attack_step: Levels = 0.8,
     attack_steps: PositiveInt = 10,
     samples: PositiveInt = 5,
     train_steps: PositiveInt = 5000,
     decay: PositiveInt = 2000,
     batch: PositiveInt = 128,
-    crop_pad: NonNegativeInt = 4,
+    crop_pad: Pad = 4,
     flip: bool = True,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Sample-wise min-min-max noise, L-inf `epsilon` (1/255), against training in an L-inf ball of `radius` (1/255).
 
@@ -81,19 +81,19 @@ def sem(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.0,
-    step_size: Positive = 1.6,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 1.6,
     steps: PositiveInt = 10,
-    radius: NonNegative = 4.0,
-    attack_step: Positive = 0.8,
+    radius: Radius = 4.0,
+    attack_step: Levels = 0.8,
     attack_steps: PositiveInt = 10,
     samples: PositiveInt = 5,
     train_steps: PositiveInt = 5000,
     decay: PositiveInt = 2000,
     batch: PositiveInt = 128,
-    crop_pad: NonNegativeInt = 4,
+    crop_pad: Pad = 4,
     flip: bool = True,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """As `rem`, with a uniform draw from the ball of `radius` (1/255) in place of its worst case while noise is made.
 
@@ -222,8 +222,8 @@ class _Robust:
             return F.cross_entropy(logits, labels, reduction="sum")
 
         start = _uniform(images, epsilon, generator)
-        how = {"epsilon": epsilon, "step_size": step_size, "steps": steps}
-        return descend([loss] * samples, images, start, **how, guard=self.craft.guard)
+        guard = self.craft.guard
+        return descend([loss] * samples, images, start, epsilon=epsilon, step_size=step_size, steps=steps, guard=guard)
 
     def perturbed(
         self, augmented: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, steps: int
@@ -238,8 +238,10 @@ class _Robust:
             return -F.cross_entropy(self.model(x), labels, reduction="sum")
 
         start = _uniform(images, self.radius, generator)
-        how = {"epsilon": self.radius, "step_size": self.attack_step, "steps": steps}
-        delta = descend([gain], images, start, **how, guard=self.craft.guard)
+        guard = self.craft.guard
+        delta = descend(
+            [gain], images, start, epsilon=self.radius, step_size=self.attack_step, steps=steps, guard=guard
+        )
         return augmented + ((images + delta).clamp(0, 255) / 255 - augmented).detach()
 
     def learn(self, poisoned: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, place: str) -> None:

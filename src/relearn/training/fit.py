@@ -23,7 +23,8 @@ from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint, schedule
 from relearn.training.augment import crop_and_flip
 from relearn.training.divergence import FiniteGuard
-from relearn.training.models import Normalised
+from relearn.training.models import Normalised, check_batch
+from relearn.training.recipe import check
 from relearn.training.state import TrainingState
 
 WORSE_THAN_GUESSING = 10  # times the loss of guessing: a training that ends so has diverged
@@ -78,7 +79,7 @@ class Run:
     ):
         self.method, self.train, self.recipe, self.seeds, self.precision = method, train, recipe, seeds, precision
         self.device = train.images.device
-        steps_per_epoch = max(1, len(train) // recipe["batch"])
+        steps_per_epoch = check(recipe, train)
         self.steps = steps_per_epoch * recipe["epochs"]
         self.sums = torch.zeros(2, device=self.device)  # loss and correct images since the epoch began
         self.groups = model.layer_groups()
@@ -131,7 +132,7 @@ class Run:
 
         Raises DivergedError when anything of the epoch, the weights or what they compute is not finite.
         """
-        training, batch = self.training, min(self.recipe["batch"], len(self.train))
+        training, batch = self.training, self.recipe["batch"]
         place = self._place(training.step)
         loss, correct = (self.sums / (training.steps_per_epoch * batch)).tolist()
         self.guard.check_number(loss, "mean loss of the epoch", place)
@@ -217,6 +218,8 @@ def fit(
     model.train()
     run = Run(model, method, train, recipe, seeds, probe_set, precision, label)
     training, steps_per_epoch = run.training, run.training.steps_per_epoch
+    shown = method.eval_transform(to_float(train.images[:1]))
+    check_batch(model, shown, recipe["batch"], "give a smaller batch under train:")
     saved = checkpoint.load(checkpoint_path, str(run.device)) if checkpoint_path and checkpoint_path.exists() else {}
     if saved.get("settings_hash") == settings_hash:
         run.load_state_dict(saved["run"])
