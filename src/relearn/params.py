@@ -265,9 +265,9 @@ def _block_errors(where: str, block, raw: dict) -> list[str]:
             continue
         if axis == "seeds":
             found += [
-                f"{where}.seeds: a seed is a whole number, 0 or more, found {v!r}"
+                f"{where}.seeds: a seed is {registry.TYPES['Seed'][0]}, found {registry.shown(v)}"
                 for v in values
-                if type(v) is not int or v < 0
+                if not registry.TYPES["Seed"][1](v)
             ]
             continue
         known = list(raw.get(axis) or {})  # a list, because what stands there may be anything, also unhashable

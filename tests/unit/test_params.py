@@ -89,7 +89,11 @@ ERRORS = {
         "pst: {full_rate_groups: [2, 0]}",
         "methods.pst.full_rate_groups: must be a whole number from 1 to 1,000, found 0",
     ),
-    "number for a text": ("pst: {}", "pst: {watch: 3}", "methods.pst.watch: must be text, found 3"),
+    "number for a text": (
+        "pst: {}",
+        "pst: {watch: 3}",
+        "methods.pst.watch: must be the name of a layer group, found 3",
+    ),
     "empty list": ("[clean, hypo]", "[]", "grid.main.poisons must be a list of at least one, or all, found []"),
     "name for a list": (
         "[clean, hypo]",
@@ -108,18 +112,22 @@ ERRORS = {
     "negative seed": (
         "seeds: [0, 1]",
         "seeds: [0, -1]",
-        "grid.main.seeds: a seed is a whole number, 0 or more, found -1",
+        "grid.main.seeds: a seed is a whole number, 0 or more, below 2^63, found -1",
     ),
     "fraction for a seed": (
         "seeds: [0, 1]",
         "seeds: [0.5]",
-        "grid.main.seeds: a seed is a whole number, 0 or more, found 0.5",
+        "grid.main.seeds: a seed is a whole number, 0 or more, below 2^63, found 0.5",
     ),
-    "true seed": ("seeds: [0, 1]", "seeds: [true]", "grid.main.seeds: a seed is a whole number, 0 or more, found True"),
+    "true seed": (
+        "seeds: [0, 1]",
+        "seeds: [true]",
+        "grid.main.seeds: a seed is a whole number, 0 or more, below 2^63, found True",
+    ),
     "seed as text": (
         "seeds: [0, 1]",
         "seeds: ['0']",
-        "grid.main.seeds: a seed is a whole number, 0 or more, found '0'",
+        "grid.main.seeds: a seed is a whole number, 0 or more, below 2^63, found '0'",
     ),
     "missing required setting": (
         "hypo: {surrogate: small}",

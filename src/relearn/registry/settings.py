@@ -66,7 +66,7 @@ TYPES: dict[str, tuple[str, Callable]] = {
     "LinfBudget": _number(1, 255),
     "PositiveInt": _whole(1, 1_000_000),
     "NonNegativeInt": _whole(0, 1_000_000),
-    "Seed": _whole(0, 2**63 - 1),
+    "Seed": ("a whole number, 0 or more, below 2^63", _whole(0, 2**63 - 1)[1]),
     "Channels": _whole(1, 4096),
     "Side": _whole(1, 1024),
     "Pad": _whole(0, 1024),

@@ -93,7 +93,7 @@ class Run:
             extra={"sums": self.sums},
         )
         self.training.set_rates(method.rates(list(self.groups)))
-        self.guard = FiniteGuard(label, "give a smaller lr under train:")
+        self.guard = FiniteGuard(label, "give a smaller lr or weight_decay under train:")
         self.history: list[dict] = []
         self.embeddings: list[dict] = []
         self.rolled_back: list[dict] = []
@@ -178,9 +178,10 @@ class Run:
             raise self.guard.error(f"the loss of the last epoch is {loss:.3g}, that of guessing is {guessing:.3g}")
 
     def _place(self, step: int) -> str:
-        """The `step`-th step in words, with its learning rate."""
+        """The `step`-th step in words, with the highest learning rate of a layer group."""
         factor = schedule.factor(max(0, step - 1), self.steps, self.recipe["warmup_steps"])
-        return f"step {step} of {self.steps}, learning rate {self.recipe['lr'] * factor:g}"
+        rate = self.recipe["lr"] * factor * max(self.training.rates.values())
+        return f"step {step} of {self.steps}, learning rate {rate:g}"
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
         step, batch = self.training.step, self.recipe["batch"]
