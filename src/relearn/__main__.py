@@ -12,7 +12,7 @@ from relearn import grid, params, registry
 from relearn.engines import bridge, dvc, locks, presets, verify
 from relearn.errors import UserError, one_line
 from relearn.planning import estimates
-from relearn.runtime import cpu
+from relearn.runtime import cpu, memory
 
 HELP = {
     "sources": "list the source files that every job of a rule runs",
@@ -120,7 +120,7 @@ def _run_job(options: argparse.Namespace) -> None:
     job = grid.job(checked, options.rule, options.argument)
     grid.check_inputs(checked, [job])
     cpu.limit_cpu_instructions(checked.compute["isa"])
-    with locks.exclusive(job):
+    with locks.exclusive(job), memory.explained(job.command):
         before = grid.digests(checked, job)
         importlib.import_module(f"relearn.rules.{options.rule}").run(checked, **given)
         if grid.digests(params.Params(checked.raw), job) != before:  # of another object nothing is remembered

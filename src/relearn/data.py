@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from relearn.errors import UserError
+from relearn.errors import NotFiniteError, UserError
 from relearn.runtime import structures
 from relearn.runtime.files import atomic, existing, parsed_json
 
@@ -130,7 +130,14 @@ def _split_error(tensors: dict[str, torch.Tensor], classes: int) -> str | None:
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
-    """Write tensors as safetensors with `facts` as JSON in the header. Raises OSError for trouble with the disk."""
+    """Write tensors as safetensors with `facts` as JSON in the header.
+
+    Raises OSError for trouble with the disk, and NotFiniteError, before anything is written, for values that are not
+    finite: no result has any.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise NotFiniteError(f"{path} was not written: its '{name}' holds values that are not finite")
     with atomic(path) as temporary:
         try:
             save_file(

@@ -1,4 +1,4 @@
-"""The one exception that a user can cause, and how values and messages become one line of bounded length."""
+"""The exception that a user can cause, and how values and messages become one line of bounded length."""
 
 import reprlib
 
@@ -15,6 +15,10 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return one_line(super().__str__())
+
+
+class NotFiniteError(UserError):
+    """What a network computes is infinite or not a number: nothing can be measured, and its training has diverged."""
 
 
 def shown(value: object) -> str:

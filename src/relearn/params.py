@@ -9,20 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from relearn import registry
+from relearn import consistency, registry
 from relearn.errors import UserError, listed, shown
 from relearn.registry import (
     ArchitectureName,
+    CheckpointCount,
     Entry,
+    Fraction,
     NonNegative,
     NonNegativeInt,
+    Pad,
     Positive,
     PositiveFraction,
     PositiveInt,
+    Seed,
     Setting,
+    Threads,
     suggest,
 )
-from relearn.registry.settings import LARGEST
 from relearn.runtime.files import expanded
 from relearn.runtime.yaml_loader import read_yaml
 
@@ -38,7 +42,7 @@ SECTIONS = ("compute", "train", *registry.SECTIONS.values(), "grid")
 class Compute:
     """`compute:`, on which bytes depend too: CPU threads of a job, precision of training, CPU instructions."""
 
-    threads: PositiveInt = 1
+    threads: Threads = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     isa: Literal["native", "avx2", "sse4"] = "native"
 
@@ -54,10 +58,10 @@ class Recipe:
     batch: PositiveInt = 128
     lr: Positive = 0.1
     warmup_steps: NonNegativeInt = 20
-    momentum: NonNegative = 0.9
+    momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
-    crop_pad: NonNegativeInt = 4
+    crop_pad: Pad = 4
     flip: bool = True
     probe_size: PositiveInt = 2000
     checkpoint_epochs: PositiveInt = 5
@@ -73,8 +77,8 @@ class Surrogate:
 
     arch: ArchitectureName
     epochs: PositiveInt | None = None
-    seed: NonNegativeInt = 0
-    checkpoints: PositiveInt = 1
+    seed: Seed = 0
+    checkpoints: CheckpointCount = 1
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def load(path: Path = FILE) -> Params:
         # without presets this is no project
         remedy = ", or get one with: relearn preset quickstart" if Path("workflow/presets").is_dir() else ""
         raise UserError(f"there is no {path} here; run this in the root of the project{remedy}") from None
-    found = errors(raw)
+    found = errors(raw) or consistency.errors(Params(raw))
     if len(found) == 1:
         raise UserError(f"{path}: {found[0]}")
     if found:
@@ -267,14 +271,9 @@ def _block_errors(where: str, block, raw: dict) -> list[str]:
             continue
         if axis == "seeds":
             found += [
-                f"{where}.seeds: a seed is a whole number, 0 or more, found {shown(v)}"
+                f"{where}.seeds: a seed is {registry.TYPES['Seed'][0]}, found {shown(v)}"
                 for v in values
-                if type(v) is not int or v < 0
-            ]
-            found += [
-                f"{where}.seeds: a seed is at most {LARGEST}, found {shown(v)}"
-                for v in values
-                if type(v) is int and v > LARGEST
+                if not registry.TYPES["Seed"][1](v)
             ]
             continue
         known = list(raw.get(axis) or {})  # a list, because what stands there may be anything, also unhashable

@@ -12,6 +12,7 @@ from relearn import registry
 LEVELS = (
     ("errors",),
     ("registry", "runtime"),
+    ("consistency",),
     ("params",),
     ("grid", "data"),
     ("engines", "probing", "reporting"),
@@ -23,13 +24,14 @@ LEVELS = (
     ("__main__",),
 )
 # what Snakemake imports, and what answers on the command line before a job begins
-LIGHT = ("engines", "errors", "grid", "params", "registry")
+LIGHT = ("consistency", "engines", "errors", "grid", "params", "registry")
 LIGHT_FILES = (
     "__main__.py",
     "planning/estimates.py",
     "runtime/cpu.py",
     "runtime/files.py",
     "runtime/hashing.py",
+    "runtime/memory.py",
     "runtime/yaml_loader.py",
 )
 # files of registered things stand alone, but for these

@@ -7,11 +7,14 @@ from relearn.probing.probe_set import ProbeResult, ProbeSet
 from relearn.probing.verdict import KEPT, NOT_TRAPPED, TRAPPED, Verdict, judge
 from relearn.runtime.seeding import Seeds
 from relearn.training import fit, models
+from relearn.training.divergence import FiniteGuard
 
 GROUPS = ["block1", "block2", "block3", "block4", "head"]
 RECIPE = {setting.name: setting.default for setting in params.schema(params.Recipe)}
 # `tiny`: 5 steps an epoch, 15 in all
 RECIPE |= {"epochs": 3, "batch": 16, "warmup_steps": 2, "crop_pad": 2, "checkpoint_epochs": 1}
+
+GUARD = FiniteGuard("test", "no remedy")
 
 
 def model_of(train, seed: int = 2, width: int = 8) -> models.Normalised:

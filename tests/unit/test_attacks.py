@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from helpers.images import coloured
 from helpers.registered import cheap
+from helpers.training import GUARD
 from relearn.crafting.perturbation import Budget, Perturbation, apply
 from relearn.crafting.pgd import descend, shifted
 from relearn.errors import UserError
@@ -48,6 +49,7 @@ def test_l2_steps_go_straight_down_and_stay_in_the_ball():
             epsilon=10.0,
             step_size=3.0,
             steps=steps,
+            guard=GUARD,
             norm="l2",
         )
         expected = -length * slope / slope.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -57,7 +59,7 @@ def test_l2_steps_go_straight_down_and_stay_in_the_ball():
 def test_several_objectives_are_summed():
     one, other = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     images, start = torch.full((2, 3, 4, 4), 100.0), torch.zeros(2, 3, 4, 4)
-    how = {"epsilon": 8.0, "step_size": 2.0, "steps": 3}
+    how = {"epsilon": 8.0, "step_size": 2.0, "steps": 3, "guard": GUARD}
     both = descend([lambda x: (one * x).sum(), lambda x: (other * x).sum()], images, start, **how)
     assert torch.equal(both, descend([lambda x: ((one + other) * x).sum()], images, start, **how))
 
@@ -155,7 +157,7 @@ def test_the_swarm_remembers_the_best_place_it_met():
         met.append((float((place - torch.tensor([30.0, -20.0, 5.0])).square().sum()), place.clone()))
         return met[-1][0]
 
-    best = dune_module._swarm(cost, 8, 12, torch.Generator().manual_seed(0))
+    best, _ = dune_module._swarm(cost, 8, 12, torch.Generator().manual_seed(0))
     lowest, place = min(met, key=lambda item: item[0])
     assert torch.equal(best, place) and lowest < min(value for value, _ in met[:8])
 

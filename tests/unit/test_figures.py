@@ -192,8 +192,18 @@ def test_acm_curves():
     assert titles(figure)[:4] == ["tap, erm", "tap, pst", "clean, erm", "clean, pst"]
     assert [part.get_suptitle() for part in figure.subfigs] == ["toy, resnet18, seed 1", "toy, vit, seed 1"]
     labels = [[text.get_text() for text in part.legends[0].get_texts()] for part in figure.subfigs]
-    assert labels == [["stem", "deep", "stage begins"], ["deep", "stage begins"]]
+    dotted = "erm on clean data"
+    assert labels == [["stem", dotted, "deep", "stage begins"], ["deep", dotted, "stage begins"]]
     assert words(figure.axes[0]) == [] and words(figure.axes[1]) == ["1", "2"]
+
+
+def test_acm_curves_mark_a_stage_that_begins_in_the_first_epoch():
+    histories = frames(seeds=(0,))[1]
+    histories.loc[histories["method"] == "pst", "stage"] = "stage 1"
+    axes = draw("acm_curves", histories).axes
+    assert words(axes[0]) == [] and words(axes[1]) == ["1"]
+    (line,) = (line for line in axes[1].lines if line.get_label() == "stage begins")
+    assert list(line.get_xdata()) == [1, 1]
 
 
 def test_acm_curves_say_what_was_not_measured():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.images import coloured
+from helpers.training import GUARD
 from relearn.crafting import perturbation as application
 from relearn.crafting.perturbation import Budget, Perturbation, apply
 from relearn.crafting.pgd import descend
@@ -195,14 +196,18 @@ def test_signed_steps_of_a_linear_objective(steps, expected):
     weights = torch.randn(4, 3, 6, 5, generator=torch.Generator().manual_seed(2))
     weights[0, 0] = 0.0  # no slope, no step
     images, start = torch.full((4, 3, 6, 5), 128.0), torch.zeros(4, 3, 6, 5)
-    delta = descend([lambda x: (weights * x).sum()], images, start, epsilon=8.0, step_size=1.5, steps=steps)
+    delta = descend(
+        [lambda x: (weights * x).sum()], images, start, epsilon=8.0, step_size=1.5, steps=steps, guard=GUARD
+    )
     assert torch.allclose(delta, -weights.sign() * expected) and not delta.requires_grad
     assert torch.equal(start, torch.zeros_like(start))  # the caller's perturbation stays
 
 
 def test_signed_steps_start_where_they_are_told():
     start = torch.full((1, 3, 2, 2), 5.0)
-    delta = descend([lambda x: x.sum()], torch.full((1, 3, 2, 2), 100.0), start, epsilon=8.0, step_size=2.0, steps=3)
+    delta = descend(
+        [lambda x: x.sum()], torch.full((1, 3, 2, 2), 100.0), start, epsilon=8.0, step_size=2.0, steps=3, guard=GUARD
+    )
     assert torch.equal(delta, torch.full_like(start, -1.0))
 
 
@@ -215,7 +220,7 @@ def test_signed_steps_stay_in_the_ball_and_lower_the_objective():
         assert x.min() >= 0 and x.max() <= 1  # it sees valid images only
         return (x - target).square().sum()
 
-    delta = descend([objective], images, torch.zeros_like(images), epsilon=6.0, step_size=1.0, steps=10)
+    delta = descend([objective], images, torch.zeros_like(images), epsilon=6.0, step_size=1.0, steps=10, guard=GUARD)
     assert delta.abs().max() == 6.0
     assert objective((images + delta).clamp(0, 255) / 255) < objective(images / 255)
 

@@ -141,10 +141,3 @@ def test_pst_may_learn_slower_or_faster_before_the_first_stage():
     run.probe(method, 0, CLEAN)
     run.probe(method, 20, HIDDEN)
     assert run.rates == dict(zip(GROUPS, [0.0, 0.0, 0.0, 1.0, 1.0], strict=True))
-
-
-def test_pst_may_leave_all_groups_at_the_full_rate():
-    method, run = PST(full_rate_groups=[9], confirm=1), Scripted()
-    run.probe(method, 0, CLEAN)
-    run.probe(method, 20, HIDDEN)
-    assert set(run.rates.values()) == {1.0} and run.stage == "stage 1"

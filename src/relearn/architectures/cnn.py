@@ -2,12 +2,15 @@
 
 from torch import nn
 
-from relearn.registry import PositiveInt, register
+from relearn.registry import Channels, register
 from relearn.training.models import Grouped, check_min_size
+
+#: the layer groups, for `relearn check-params`, which builds no network
+GROUPS = {"cnn": ["block1", "block2", "block3", "block4", "head"]}
 
 
 @register
-def cnn(num_classes: int, image_size: tuple[int, int], *, width: PositiveInt = 16) -> Grouped:
+def cnn(num_classes: int, image_size: tuple[int, int], *, width: Channels = 16) -> Grouped:
     """Four 3x3 convolution blocks (batch norm, ReLU) of 1, 2, 4 and 4 times `width` channels, halving the size thrice.
 
     Raises UserError for images (H, W) of less than 8 pixels a side.

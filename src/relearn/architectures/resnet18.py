@@ -3,13 +3,16 @@
 from torch import nn
 
 from relearn.errors import UserError
-from relearn.registry import PositiveInt, register
+from relearn.registry import Channels, register
 from relearn.runtime.torchvision_compat import torchvision
 from relearn.training.models import Grouped, check_min_size
 
+#: the layer groups, for `relearn check-params`, which builds no network
+GROUPS = {"resnet18": ["stem", "layer1", "layer2", "layer3", "layer4", "head"]}
+
 
 @register
-def resnet18(num_classes: int, image_size: tuple[int, int], *, width: PositiveInt = 64) -> Grouped:
+def resnet18(num_classes: int, image_size: tuple[int, int], *, width: Channels = 64) -> Grouped:
     """ResNet-18 with the CIFAR stem (3x3 convolution, stride 1, no pooling) and torchvision's basic block.
 
     `width` is the number of channels of the first stage. Raises UserError for images (H, W) of less than 16 pixels a

@@ -2,13 +2,16 @@
 
 from torch import nn
 
-from relearn.registry import PositiveInt, register
+from relearn.registry import Channels, register
 from relearn.runtime.torchvision_compat import torchvision
 from relearn.training.models import Grouped, check_min_size
 
+#: the layer groups, for `relearn check-params`, which builds no network
+GROUPS = {"vgg19_bn": ["block1", "block2", "block3", "block4", "block5", "head"]}
+
 
 @register
-def vgg19_bn(num_classes: int, image_size: tuple[int, int], *, width: PositiveInt = 64) -> Grouped:
+def vgg19_bn(num_classes: int, image_size: tuple[int, int], *, width: Channels = 64) -> Grouped:
     """The sixteen convolutions of VGG-19 in torchvision's layout, one layer group per resolution, and a linear head.
 
     `width` is the number of channels of the first group. The head is a single linear layer after average pooling, as is

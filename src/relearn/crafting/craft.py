@@ -15,6 +15,7 @@ from relearn.runtime import structures
 from relearn.runtime.progress import ProgressBar
 from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint, models
+from relearn.training.divergence import FiniteGuard
 from relearn.training.models import Normalised
 
 CHECKPOINT_SECONDS = 120  # the state of a long poison is written at most so often
@@ -42,6 +43,10 @@ class CraftContext:
     checkpoint_path: Path | None = None
     settings_hash: str = ""
     _saved_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self):
+        #: what a poison computes must be finite: note the loss of every step of training on it
+        self.guard = FiniteGuard(self.label, "give smaller rates or steps to this poison")
 
     def generator(self, purpose: str, *more) -> torch.Generator:
         """A generator on the CPU, so that draws are the same whatever the device."""
@@ -93,6 +98,7 @@ class CraftContext:
             for rows in torch.arange(begin, len(train)).split(batch) if begin < len(train) else ():
                 found = attack(levels(train.images[rows].to(self.device)), train.labels[rows].to(self.device), rows)
                 delta[rows] = found.permute(0, 2, 3, 1).cpu()
+                self.guard.check()
                 done = int(rows[-1]) + 1
                 self.save_checkpoint(part, lambda done=done: {"done": done, "delta": delta[:done]})
                 progress.advance_to(done)
@@ -112,10 +118,12 @@ class CraftContext:
     def save_checkpoint(self, part: str, state: Callable[..., dict], always: bool = False) -> None:
         """Write `state()` under `part` if the last time was long enough ago, or `always`.
 
-        The state is nested dicts and lists of tensors, numbers and texts.
+        The state is nested dicts and lists of tensors, numbers and texts. Raises DivergedError instead when a step so
+        far was not finite.
         """
         path = self._path(part)
         if path is not None and (always or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS):
+            self.guard.check()
             checkpoint.save(path, {"settings_hash": self.settings_hash, "state": state()})
             self._saved_at = time.monotonic()
 

@@ -88,6 +88,16 @@ def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tenso
     return poisoned, measured
 
 
+def check_reachable(poison: str, norm: str, epsilon: float, images: torch.Tensor) -> None:
+    """Raises UserError for a bound that no change of an image (N, H, W, 3) can reach, so that it bounds nothing."""
+    largest = {"linf": 255.0, "l2": 255.0 * math.sqrt(images[0].numel())}[norm]
+    if epsilon > largest:
+        raise UserError(
+            f"{poison}: an {norm} bound of {epsilon:g} is beyond {largest:g}, the largest change of an image; "
+            "epsilon is in 1/255; choose a smaller one"
+        )
+
+
 def norms(delta: torch.Tensor, norm: str, free: int = 0) -> torch.Tensor:
     """The norm (N,) float32 of each change (N, H, W, 3): "linf", "l2", "l0" (pixels); a single 0 for "none".
 

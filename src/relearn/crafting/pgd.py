@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from relearn.errors import UserError
+from relearn.training.divergence import FiniteGuard
 
 Objective = Callable[[torch.Tensor], torch.Tensor]
 
@@ -18,6 +19,7 @@ def descend(
     epsilon: float,
     step_size: float,
     steps: int,
+    guard: FiniteGuard,
     norm: Literal["linf", "l2"] = "linf",
 ) -> torch.Tensor:
     """`delta` after `steps` descents of the sum of `objectives`; to ascend, negate them.
@@ -25,14 +27,16 @@ def descend(
     `images` and `delta` are (B, 3, H, W) float32 in 1/255, as are `epsilon` and `step_size`. An objective takes
     poisoned images in [0, 1], clipped to the pixel range, and gives the sum of its loss over the batch; gradients are
     taken one objective at a time, so that an ensemble needs the memory of one model. In the L-inf ball a step follows
-    the sign of the gradient, in the L2 ball its direction. Madry et al., 2018 (arXiv 1706.06083), section 2.1.
+    the sign of the gradient, in the L2 ball its direction. Madry et al., 2018 (arXiv 1706.06083), section 2.1. `guard`
+    notes the gradients: the sign of one that is not a number is 0, so that the noise would just stay where it is.
     """
     direction, project = BALLS[norm]
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         delta = delta.detach().requires_grad_(True)
-        gradient = sum(
-            torch.autograd.grad(objective((images + delta).clamp(0, 255) / 255), delta)[0] for objective in objectives
-        )
+        gradient = torch.zeros_like(images)
+        for objective in objectives:
+            gradient += torch.autograd.grad(objective((images + delta).clamp(0, 255) / 255), delta)[0]
+        guard.note(gradient, "gradient of the noise", f"step {step} of {steps}, step size {step_size:g}")
         delta = project(delta.detach() - step_size * direction(gradient), epsilon)
     return delta.detach()
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from relearn.data import Dataset, Split, split, subset
 from relearn.errors import UserError
-from relearn.registry import NonNegativeInt, PositiveInt, register
+from relearn.registry import PositiveInt, Seed, register
 from relearn.runtime.torchvision_compat import torchvision
 
 TIMEOUT = 30  # seconds without a byte; torchvision sets none and would wait for ever behind a silent firewall
@@ -33,7 +33,7 @@ def cifar10(
     *,
     train_per_class: PositiveInt | None = None,
     test_per_class: PositiveInt | None = None,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Dataset:
     """CIFAR-10: 50,000 training and 10,000 test images (N, 32, 32, 3) uint8 of 10 classes, downloaded to `root`.
 
@@ -49,7 +49,7 @@ def cifar100(
     *,
     train_per_class: PositiveInt | None = None,
     test_per_class: PositiveInt | None = None,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Dataset:
     """CIFAR-100: 50,000 training and 10,000 test images (N, 32, 32, 3) uint8 of 100 classes, downloaded to `root`.
 

@@ -7,7 +7,8 @@ import torch
 
 from relearn.data import Dataset, split
 from relearn.errors import UserError
-from relearn.registry import NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import Levels, PositiveInt, Seed, Side, register
+from relearn.runtime import memory
 
 TEST_PER_CLASS = 50  # handwritten originals of each class in the test split; no original is in both splits
 
@@ -19,10 +20,10 @@ def digits(
     root: Path,
     *,
     copies: PositiveInt = 3,
-    size: PositiveInt = 32,
-    contrast: Positive = 32.0,
-    noise: Positive = 4.0,
-    seed: NonNegativeInt = 0,
+    size: Side = 32,
+    contrast: Levels = 32.0,
+    noise: Levels = 4.0,
+    seed: Seed = 0,
 ) -> Dataset:
     """The 1,797 handwritten digits of scikit-learn, each composed `copies` times into an RGB image of `size` x `size`.
 
@@ -38,6 +39,8 @@ def digits(
     if size < 10:
         raise UserError(f"digits: size is {size}; a handwritten digit of 8x8 pixels needs at least 10")
     bundle = load_digits()
+    needed = 3 * 8 * 3 * copies * len(bundle.target) * size**2  # three arrays of float64 at once
+    memory.check(needed, f"digits: {copies} copies of {size}x{size} pixels", "choose fewer copies or a smaller size")
     labels = bundle.target.astype(np.int64)
     rank = np.array([np.sum(labels[:k] == label) for k, label in enumerate(labels)])
     is_test = rank >= np.bincount(labels)[labels] - TEST_PER_CLASS

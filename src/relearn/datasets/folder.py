@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 
 from relearn.data import Dataset, Split, subset
 from relearn.errors import UserError
-from relearn.registry import InputPath, NonNegativeInt, PositiveInt, register
+from relearn.registry import InputPath, PositiveInt, Seed, Side, register
+from relearn.runtime import memory
 
 PARTS = ("train", "test")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not all of Pillow's: reading EPS would run Ghostscript
@@ -26,10 +27,10 @@ def folder(
     root: Path,
     *,
     path: InputPath,
-    size: PositiveInt = 32,
+    size: Side = 32,
     train_per_class: PositiveInt | None = None,
     test_per_class: PositiveInt | None = None,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Dataset:
     """The images in `path`/train/CLASS and `path`/test/CLASS, as (N, size, size, 3) uint8; `root` is not used.
 
@@ -125,6 +126,8 @@ def _draw(files: list[list[Path]], per_class: int | None, seed: int) -> tuple[Sp
 
 def _read(files: list[Path], size: int) -> tuple[torch.Tensor, list[tuple[Path, str]]]:
     """The images (N, size, size, 3) uint8 of `files`, in order, and the files that are none, each with the reason."""
+    needed = 3 * len(files) * size**2
+    memory.check(needed, f"folder: {len(files)} images of {size}x{size} pixels", "choose a smaller size or a subset")
     images = np.zeros((len(files), size, size, 3), dtype=np.uint8)
 
     def fill(begin: int) -> list[tuple[Path, str]]:

@@ -7,9 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from relearn.errors import UserError
-from relearn.registry import register
+from relearn.registry import Seed, register
 from relearn.reporting.rendering import legend_handles, sections, styled
 from relearn.reporting.summaries import blocks, names, present_methods
+
+FIRST_STAGE = "early"  # what every run begins in
 
 
 @register
@@ -18,7 +20,7 @@ def acm_curves(
     histories: pandas.DataFrame,
     *,
     methods: list[str] = ["erm", "pst"],  # noqa: B006, read, never changed; defaults must be literals
-    seed: int | None = None,
+    seed: Seed | None = None,
 ) -> Figure:
     """ACM of every layer group over epochs, from shallow (dark) to deep (light), for one seed: the first unless given.
 
@@ -63,13 +65,14 @@ def _panel(axis: Axes, run: pandas.DataFrame, columns: list[str], clean: pandas.
         axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.5")
         return
     shades = matplotlib.colormaps["viridis"](numpy.linspace(0, 0.9, len(columns)))
-    for name, shade in zip(columns, shades, strict=True):
+    for place, (name, shade) in enumerate(zip(columns, shades, strict=True)):
         measured = run[["epoch", name]].dropna()
         axis.plot(measured["epoch"], measured[name], color=shade, label=name.removeprefix("acm_"))
         if len(clean):
-            axis.plot(clean["epoch"], clean[name], color=shade, linestyle=":", linewidth=0.9, alpha=0.8)
-    stages = run["stage"].fillna("")
-    begins = run[(stages != stages.shift(fill_value=stages.iloc[0])) & (stages != "")]
+            label = None if place else "erm on clean data"  # once in the legend, for all groups
+            axis.plot(clean["epoch"], clean[name], color=shade, linestyle=":", linewidth=0.9, alpha=0.8, label=label)
+    stages = run["stage"].fillna("").replace("", FIRST_STAGE)  # of a method without stages
+    begins = run[stages != stages.shift(fill_value=FIRST_STAGE)]  # also those that begin in the first epoch
     for epoch, stage in zip(begins["epoch"], begins["stage"], strict=True):
         axis.axvline(epoch, color="0.6", linewidth=0.7, linestyle="--", zorder=0, label="stage begins")
         number = stage.removeprefix("stage ")

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from relearn.registry import Fraction, NonNegative, PositiveInt, register
+from relearn.errors import UserError
+from relearn.registry import Fraction, NonNegative, PositiveInt, Side, register
 from relearn.training import augment
 from relearn.training.models import Normalised
 from relearn.training.state import TrainingState
@@ -18,7 +19,7 @@ class ERM:
     brightness, contrast and saturation by factors of 1 ± `jitter` and the hue by a quarter of it, in four images of
     five. `downsample` averages squares of so many pixels a side into one, in training and test images. `convolve`
     filters every training image `convolutions` times with a random 3x3 kernel, 1 in the middle plus noise in ±
-    `convolve`.
+    `convolve`. Raises UserError for several convolutions of width 0.
     """
 
     def __init__(
@@ -26,10 +27,12 @@ class ERM:
         *,
         gray: Fraction = 0.0,
         jitter: Fraction = 0.0,
-        downsample: PositiveInt = 1,
+        downsample: Side = 1,
         convolve: NonNegative = 0.0,
         convolutions: PositiveInt = 1,
     ):
+        if convolutions > 1 and not convolve:
+            raise UserError(f"{convolutions} convolutions of width 0 change nothing; set convolve above 0")
         self.gray, self.jitter, self.downsample = gray, jitter, downsample
         self.convolve, self.convolutions = convolve, convolutions
 

@@ -1,7 +1,17 @@
 """Progressive Staged Training. Dang et al., 2023 (arXiv 2306.02064); docs/pst.md says what of it is ours."""
 
+from relearn.errors import UserError
 from relearn.methods.erm import ERM
-from relearn.registry import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import (
+    Fraction,
+    GroupCount,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    group_count_error,
+    register,
+)
 from relearn.training.staging import Staging
 from relearn.training.state import TrainingState
 
@@ -23,7 +33,7 @@ class PST(ERM):
     def __init__(
         self,
         *,
-        full_rate_groups: list[PositiveInt] = [2],  # noqa: B006, read, never changed; defaults must be literals
+        full_rate_groups: list[GroupCount] = [2],  # noqa: B006, read, never changed; defaults must be literals
         rate: Fraction = 0.0,
         early_rate: Positive = 1.0,
         kept_trapped: Positive = 0.4,
@@ -49,7 +59,11 @@ class PST(ERM):
         )
 
     def rates(self, groups: list[str]) -> dict[str, float]:
-        """`early_rate` everywhere."""
+        """`early_rate` everywhere. Raises UserError when a later stage would slow nothing, or there is none."""
+        counts = self.staging.full_rate_groups
+        found = [error for count in counts if (error := group_count_error(count, groups))]
+        if not counts or found:
+            raise UserError(f"pst: full_rate_groups {found[0] if found else 'is empty, so that no stage ever begins'}")
         self.staging.groups = groups
         return self.staging.rates()
 

@@ -4,7 +4,7 @@ import torch
 
 from relearn.errors import UserError
 from relearn.methods.erm import ERM
-from relearn.registry import PositiveInt, SurrogateName, register
+from relearn.registry import GroupCount, SurrogateName, register
 from relearn.training.models import Normalised
 
 
@@ -19,7 +19,7 @@ class Transplant(ERM):
     always is. Raises UserError when the surrogate's groups do not fit the victim's, or nothing is left to train.
     """
 
-    def __init__(self, *, surrogate: SurrogateName, groups: PositiveInt = 1, **augmentation):
+    def __init__(self, *, surrogate: SurrogateName, groups: GroupCount = 1, **augmentation):
         super().__init__(**augmentation)
         self.surrogate, self.groups = surrogate, groups
 

@@ -8,10 +8,10 @@ import math
 import torch
 
 from relearn.crafting.craft import CraftContext
-from relearn.crafting.perturbation import Budget, Perturbation
+from relearn.crafting.perturbation import Budget, Perturbation, check_reachable
 from relearn.data import Split
 from relearn.errors import UserError
-from relearn.registry import NonNegative, NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import NonNegative, Positive, PositiveInt, Seed, register
 
 MARGIN = 4  # rows and columns of a field that are dropped: the process has to forget its start
 NEIGHBOURS = [(row, column) for row in range(3) for column in range(3)][:-1]  # all but the last place of a 3x3 window
@@ -30,7 +30,7 @@ def ar(
     epsilon: Positive = 255.0,
     gap: NonNegative | None = None,
     batch: PositiveInt = 10_000,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """One autoregressive process per class and colour; every image gets a field of its own.
 
@@ -44,6 +44,7 @@ def ar(
     gap = (10.0 if craft.classes <= 10 else 3.0) if gap is None else gap
     weights = processes(craft.classes, gap, craft.generator("processes", seed))
     norm = epsilon * math.sqrt(height * width / 1024)
+    check_reachable("ar", "l2", norm, train.images)
     delta = torch.empty(train.images.shape)
     with craft.progress(count) as progress:
         for rows in torch.arange(count).split(batch):

@@ -9,19 +9,21 @@ import torch.nn.functional as F
 from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import CHUNK, Budget, Perturbation
 from relearn.data import Split, levels
-from relearn.registry import Fraction, NonNegativeInt, PositiveInt, register
+from relearn.errors import UserError
+from relearn.registry import Fraction, Seed, Side, register
 
 
 @register
-def cuda(
-    train: Split, craft: CraftContext, *, blur: Fraction = 0.3, kernel: PositiveInt = 3, seed: NonNegativeInt = 0
-) -> Perturbation:
+def cuda(train: Split, craft: CraftContext, *, blur: Fraction = 0.3, kernel: Side = 3, seed: Seed = 0) -> Perturbation:
     """Every image convolved with its class's kernel and divided by its own maximum, so that its brightest value is 255.
 
     A kernel is `kernel` x `kernel`, shared by the colours: entries uniform in 0..`blur`, one of them, drawn, set to 1;
     zero padding. No norm bounds the change. The sum is truncated to whole levels, as published. An all-black image
-    stays black.
+    stays black. Raises UserError for a kernel larger than an image.
     """
+    height, width = train.images.shape[1:3]
+    if kernel > min(height, width):
+        raise UserError(f"cuda: a kernel of {kernel} does not fit images of {height}x{width}; choose a smaller kernel")
     generator = craft.generator("kernels", seed)
     kernels = blur * torch.rand(craft.classes, kernel * kernel, generator=generator)
     kernels[torch.arange(craft.classes), torch.randint(kernel * kernel, (craft.classes,), generator=generator)] = 1

@@ -15,8 +15,8 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split, levels
 from relearn.errors import UserError
-from relearn.registry import ArchitectureName, NonNegativeInt, Positive, PositiveInt, register
-from relearn.training.models import Normalised, initialise
+from relearn.registry import ArchitectureName, Channels, LinfBudget, Positive, PositiveInt, Seed, register
+from relearn.training.models import Normalised, constructed, initialise
 from relearn.training.state import copy_state, load_state
 
 #: forward and backward passes per image: a step of the classifier, a virtual one, and the loss after it with its
@@ -30,14 +30,14 @@ def deepconfuse(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.16,
+    epsilon: LinfBudget = 8.16,
     rounds: PositiveInt = 1000,
     epochs: PositiveInt = 20,
     lr: Positive = 0.01,
     generator_lr: Positive = 1e-4,
-    width: PositiveInt = 32,
+    width: Channels = 32,
     batch: PositiveInt = 256,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Noise, L-inf `epsilon` (1/255; the authors' 0.032 of 1), that a U-Net makes of each image.
 
@@ -63,8 +63,9 @@ def deepconfuse(
                 order = torch.randperm(len(train), generator=craft.generator("order", seed, number, epoch))
                 for rows in order.to(craft.device).split(min(batch, len(train))):
                     if len(rows) > 1:  # batch norm needs more than one image
-                        duel.step(rows)
+                        duel.step(rows, f"round {number + 1} of {rounds}, epoch {epoch + 1} of {epochs}")
                 progress.advance_to(number * epochs + epoch + 1)
+            craft.guard.check_weights(duel.copy, f"round {number + 1} of {rounds}, generator_lr {generator_lr:g}")
             craft.save_checkpoint("generator", partial(duel.state, number + 1), always=number + 1 == rounds)
     duel.copy.eval()
     with torch.no_grad():
@@ -118,10 +119,12 @@ class _Duel:
         seed: int,
     ):
         self.craft, self.train, self.arch, self.lr, self.seed = craft, train, arch, lr, seed
+        self.generator_lr = generator_lr
         self.amplitude = epsilon / 255
         self.images, self.labels = train.images.to(craft.device), train.labels.to(craft.device)
-        with torch.random.fork_rng(devices=[]):  # constructors draw from global randomness; what they draw is replaced
-            self.copy, self.generator = UNet(width).to(craft.device), UNet(width).to(craft.device)
+        self.copy, self.generator = (
+            constructed("the generator", lambda: UNet(width), craft.device).to(craft.device) for _ in range(2)
+        )
         initialise(self.copy, craft.generator("generator", seed))
         self.optimizer = torch.optim.Adam(self.copy.parameters(), lr=generator_lr)
 
@@ -132,15 +135,18 @@ class _Duel:
         self.model = self.craft.model(self.arch, self.train, self.craft.generator("init", self.seed, number))
         self.sgd = torch.optim.SGD(self.model.parameters(), lr=self.lr, momentum=0.9, weight_decay=5e-4)
 
-    def step(self, rows: torch.Tensor) -> None:
-        """One step of the copy against the classifier as it stands, then one of the classifier."""
+    def step(self, rows: torch.Tensor, place: str) -> None:
+        """One step of the copy against the classifier as it stands, then one of the classifier; `place` says where."""
         x, y = levels(self.images[rows]) / 255, self.labels[rows]
-        self.confuse(x, y)
+        clean = self.confuse(x, y)
+        self.craft.guard.note(clean, "clean loss", f"{place}, generator_lr {self.generator_lr:g}, lr {self.lr:g}")
         with torch.no_grad():
             poisoned = (x + self.amplitude * self.generator(x)).clamp(0, 1)
         self.model.train().requires_grad_(True)
         self.sgd.zero_grad(set_to_none=True)
-        F.cross_entropy(self.model(poisoned), y).backward()
+        loss = F.cross_entropy(self.model(poisoned), y)
+        self.craft.guard.note(loss, "loss of the classifier", f"{place}, lr {self.lr:g}")
+        loss.backward()
         self.sgd.step()
 
     def confuse(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

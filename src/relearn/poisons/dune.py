@@ -13,7 +13,16 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.crafting.pgd import descend, shifted
 from relearn.data import Split, levels
-from relearn.registry import NonNegativeInt, Positive, PositiveInt, SurrogateName, register
+from relearn.registry import (
+    CheckpointCount,
+    Levels,
+    LinfBudget,
+    NonNegativeInt,
+    PositiveInt,
+    Seed,
+    SurrogateName,
+    register,
+)
 from relearn.training.models import Normalised
 
 #: forward and backward passes per image, from settings and the number of images; the search for colours, on samples,
@@ -33,16 +42,16 @@ def dune(
     craft: CraftContext,
     *,
     surrogate: SurrogateName,
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.5,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.5,
     steps: PositiveInt = 30,
-    models: PositiveInt = 5,
+    models: CheckpointCount = 5,
     shift: NonNegativeInt | None = None,
     particles: PositiveInt = 10,
     searches: PositiveInt = 10,
     sample: PositiveInt = 128,
     batch: PositiveInt = 512,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Noise, L-inf `epsilon` (1/255), and an unbounded colour shift per class: an ensemble then predicts another class.
 
@@ -59,7 +68,8 @@ def dune(
     def attack(images: torch.Tensor, _, rows: torch.Tensor) -> torch.Tensor:
         target = targets[rows].to(craft.device)
         losses = [lambda x, model=model: F.cross_entropy(model(x), target, reduction="sum") for model in ensemble]
-        return descend(losses, images, torch.zeros_like(images), epsilon=epsilon, step_size=step_size, steps=steps)
+        start = torch.zeros_like(images)
+        return descend(losses, images, start, epsilon=epsilon, step_size=step_size, steps=steps, guard=craft.guard)
 
     delta = craft.map_batches(train, batch, attack)
     for label in train.labels.unique().tolist():
@@ -73,14 +83,16 @@ def dune(
             target=targets[rows].to(craft.device),
             ensemble=ensemble,
         )
-        delta[train.labels == label] += _swarm(cost, particles, searches, generator)
+        offset, lowest = _swarm(cost, particles, searches, generator)
+        craft.guard.check_number(lowest, "loss of the colour search", f"class {label}")
+        delta[train.labels == label] += offset
     return Perturbation(delta, Budget("none", 255.0))
 
 
 def _swarm(
     cost: Callable[[torch.Tensor], float], particles: int, moves: int, generator: torch.Generator
-) -> torch.Tensor:
-    """The offset (3,) float32 in 1/255 of the lowest `cost` that a particle swarm met.
+) -> tuple[torch.Tensor, float]:
+    """The offset (3,) float32 in 1/255 of the lowest `cost` that a particle swarm met, and that cost.
 
     Kennedy and Eberhart, 1995.
     """
@@ -92,7 +104,7 @@ def _swarm(
         place = place + speed
         found = torch.tensor([cost(offset) for offset in place])
         best[found < lowest], lowest = place[found < lowest], torch.minimum(found, lowest)
-    return best[lowest.argmin()]
+    return best[lowest.argmin()], float(lowest.min())
 
 
 @torch.no_grad()

@@ -15,10 +15,11 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.crafting.pgd import descend
 from relearn.data import Split, levels, subset
-from relearn.registry import ArchitectureName, Fraction, NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import ArchitectureName, Fraction, Levels, LinfBudget, Pad, PositiveInt, Seed, register
 from relearn.training.augment import shift_and_flip
 from relearn.training.state import copy_state, load_state
 
+RATE = 0.1  # the learning rate of the surrogate
 GRADIENT_NORM = 5.0  # the authors clip the surrogate's gradient to this norm
 
 #: forward and backward passes per image at most, from settings and the number of images
@@ -36,17 +37,17 @@ def em(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.8,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.8,
     steps: PositiveInt = 20,
     rounds: PositiveInt = 10,
     batches: PositiveInt = 10,
     batch: PositiveInt = 512,
     stop_error: Fraction | None = 0.01,
-    crop_pad: NonNegativeInt = 0,
+    crop_pad: Pad = 0,
     flip: bool = False,
     rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Sample-wise min-min noise, L-inf `epsilon` (1/255).
 
@@ -99,18 +100,18 @@ def em_classwise(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.8,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.8,
     steps: PositiveInt = 1,
     rounds: PositiveInt = 40,
     batches: PositiveInt = 10,
     batch: PositiveInt = 512,
     share: Fraction = 0.2,
     stop_error: Fraction | None = 0.01,
-    crop_pad: NonNegativeInt = 0,
+    crop_pad: Pad = 0,
     flip: bool = False,
     rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Class-wise min-min noise, L-inf `epsilon` (1/255): one perturbation per class, found on a share of the images.
 
@@ -164,8 +165,9 @@ class _Surrogate:
 
     def __init__(self, train: Split, craft: CraftContext, arch: str, seed: int, crop_pad: int = 0, flip: bool = False):
         self.crop_pad, self.flip, self.generator = crop_pad, flip, craft.generator("augment", seed)
+        self.guard, self.learned = craft.guard, 0
         self.model = craft.model(arch, train, craft.generator("init", seed))
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
 
     def state(self) -> dict:
         """All that training has changed."""
@@ -180,7 +182,10 @@ class _Surrogate:
         """One step of the model down its loss."""
         self.model.train().requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(self.model(self._augmented(images / 255)), labels).backward()
+        loss = F.cross_entropy(self.model(self._augmented(images / 255)), labels)
+        self.learned += 1
+        self.guard.note(loss, "loss of the surrogate", f"its step {self.learned} since the job began, rate {RATE:g}")
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM)
         self.optimizer.step()
 
@@ -200,7 +205,7 @@ class _Surrogate:
         def loss(x: torch.Tensor) -> torch.Tensor:
             return F.cross_entropy(self.model(self._augmented(x)), labels, reduction="sum")
 
-        return descend([loss], images, delta, epsilon=epsilon, step_size=step_size, steps=steps)
+        return descend([loss], images, delta, epsilon=epsilon, step_size=step_size, steps=steps, guard=self.guard)
 
     def _augmented(self, x: torch.Tensor) -> torch.Tensor:
         return shift_and_flip(x, self.crop_pad, self.flip, self.generator) if self.crop_pad or self.flip else x

@@ -12,7 +12,7 @@ from relearn.data import Split
 from relearn.poisons.em import PASSES as EM_PASSES
 from relearn.poisons.em import em
 from relearn.poisons.ops import ops
-from relearn.registry import ArchitectureName, Fraction, NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import ArchitectureName, Fraction, Levels, LinfBudget, Pad, PositiveInt, Seed, register
 
 #: forward and backward passes per image, from settings and the number of images
 PASSES = {"em_ops": EM_PASSES["em"]}
@@ -24,17 +24,17 @@ def em_ops(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.8,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.8,
     steps: PositiveInt = 20,
     rounds: PositiveInt = 10,
     batches: PositiveInt = 10,
     batch: PositiveInt = 512,
     stop_error: Fraction | None = 0.01,
-    crop_pad: NonNegativeInt = 0,
+    crop_pad: Pad = 0,
     flip: bool = False,
     pixels: PositiveInt = 1,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Images poisoned by `em`, in which `ops` then sets `pixels` pixels: one shortcut survives what removes the other.
 

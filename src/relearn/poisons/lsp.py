@@ -12,7 +12,8 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split
 from relearn.errors import UserError
-from relearn.registry import NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import Levels, Positive, Seed, Side, register
+from relearn.runtime import memory
 
 
 @register
@@ -20,10 +21,10 @@ def lsp(
     train: Split,
     craft: CraftContext,
     *,
-    epsilon: Positive = 6.0,
-    patch: PositiveInt = 8,
+    epsilon: Levels = 6.0,
+    patch: Side = 8,
     separation: Positive = 10.0,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Gaussian clusters, one per class, at corners of a hypercube, enlarged to blocks of `patch` pixels.
 
@@ -41,6 +42,8 @@ def lsp(
         raise UserError(f"lsp: a patch of {patch} does not fit images of {height}x{width}; choose a smaller patch")
     if classes > 2 ** min(dimensions, 40):
         raise UserError(f"lsp: {classes} classes need more than {dimensions} block values; choose a smaller patch")
+    needed = 8 * (classes * dimensions**2 + 2 * len(train) * dimensions)
+    memory.check(needed, f"lsp with patches of {patch} pixels", "choose a larger patch")
     corners = _corners(classes, dimensions, craft.generator("corners", seed)) * separation
     points = torch.randn(len(train), dimensions, generator=craft.generator("points", seed), dtype=torch.float64)
     shape = (classes, dimensions, dimensions)

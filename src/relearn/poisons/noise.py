@@ -10,19 +10,17 @@ import torch
 from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split
-from relearn.registry import NonNegativeInt, Positive, register
+from relearn.registry import LinfBudget, Seed, register
 
 
 @register
-def random(train: Split, craft: CraftContext, *, epsilon: Positive = 8.0, seed: NonNegativeInt = 0) -> Perturbation:
+def random(train: Split, craft: CraftContext, *, epsilon: LinfBudget = 8.0, seed: Seed = 0) -> Perturbation:
     """Noise of its own for every image, uniform in ±`epsilon` (1/255)."""
     return Perturbation(_uniform(train.images.shape, epsilon, craft.generator("noise", seed)), Budget("linf", epsilon))
 
 
 @register
-def classwise_random(
-    train: Split, craft: CraftContext, *, epsilon: Positive = 8.0, seed: NonNegativeInt = 0
-) -> Perturbation:
+def classwise_random(train: Split, craft: CraftContext, *, epsilon: LinfBudget = 8.0, seed: Seed = 0) -> Perturbation:
     """One pattern per class, uniform in ±`epsilon` (1/255)."""
     delta = _uniform((craft.classes, *train.images.shape[1:]), epsilon, craft.generator("noise", seed))
     return Perturbation(delta, Budget("linf", epsilon), rows=train.labels)

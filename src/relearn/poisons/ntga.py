@@ -14,7 +14,8 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split, levels
 from relearn.errors import UserError
-from relearn.registry import NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import Levels, LinfBudget, Positive, PositiveInt, Seed, register
+from relearn.runtime import memory
 
 WEIGHT_VARIANCE, BIAS_VARIANCE = 1.76, 0.18  # of the infinitely wide network
 DIAGONAL = 1e-4  # added to the kernel's diagonal, as a share of its mean
@@ -32,12 +33,12 @@ def ntga(
     *,
     network: Literal["cnn", "fnn"] = "cnn",
     time: Positive = 64.0,
-    epsilon: Positive = 8.0,
-    step_size: Positive = 8.0,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 8.0,
     steps: PositiveInt = 1,
     block: PositiveInt = 512,
     validation: PositiveInt = 10_000,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Noise, L-inf `epsilon` (1/255), against an infinitely wide network.
 
@@ -59,6 +60,9 @@ def ntga(
     order = torch.randperm(len(train), generator=craft.generator("blocks", seed))
     images, one_hot = train.images[order], F.one_hot(train.labels[order], craft.classes).double()
     kernel = KERNELS[network]
+    held = min(validation, len(train) - 1)
+    needed = 8 * (3 * block**2 + 2 * held * block)  # both kernels with their gradients, and a power of the first
+    memory.check(needed, f"ntga on blocks of {block} images", "choose a smaller block", craft.device)
 
     def attack(x: torch.Tensor, _, rows: torch.Tensor) -> torch.Tensor:
         others = torch.cat([torch.arange(int(rows[0])), torch.arange(int(rows[-1]) + 1, len(train))])
@@ -67,9 +71,11 @@ def ntga(
         labels, held_out_labels = one_hot[rows].to(craft.device), one_hot[held_out_rows].to(craft.device)
         held_out = levels(images[held_out_rows].to(craft.device)).double() / 255
         delta = torch.zeros_like(x)
-        for _ in range(steps):
+        for step in range(1, steps + 1):
             poisoned = ((x + delta).clamp(0, 255) / 255).double()
             gradient = generalisation_gradient(poisoned, labels, held_out, held_out_labels, kernel, time)
+            place = f"step {step} of {steps}, time {time:g}"
+            craft.guard.note(gradient, "gradient of the noise", place)
             delta = (delta + step_size * gradient.sign().float()).clamp(-epsilon, epsilon)
         return delta
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split, to_float
-from relearn.registry import Fraction, NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import Fraction, Levels, LinfBudget, Positive, PositiveInt, Seed, register
 
 
 @register
@@ -19,14 +19,14 @@ def pil(
     train: Split,
     craft: CraftContext,
     *,
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.8,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.8,
     steps: PositiveInt = 30,
     weight: Fraction = 0.9,
     epochs: PositiveInt = 30,
     lr: Positive = 0.003,
     batch: PositiveInt = 512,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Noise, L-inf `epsilon` (1/255), from which a linear surrogate predicts the class, and without which it cannot.
 
@@ -40,9 +40,10 @@ def pil(
     def attack(images: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         generator = craft.generator("start", seed, int(rows[0]))
         noise = ((torch.rand(images.shape, generator=generator) * 2 - 1) * epsilon).to(images.device)
-        for _ in range(steps):
+        for step in range(1, steps + 1):
             noise.requires_grad_(True)
             (gradient,) = torch.autograd.grad(objective(noise, images, labels, first, second, weight), noise)
+            craft.guard.note(gradient, "gradient of the noise", f"step {step} of {steps}, step size {step_size:g}")
             noise = (noise.detach() - step_size * gradient.sign()).clamp(-epsilon, epsilon)
         return -noise
 
@@ -84,9 +85,13 @@ def _surrogate(
     with craft.progress(epochs) as progress:
         for step in range(epochs * len(order)):
             rows = order[step % len(order)]
-            optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / (epochs * len(order))))
+            rate = lr * 0.5 * (1 + math.cos(math.pi * step / (epochs * len(order))))
+            optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(to_float(images[rows]).flatten(1) @ maps[0] @ maps[1], labels[rows]).backward()
+            loss = F.cross_entropy(to_float(images[rows]).flatten(1) @ maps[0] @ maps[1], labels[rows])
+            place = f"step {step + 1} of {epochs * len(order)}, learning rate {rate:g}"
+            craft.guard.note(loss, "loss of the surrogate", place)
+            loss.backward()
             optimizer.step()
             progress.advance_to((step + 1) // len(order))
     return maps[0].detach(), maps[1].detach()

@@ -14,7 +14,7 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.crafting.pgd import descend
 from relearn.data import Split, levels
-from relearn.registry import ArchitectureName, NonNegative, NonNegativeInt, Positive, PositiveInt, register
+from relearn.registry import ArchitectureName, Levels, LinfBudget, Pad, PositiveInt, Radius, Seed, register
 from relearn.training.augment import shift_and_flip
 from relearn.training.state import copy_state, load_state
 
@@ -39,19 +39,19 @@ def rem(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.0,
-    step_size: Positive = 1.6,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 1.6,
     steps: PositiveInt = 10,
-    radius: NonNegative = 4.0,
-    attack_step: Positive = 0.8,
+    radius: Radius = 4.0,
+    attack_step: Levels = 0.8,
     attack_steps: PositiveInt = 10,
     samples: PositiveInt = 5,
     train_steps: PositiveInt = 5000,
     decay: PositiveInt = 2000,
     batch: PositiveInt = 128,
-    crop_pad: NonNegativeInt = 4,
+    crop_pad: Pad = 4,
     flip: bool = True,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Sample-wise min-min-max noise, L-inf `epsilon` (1/255), against training in an L-inf ball of `radius` (1/255).
 
@@ -81,19 +81,19 @@ def sem(
     craft: CraftContext,
     *,
     arch: ArchitectureName = "resnet18",
-    epsilon: Positive = 8.0,
-    step_size: Positive = 1.6,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 1.6,
     steps: PositiveInt = 10,
-    radius: NonNegative = 4.0,
-    attack_step: Positive = 0.8,
+    radius: Radius = 4.0,
+    attack_step: Levels = 0.8,
     attack_steps: PositiveInt = 10,
     samples: PositiveInt = 5,
     train_steps: PositiveInt = 5000,
     decay: PositiveInt = 2000,
     batch: PositiveInt = 128,
-    crop_pad: NonNegativeInt = 4,
+    crop_pad: Pad = 4,
     flip: bool = True,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """As `rem`, with a uniform draw from the ball of `radius` (1/255) in place of its worst case while noise is made.
 
@@ -191,8 +191,9 @@ class _Robust:
                 x, y = levels(images[rows]), labels[rows]
                 generator = self.craft.generator("iteration", self.seed, step)  # the name decides what is drawn
                 noise = make_noise(x, y, generator)
-                self.optimizer.param_groups[0]["lr"] = 0.1 * 0.1 ** (step // decay)
-                self.learn((x + noise).clamp(0, 255) / 255, y, generator)
+                rate = self.optimizer.param_groups[0]["lr"] = 0.1 * 0.1 ** (step // decay)
+                place = f"step {step + 1} of {train_steps}, rate {rate:g}"
+                self.learn((x + noise).clamp(0, 255) / 255, y, generator, place)
                 last = step + 1 == train_steps
                 self.craft.save_checkpoint("surrogate", partial(self.state, step + 1), always=last)
                 progress.advance_to(step + 1)
@@ -221,7 +222,8 @@ class _Robust:
             return F.cross_entropy(logits, labels, reduction="sum")
 
         start = _uniform(images, epsilon, generator)
-        return descend([loss] * samples, images, start, epsilon=epsilon, step_size=step_size, steps=steps)
+        guard = self.craft.guard
+        return descend([loss] * samples, images, start, epsilon=epsilon, step_size=step_size, steps=steps, guard=guard)
 
     def perturbed(
         self, augmented: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, steps: int
@@ -236,17 +238,22 @@ class _Robust:
             return -F.cross_entropy(self.model(x), labels, reduction="sum")
 
         start = _uniform(images, self.radius, generator)
-        delta = descend([gain], images, start, epsilon=self.radius, step_size=self.attack_step, steps=steps)
+        guard = self.craft.guard
+        delta = descend(
+            [gain], images, start, epsilon=self.radius, step_size=self.attack_step, steps=steps, guard=guard
+        )
         return augmented + ((images + delta).clamp(0, 255) / 255 - augmented).detach()
 
-    def learn(self, poisoned: torch.Tensor, labels: torch.Tensor, generator: torch.Generator) -> None:
-        """One step of the surrogate on worst cases of poisoned images in [0, 1], cropped and flipped."""
+    def learn(self, poisoned: torch.Tensor, labels: torch.Tensor, generator: torch.Generator, place: str) -> None:
+        """One step of the surrogate, at `place` in words, on worst cases of poisoned images in [0, 1], augmented."""
         self.model.eval().requires_grad_(False)
         augmented = shift_and_flip(poisoned, self.crop_pad, self.flip, generator)
         worst = self.perturbed(augmented, labels, generator, self.attack_steps)
         self.model.train().requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(self.model(worst), labels).backward()
+        loss = F.cross_entropy(self.model(worst), labels)
+        self.craft.guard.note(loss, "loss of the surrogate", place)
+        loss.backward()
         self.optimizer.step()
 
     def state(self, step: int) -> dict:

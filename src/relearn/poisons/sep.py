@@ -10,7 +10,7 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.crafting.pgd import descend, shifted
 from relearn.data import Split
-from relearn.registry import NonNegativeInt, Positive, PositiveInt, SurrogateName, register
+from relearn.registry import CheckpointCount, Levels, LinfBudget, NonNegativeInt, PositiveInt, SurrogateName, register
 
 #: forward and backward passes per image, from settings and the number of images
 PASSES = {"sep": lambda s, images: s["models"] * s["steps"]}
@@ -22,10 +22,10 @@ def sep(
     craft: CraftContext,
     *,
     surrogate: SurrogateName,
-    epsilon: Positive = 2.0,
-    step_size: Positive = 1.0,
+    epsilon: LinfBudget = 2.0,
+    step_size: Levels = 1.0,
     steps: PositiveInt = 30,
-    models: PositiveInt = 30,
+    models: CheckpointCount = 30,
     shift: NonNegativeInt | None = None,
     batch: PositiveInt = 512,
 ) -> Perturbation:
@@ -42,6 +42,7 @@ def sep(
     def attack(images: torch.Tensor, _, rows: torch.Tensor) -> torch.Tensor:
         target = targets[rows].to(craft.device)
         losses = [lambda x, model=model: F.cross_entropy(model(x), target, reduction="sum") for model in ensemble]
-        return descend(losses, images, torch.zeros_like(images), epsilon=epsilon, step_size=step_size, steps=steps)
+        start = torch.zeros_like(images)
+        return descend(losses, images, start, epsilon=epsilon, step_size=step_size, steps=steps, guard=craft.guard)
 
     return Perturbation(craft.map_batches(train, batch, attack), Budget("linf", epsilon))

@@ -12,7 +12,7 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import CHUNK, Budget, Perturbation
 from relearn.crafting.pgd import descend, shifted
 from relearn.data import Split, levels
-from relearn.registry import NonNegativeInt, Positive, PositiveInt, SurrogateName, register
+from relearn.registry import Levels, LinfBudget, Pad, PositiveInt, Seed, SurrogateName, register
 from relearn.training.augment import shift_and_flip
 from relearn.training.models import Normalised
 
@@ -26,15 +26,15 @@ def tap(
     craft: CraftContext,
     *,
     surrogate: SurrogateName,
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.4,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.4,
     steps: PositiveInt = 250,
     restarts: PositiveInt = 8,
     shift: PositiveInt = 1,
-    crop_pad: NonNegativeInt = 8,
+    crop_pad: Pad = 8,
     flip: bool = True,
     batch: PositiveInt = 512,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """Sample-wise noise, L-inf `epsilon` (1/255), that makes a surrogate trained on clean images predict another class.
 
@@ -66,14 +66,14 @@ def tap_untargeted(
     craft: CraftContext,
     *,
     surrogate: SurrogateName,
-    epsilon: Positive = 8.0,
-    step_size: Positive = 0.4,
+    epsilon: LinfBudget = 8.0,
+    step_size: Levels = 0.4,
     steps: PositiveInt = 250,
     restarts: PositiveInt = 8,
-    crop_pad: NonNegativeInt = 8,
+    crop_pad: Pad = 8,
     flip: bool = True,
     batch: PositiveInt = 512,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> Perturbation:
     """As `tap`, away from the true class: the noise raises the surrogate's loss of the true label.
 
@@ -127,10 +127,13 @@ def _best(
                 logits = model(shift_and_flip(poisoned, crop_pad, flip, generator))
                 return sign * F.cross_entropy(logits, target, reduction="sum")
 
-            return descend([loss], x, start.to(craft.device), epsilon=epsilon, step_size=step_size, steps=steps)
+            return descend(
+                [loss], x, start.to(craft.device), epsilon=epsilon, step_size=step_size, steps=steps, guard=craft.guard
+            )
 
         delta = craft.map_batches(train, batch, attack, part=f"restart{restart}")
         mean_loss = _loss(model, train.images, delta, targets, craft.device) * sign
+        craft.guard.check_number(mean_loss, "mean loss", f"restart {restart + 1} of {restarts}")
         if mean_loss < best["loss"]:
             best = {"restart": restart, "loss": mean_loss, "delta": delta}
         best["restart"] = restart

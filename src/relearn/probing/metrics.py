@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from relearn.data import to_float
+from relearn.errors import NotFiniteError
 
 BATCH = 500  # images per forward pass
 
@@ -44,13 +45,17 @@ def logits(
     """Logits (N, K) float32 of images after `eval_transform`, in evaluation mode; the model keeps its mode.
 
     Images are (N, H, W, 3) uint8, or floats (N, C, H, W) as the model takes them; those may lie on another device.
-    They pass in batches of nearly equal size, at most `BATCH`; `batch_statistics` as for `evaluating`.
+    They pass in batches of nearly equal size, at most `BATCH`; `batch_statistics` as for `evaluating`. Raises
+    NotFiniteError for logits that are not finite: their largest would be no prediction.
     """
     device = next(model.parameters(), images).device
     with evaluating(model, batch_statistics):
         parts = (part.to(device) for part in images.tensor_split(max(1, -(-len(images) // BATCH))))
         parts = (part if part.is_floating_point() else to_float(part) for part in parts)
-        return torch.cat([model(eval_transform(part)).float() for part in parts])
+        found = torch.cat([model(eval_transform(part)).float() for part in parts])
+    if not found.isfinite().all():
+        raise NotFiniteError("the outputs of the network are not finite: its training has diverged")
+    return found
 
 
 def accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from relearn.data import Split
-from relearn.errors import UserError
+from relearn.errors import NotFiniteError, UserError
 from relearn.probing import metrics
 from relearn.probing.acm import acm_score, pooled
 from relearn.probing.hiding import hidden
@@ -91,7 +91,7 @@ class ProbeSet:
 
         One forward pass in evaluation mode, without augmentation; the model stays as it was. `groups` names the module
         whose output is the activation of each layer group, shallow to deep. Raises UserError when an output is no
-        tensor with a row for each image.
+        tensor with a row for each image, or is not finite, or so large that its variance is not.
         """
         stored: dict[str, list[torch.Tensor]] = {name: [] for name in groups}
 
@@ -121,6 +121,8 @@ class ProbeSet:
                     f"layer group '{name}' gave {len(found)} activations for {len(self.labels)} images; "
                     "name modules that are called once, with the batch first"
                 )
+            if not torch.linalg.vector_norm(found).isfinite():
+                raise NotFiniteError(f"the activations of layer group '{name}' are not finite: training has diverged")
         return features, logits
 
 

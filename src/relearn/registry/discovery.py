@@ -8,7 +8,7 @@ types and defaults. A class that passes ``**settings`` on to its base has the se
 import ast
 import importlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +35,10 @@ Registered = TypeVar("Registered")
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing: kind, name, name of the object, file, positional arguments, settings and docstring."""
+    """One registered thing: kind, name, name of the object, file, positional arguments, settings and docstring.
+
+    `groups` are the layer groups of an architecture, shallow to deep, if its file declares them in `GROUPS`.
+    """
 
     kind: str
     name: str
@@ -44,6 +47,7 @@ class Entry:
     arguments: tuple[str, ...]
     settings: tuple[Setting, ...]
     doc: str
+    groups: tuple[str, ...] = ()
 
 
 def register(thing: Registered) -> Registered:
@@ -56,10 +60,13 @@ def entries(kind: str) -> dict[str, Entry]:
     """All things registered under `kind`, by name, in alphabetical order. Raises UserError on a duplicate."""
     found: dict[str, Entry] = {}
     for path in sorted((PACKAGE / kind).glob("*.py")):
-        for definition in ast.parse(path.read_text(encoding="utf-8")).body:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        groups = _groups(body)
+        for definition in body:
             if not isinstance(definition, ast.FunctionDef | ast.ClassDef) or not _is_registered(definition):
                 continue
             entry = _entry(kind, path, definition)
+            entry = replace(entry, groups=tuple(groups.get(entry.name, ())))
             if entry.name in found:
                 raise UserError(
                     f"{kind}: '{entry.name}' is registered twice, in {found[entry.name].path.name} and {path.name}"
@@ -84,6 +91,14 @@ def load(kind: str, name: str):
 def module(kind: str, name: str) -> ModuleType:
     """The module that registers `name`; this imports it."""
     return importlib.import_module(f"relearn.{kind}.{entry(kind, name).path.stem}")
+
+
+def _groups(body: list[ast.stmt]) -> dict[str, list[str]]:
+    """What a file assigns to `GROUPS`: the layer groups of its architectures by name, a literal."""
+    for statement in body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "GROUPS":
+            return ast.literal_eval(statement.value)
+    return {}
 
 
 def _is_registered(definition: ast.FunctionDef | ast.ClassDef) -> bool:

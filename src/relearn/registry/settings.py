@@ -5,19 +5,30 @@ import difflib
 import itertools
 import math
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from relearn.errors import shown
 
-# Names for annotations that say more than a Python type; `TYPES` holds what each accepts.
-Positive = float  #: a finite number above 0
-NonNegative = float  #: a finite number, 0 or more
+# Names for annotations that say more than a Python type; `TYPES` holds what each accepts. All numbers have bounds: a
+# value beyond them is a slip of the pen, and would end in an overflow, in a job without end or in all of the memory.
+Positive = float  #: a number above 0
+NonNegative = float  #: a number, 0 or more
 Fraction = float  #: a number from 0 to 1
 PositiveFraction = float  #: a number above 0, at most 1
+Levels = float  #: a change of pixel values in 1/255, above 0
+Radius = float  #: the same, 0 or more
+LinfBudget = float  #: an L-inf bound in 1/255; one of less than 1 would change no pixel
 PositiveInt = int  #: a whole number, 1 or more
 NonNegativeInt = int  #: a whole number, 0 or more
+Seed = int  #: what random draws derive from
+Channels = int  #: the width of a network
+Side = int  #: pixels along a side
+Pad = int  #: the same, 0 or more
+Threads = int  #: CPU threads
+GroupCount = int  #: a number of layer groups, less than the architecture has
+CheckpointCount = int  #: a number of checkpoints, at most what the surrogate that the entry names stores
 ArchitectureName = str  #: an entry of `architectures:` in params.yaml
 SurrogateName = str  #: an entry of `surrogates:` in params.yaml
 CellName = (
@@ -26,12 +37,18 @@ CellName = (
 InputPath = str  #: a file or folder of the user's; both engines watch it
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _number(least: float, most: float, words: str = "") -> tuple[str, Callable]:
+    def accepts(value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+    return words or f"a number from {least:g} to {most:g}", accepts
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _whole(least: int, most: int) -> tuple[str, Callable]:
+    def accepts(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+    return f"a whole number from {least:,} to {most:,}", accepts
 
 
 def _is_text(value: object) -> bool:
@@ -40,24 +57,33 @@ def _is_text(value: object) -> bool:
 
 #: annotation -> (the same in words, a check of a value)
 TYPES: dict[str, tuple[str, Callable]] = {
-    "int": ("a whole number", _is_whole),
-    "float": ("a number", _is_number),
+    "int": _whole(-(2**31), 2**31 - 1),
+    "float": _number(-1e9, 1e9),
     "bool": ("true or false", lambda v: isinstance(v, bool)),
     "str": ("text", _is_text),
-    "Positive": ("a number above 0", lambda v: _is_number(v) and v > 0),
-    "NonNegative": ("a number, 0 or more", lambda v: _is_number(v) and v >= 0),
-    "Fraction": ("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1),
-    "PositiveFraction": ("a number above 0, at most 1", lambda v: _is_number(v) and 0 < v <= 1),
-    "PositiveInt": ("a whole number, 1 or more", lambda v: _is_whole(v) and v >= 1),
-    "NonNegativeInt": ("a whole number, 0 or more", lambda v: _is_whole(v) and v >= 0),
+    "Positive": _number(1e-9, 1e9, "a number above 0, from 1e-9 to 1e9"),
+    "NonNegative": _number(0, 1e9, "a number from 0 to 1e9"),
+    "Fraction": _number(0, 1),
+    "PositiveFraction": _number(1e-9, 1, "a number above 0, at most 1"),
+    "Levels": _number(1e-9, 255, "a number above 0, at most 255"),
+    "Radius": _number(0, 255),
+    "LinfBudget": _number(1, 255),
+    "PositiveInt": _whole(1, 1_000_000),
+    "NonNegativeInt": _whole(0, 1_000_000),
+    "Seed": ("a whole number, 0 or more, below 2^63", _whole(0, 2**63 - 1)[1]),
+    "Channels": _whole(1, 4096),
+    "Side": _whole(1, 1024),
+    "Pad": _whole(0, 1024),
+    "Threads": _whole(1, 1024),
+    "GroupCount": _whole(1, 1000),
+    "CheckpointCount": _whole(1, 1000),
     "ArchitectureName": ("the name of an architecture", _is_text),
     "SurrogateName": ("the name of a surrogate", _is_text),
     "CellName": ("the name of a cell", _is_text),
     "InputPath": ("a path", lambda v: _is_text(v) and v != ""),
 }
 
-FLOATS = ("float", "Positive", "NonNegative", "Fraction", "PositiveFraction")
-LARGEST = 2**63 - 1  # what 64 bits hold: more overflows in torch and numpy
+FLOATS = ("float", "Positive", "NonNegative", "Fraction", "PositiveFraction", "Levels", "Radius", "LinfBudget")
 LONGEST_LIST = 160  # characters of the choices that a message names
 LONGEST_PATH = 1000  # characters
 REQUIRED = object()  # stands where a setting has no default
@@ -86,6 +112,13 @@ class Setting:
         return self.annotation.removesuffix("| None").strip()
 
 
+def group_count_error(count: int, groups: Sequence[str]) -> str | None:
+    """What is wrong with a `GroupCount` for an architecture with these layer groups, or None."""
+    if count < len(groups):
+        return None
+    return f"must be less than {len(groups)}, the number of layer groups ({', '.join(groups)}), found {count}"
+
+
 def suggest(name: object, choices: Iterable) -> str:
     """The end of an error message: the choices, and the most similar one if there is any."""
     known = sorted(map(str, choices))
@@ -106,11 +139,11 @@ def _error(annotation: ast.expr, value: object) -> str | None:
     if isinstance(annotation, ast.Subscript):  # list[X]
         if not isinstance(value, list):
             return f"must be a list, found {shown(value)}"
+        if not value:
+            return "must be a list of at least one, found []"
         return next((error for error in (_error(annotation.slice, entry) for entry in value) if error), None)
     kind = ast.unparse(annotation)
     words, accepts = TYPES[kind]
-    if type(value) is int and abs(value) > LARGEST:
-        return f"must be at most {LARGEST}, found {shown(value)}"
     if not accepts(value):
         return f"must be {words}, found {shown(value)}"
     return _path_error(str(value)) if kind == "InputPath" else None

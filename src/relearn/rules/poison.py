@@ -8,6 +8,7 @@ from relearn import grid
 from relearn.crafting import perturbation as perturbations
 from relearn.crafting.craft import CraftContext
 from relearn.data import Split, draw_share, load_split, load_tensors, save_split
+from relearn.errors import UserError
 from relearn.params import Params
 from relearn.planning import cost
 from relearn.runtime import device as devices
@@ -49,14 +50,24 @@ def run(params: Params, dataset: str, poison: str) -> None:
         )
         if weights:
             craft.surrogate, craft.load_earlier = _surrogate(params, dataset, poison, weights, whole, craft)
-        perturbation = params.build("poisons", poison, train, craft)
-        changed, measured = perturbations.apply(train.images, perturbation)
+        perturbation, changed, measured = _crafted(params, poison, train, craft)
         published = _replace(whole, mask, changed)
         save_split(grid.path("poison", "train", **names), published, facts | {"settings": settings}, mask)
         budget = {"declared": vars(perturbation.budget), "measured": measured, "rounding": perturbation.rounding}
         info = budget | {"images": len(whole), "poisoned": len(train), "settings": settings}
         files.write_json(grid.path("poison", "info", **names), info)
         craft.delete_checkpoint()
+
+
+def _crafted(params: Params, poison: str, train: Split, craft: CraftContext):
+    """The perturbation, the changed images, and what was measured; no checkpoint stays that leads to a refusal."""
+    try:
+        perturbation = params.build("poisons", poison, train, craft)
+        craft.guard.check()
+        return perturbation, *perturbations.apply(train.images, perturbation)
+    except UserError:
+        craft.delete_checkpoint()
+        raise
 
 
 def _replace(whole: Split, mask: torch.Tensor, changed: torch.Tensor) -> Split:

@@ -8,15 +8,17 @@ import math
 import torch
 import torch.nn.functional as F
 
+from relearn.errors import UserError
 from relearn.probing.hiding import LUMA, gray
 
 
 def crop_and_flip(images: torch.Tensor, pad: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
     """Random crop after zero padding by `pad`, then, if `flip`, a horizontal flip with probability 1/2.
 
-    Images are (B, H, W, 3) uint8, and stay so.
+    Images are (B, H, W, 3) uint8, and stay so. Raises UserError for a `pad` of a side or more.
     """
     count, height, width, _ = images.shape
+    _check_pad(pad, height, width)
     device = images.device
     offset = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator, device=device)
     flipped = torch.rand(count, 1, generator=generator, device=device) < 0.5 * flip
@@ -32,12 +34,21 @@ def shift_and_flip(x: torch.Tensor, pad: int, flip: bool, generator: torch.Gener
     """One random crop after zero padding by `pad` and, if `flip`, one horizontal flip, for the whole batch.
 
     A single draw per batch lets a gradient pass through at the cost of a copy. `generator` is on the CPU.
+    Raises UserError for a `pad` of a side or more.
     """
     height, width = x.shape[2:]
+    _check_pad(pad, height, width)
     down, right, flipped = torch.rand(3, generator=generator).tolist()
     top, left = int(down * (2 * pad + 1)), int(right * (2 * pad + 1))
     x = F.pad(x, (pad, pad, pad, pad))[:, :, top : top + height, left : left + width]
     return x.flip(3) if flip and flipped < 0.5 else x
+
+
+def _check_pad(pad: int, height: int, width: int) -> None:
+    if pad >= min(height, width):
+        raise UserError(
+            f"crop_pad is {pad}, so that a crop can miss an image of {height}x{width} altogether; give a smaller one"
+        )
 
 
 def mix_channels(x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:

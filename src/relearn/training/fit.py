@@ -2,6 +2,7 @@
 
 # ruff: noqa: D102, the hooks of the protocol are described in relearn.methods.erm
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from relearn.data import Split, to_float
+from relearn.errors import NotFiniteError
 from relearn.probing import metrics
 from relearn.probing.embedding import embed
 from relearn.probing.layer_groups import Group
@@ -21,8 +23,12 @@ from relearn.runtime.progress import ProgressBar
 from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint, schedule
 from relearn.training.augment import crop_and_flip
-from relearn.training.models import Normalised
+from relearn.training.divergence import FiniteGuard
+from relearn.training.models import Normalised, check_batch
+from relearn.training.recipe import check
 from relearn.training.state import TrainingState
+
+WORSE_THAN_GUESSING = 10  # times the loss of guessing: a training that ends so has diverged
 
 
 class Method(Protocol):
@@ -70,10 +76,11 @@ class Run:
         seeds: Seeds,
         probe_set: ProbeSet,
         precision: str,
+        label: str = "train",
     ):
         self.method, self.train, self.recipe, self.seeds, self.precision = method, train, recipe, seeds, precision
         self.device = train.images.device
-        steps_per_epoch = max(1, len(train) // recipe["batch"])
+        steps_per_epoch = check(recipe, train)
         self.steps = steps_per_epoch * recipe["epochs"]
         self.sums = torch.zeros(2, device=self.device)  # loss and correct images since the epoch began
         self.groups = model.layer_groups()
@@ -87,6 +94,7 @@ class Run:
             extra={"sums": self.sums},
         )
         self.training.set_rates(method.rates(list(self.groups)))
+        self.guard = FiniteGuard(label, "give a smaller lr or weight_decay under train:")
         self.history: list[dict] = []
         self.embeddings: list[dict] = []
         self.rolled_back: list[dict] = []
@@ -102,6 +110,7 @@ class Run:
             group["lr"] = self.recipe["lr"] * factor
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             loss, logits = self.method.loss(training.model, x, labels, generator)
+        self.guard.note(loss, "loss", self._place(training.step + 1))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -111,18 +120,29 @@ class Run:
 
     def take_probe(self) -> None:
         """Let the method act on a probe; a roll-back moves the rows of the history after it to `rolled_back`."""
-        if self.training.take_probe(self.method.on_probe):
+        with self.guard.at(self._place(self.training.step)):
+            returned = self.training.take_probe(self.method.on_probe)
+        if returned:
             step, steps_per_epoch = self.training.step, self.training.steps_per_epoch
             self.rolled_back += [row for row in self.history if row["step"] > step]
             self.history = [row for row in self.history if row["step"] <= step]
             self.embeddings = [row for row in self.embeddings if row["epoch"] * steps_per_epoch <= step]
 
     def end_epoch(self, test: Split) -> None:
-        """Write the history's row; the only place where the device is waited for."""
-        training, batch = self.training, min(self.recipe["batch"], len(self.train))
+        """Write the history's row; the only place where the device is waited for.
+
+        Raises DivergedError when anything of the epoch, the weights or what they compute is not finite.
+        """
+        training, batch = self.training, self.recipe["batch"]
+        place = self._place(training.step)
         loss, correct = (self.sums / (training.steps_per_epoch * batch)).tolist()
-        result = training.measure()
-        logits = metrics.logits(training.model, test.images, self.method.eval_transform)
+        self.guard.check_number(loss, "mean loss of the epoch", place)
+        if training.step == self.steps:
+            self._check_last_loss(loss)
+        self.guard.check_weights(training.model, place)
+        with self.guard.at(place):
+            result = training.measure()
+            logits = metrics.logits(training.model, test.images, self.method.eval_transform)
         row = {
             "epoch": training.step // training.steps_per_epoch,
             "step": training.step,
@@ -153,6 +173,18 @@ class Run:
         self.history, self.embeddings, self.rolled_back = state["history"], state["embeddings"], state["rolled_back"]
         self.method.load_state(state["method"])
 
+    def _check_last_loss(self, loss: float) -> None:
+        """Raise DivergedError for a training that ends far worse than guessing: so does one that nearly overflowed."""
+        guessing = math.log(max(2, len(self.train.labels.unique())))
+        if loss > WORSE_THAN_GUESSING * guessing:
+            raise self.guard.error(f"the loss of the last epoch is {loss:.3g}, that of guessing is {guessing:.3g}")
+
+    def _place(self, step: int) -> str:
+        """The `step`-th step in words, with the highest learning rate of a layer group."""
+        factor = schedule.factor(max(0, step - 1), self.steps, self.recipe["warmup_steps"])
+        rate = self.recipe["lr"] * factor * max(self.training.rates.values())
+        return f"step {step} of {self.steps}, learning rate {rate:g}"
+
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
         step, batch = self.training.step, self.recipe["batch"]
         epoch, within = divmod(step, self.training.steps_per_epoch)
@@ -182,12 +214,15 @@ def fit(
     """Train `model` on `train` by `method`; both splits lie on the model's device.
 
     `recipe` holds the settings of `train:`. `test` is for monitoring alone: nothing is chosen by it. A checkpoint is
-    kept at `checkpoint_path`, resumed if it exists and has the same `settings_hash`, and removed at the end.
+    kept at `checkpoint_path`, resumed if it exists and has the same `settings_hash`, and removed at the end. Raises
+    DivergedError at the first loss that is not finite, and removes the checkpoint, which leads there again.
     """
     train = train.with_images(method.prepare(train.images))
     model.train()
-    run = Run(model, method, train, recipe, seeds, probe_set, precision)
+    run = Run(model, method, train, recipe, seeds, probe_set, precision, label)
     training, steps_per_epoch = run.training, run.training.steps_per_epoch
+    shown = method.eval_transform(to_float(train.images[:1]))
+    check_batch(model, shown, recipe["batch"], "give a smaller batch under train:")
     saved = checkpoint.load(checkpoint_path, str(run.device)) if checkpoint_path and checkpoint_path.exists() else {}
     if checkpoint_path and saved.get("settings_hash") == settings_hash:
         with checkpoint.restoring(checkpoint_path):
@@ -195,20 +230,14 @@ def fit(
         print(
             f"{label}: resuming at step {training.step} of {run.steps}, {checkpoint_path}", file=sys.stderr, flush=True
         )
-    elif method.should_probe(0, steps_per_epoch):
-        run.take_probe()
-    with ProgressBar(run.steps, label, training.step) as progress:
-        while training.step < run.steps:
-            run.advance()
-            ended = training.step % steps_per_epoch == 0
-            if ended:
-                run.end_epoch(test)
-                notes = {"test": f"{run.history[-1]['test_accuracy']:.1f} %", "stage": training.stage}
-                progress.advance_to(training.step, **notes)
-            if method.should_probe(training.step, steps_per_epoch):
-                run.take_probe()
-            if ended and checkpoint_path and training.step // steps_per_epoch % recipe["checkpoint_epochs"] == 0:
-                checkpoint.save(checkpoint_path, {"run": run.state_dict(), "settings_hash": settings_hash})
+    try:
+        if not training.steps_taken and method.should_probe(0, steps_per_epoch):
+            run.take_probe()
+        _steps(run, test, label, checkpoint_path, settings_hash)
+    except NotFiniteError:
+        if checkpoint_path is not None:
+            checkpoint_path.unlink(missing_ok=True)
+        raise
     if checkpoint_path is not None:
         checkpoint_path.unlink(missing_ok=True)
     return Fitted(
@@ -220,6 +249,23 @@ def fit(
         steps_taken=training.steps_taken,
         steps=run.steps,
     )
+
+
+def _steps(run: Run, test: Split, label: str, checkpoint_path: Path | None, settings_hash: str) -> None:
+    """All steps that are left, with probes, the rows of the history, and checkpoints."""
+    training, steps_per_epoch = run.training, run.training.steps_per_epoch
+    with ProgressBar(run.steps, label, training.step) as progress:
+        while training.step < run.steps:
+            run.advance()
+            ended = training.step % steps_per_epoch == 0
+            if ended:
+                run.end_epoch(test)
+                notes = {"test": f"{run.history[-1]['test_accuracy']:.1f} %", "stage": training.stage}
+                progress.advance_to(training.step, **notes)
+            if run.method.should_probe(training.step, steps_per_epoch):
+                run.take_probe()
+            if ended and checkpoint_path and training.step // steps_per_epoch % run.recipe["checkpoint_epochs"] == 0:
+                checkpoint.save(checkpoint_path, {"run": run.state_dict(), "settings_hash": settings_hash})
 
 
 def _sgd(model: Normalised, recipe: dict) -> torch.optim.SGD:

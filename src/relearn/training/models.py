@@ -2,12 +2,19 @@
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from relearn import registry
 from relearn.errors import UserError
+from relearn.runtime import memory
+
+Network = TypeVar("Network", bound=nn.Module)
+#: copies of the weights that training holds at least: themselves, their gradients, the momentum
+COPIES = 3
 
 
 class Grouped(nn.Sequential):
@@ -72,13 +79,50 @@ def build(
     architecture cannot take it.
     """
     size = size or (images.shape[1], images.shape[2])
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # torch's constructors draw from global randomness; what they draw is replaced
-        network = registry.load("architectures", arch)(classes, size, **settings)
+    network = constructed(arch, lambda: registry.load("architectures", arch)(classes, size, **settings), device)
     initialise(network, generator)
     model = Normalised(network, *channel_statistics(images))
     return _placed(model, device)
+
+
+def constructed(name: str, make: Callable[[], Network], device: str) -> Network:
+    """The network that `make` constructs, on the CPU; global randomness, of which constructors draw, stays as it was.
+
+    It is made without memory first. Raises UserError when training its weights would need more than the device has.
+    """
+    with torch.device("meta"):
+        sketch = make()
+    count = sum(parameter.numel() for parameter in sketch.parameters())
+    what = f"training {name}, of {count:,} weights,"
+    memory.check(COPIES * 4 * count, what, "give a smaller width or another arch", device)
+    with torch.random.fork_rng(devices=[]):
+        return make()
+
+
+def check_batch(model: nn.Module, images: torch.Tensor, batch: int, remedy: str) -> None:
+    """Raises UserError when training on a batch of `batch` images like the first of `images` would not fit.
+
+    Counted is what each layer puts out, from a forward pass of one image (1, 3, H, W), and the model's weights.
+    """
+    values = 0
+
+    def count(_, __, output) -> None:
+        nonlocal values
+        values += output.numel() if torch.is_tensor(output) else 0
+
+    leaves = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
+    hooks = [module.register_forward_hook(count) for module in leaves]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(images[:1])
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    needed = 4 * (COPIES * weights + values * batch)
+    memory.check(needed, f"training on batches of {batch} images", remedy, images.device.type)
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -90,10 +134,8 @@ def rebuild(
     arch: str, settings: dict, tensors: dict[str, torch.Tensor], *, classes: int, size, device: str
 ) -> Normalised:
     """The model whose `weights` are `tensors`. Raises UserError when they do not fit the architecture."""
-    with torch.random.fork_rng(devices=[]):
-        model = Normalised(
-            registry.load("architectures", arch)(classes, tuple(size), **settings), torch.zeros(3), torch.ones(3)
-        )
+    network = constructed(arch, lambda: registry.load("architectures", arch)(classes, tuple(size), **settings), device)
+    model = Normalised(network, torch.zeros(3), torch.ones(3))
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

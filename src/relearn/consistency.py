@@ -1,0 +1,71 @@
+"""Settings that are fine alone but impossible together, found before any job. Needs no torch."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from relearn import registry
+from relearn.registry import group_count_error, suggest
+
+
+class Declared(Protocol):
+    """What is asked of a params file whose settings are fine one by one; `relearn.params.Params` describes it."""
+
+    raw: dict
+
+    @property
+    def recipe(self) -> dict: ...  # noqa: D102
+    def names(self, section: str) -> list[str]: ...  # noqa: D102
+    def entry(self, section: str, name: str) -> registry.Entry: ...  # noqa: D102
+    def settings(self, section: str, name: str) -> dict: ...  # noqa: D102
+    def named(self, section: str, name: str, annotation: str) -> Any: ...  # noqa: D102
+
+
+def errors(params: Declared) -> list[str]:
+    """Everything that is wrong with settings together, one line each."""
+    return [*_recipe(params), *_surrogates(params), *_checkpoints(params), *_groups(params)]
+
+
+def _recipe(params: Declared) -> Iterator[str]:
+    recipe = params.recipe
+    if recipe["nesterov"] and not recipe["momentum"]:
+        yield "train: nesterov needs a momentum above 0; give one, or set nesterov: false"
+
+
+def _surrogates(params: Declared) -> Iterator[str]:
+    for name in params.names("surrogates"):
+        own = params.settings("surrogates", name)
+        epochs = own["epochs"] or params.recipe["epochs"]
+        if own["checkpoints"] > epochs:
+            yield f"surrogates.{name}: {epochs} epochs give no {own['checkpoints']} checkpoints; give fewer checkpoints"
+
+
+def _checkpoints(params: Declared) -> Iterator[str]:
+    """Poisons that need more checkpoints than their surrogate stores."""
+    for name in params.names("poisons"):
+        wanted = params.named("poisons", name, "CheckpointCount")
+        surrogate = params.named("poisons", name, "SurrogateName")
+        if wanted is None or surrogate is None:
+            continue
+        stored = params.settings("surrogates", surrogate)["checkpoints"]
+        if wanted > stored:
+            yield (
+                f"poisons.{name}: it needs {wanted} checkpoints of its surrogate, but surrogates.{surrogate} has "
+                f"{stored}; set checkpoints: {wanted} there, or fewer models here"
+            )
+
+
+def _groups(params: Declared) -> Iterator[str]:
+    """Methods that speak of layer groups which an architecture that they train does not have."""
+    pairs: dict[tuple[str, str], None] = {}
+    for block in params.raw["grid"].values():
+        axes = [params.names(axis) if block[axis] == "all" else block[axis] for axis in ("methods", "architectures")]
+        pairs |= dict.fromkeys(itertools.product(*axes))
+    for method, arch in pairs:
+        groups = params.entry("architectures", arch).groups
+        settings = params.settings("methods", method)
+        for setting in params.entry("methods", method).settings if groups else ():
+            value, where = settings[setting.name], f"methods.{method}.{setting.name}"
+            if setting.kind in ("GroupCount", "list[GroupCount]"):
+                found = [group_count_error(count, groups) for count in (value if isinstance(value, list) else [value])]
+                yield from (f"{where}: for architectures.{arch} it {error}" for error in found if error)
