@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from relearn.data import Dataset, Split, split, subset
+from relearn.data import Dataset, split, subset
 from relearn.errors import UserError
 from relearn.registry import NonNegativeInt, PositiveInt, register
 from relearn.runtime.download import download
@@ -55,7 +55,7 @@ def cifar100(
 
 
 def _load(name: str, root: Path, train_per_class: int | None, test_per_class: int | None, seed: int) -> Dataset:
-    """The dataset `name` of torchvision, "CIFAR10" or "CIFAR100", or a subset of it; the archive is in `root`, or comes.
+    """The dataset `name` of torchvision, "CIFAR10" or "CIFAR100", or a subset of it; `root` is the place of its archive.
 
     Images are (N, 32, 32, 3) uint8. Each split draws its subset with its own generator of the same `seed`, so the size
     of one does not change the other. With RELEARN_MIRROR set, the archive comes from that address; its checksum stays.

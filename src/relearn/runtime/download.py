@@ -1,4 +1,4 @@
-"""Downloads of known size and checksum over HTTP: never more bytes than that, and a file only if they are the right ones."""
+"""Downloads over HTTP of known size and checksum: never more bytes, and no file unless they are the right ones."""
 
 import hashlib
 import http.client
