@@ -55,7 +55,7 @@ def cifar100(
 
 
 def _load(name: str, root: Path, train_per_class: int | None, test_per_class: int | None, seed: int) -> Dataset:
-    """The dataset `name` of torchvision, "CIFAR10" or "CIFAR100", or a subset of it; `root` is the place of its archive.
+    """The dataset `name` of torchvision, "CIFAR10" or "CIFAR100", or a subset; `root` is the place of its archive.
 
     Images are (N, 32, 32, 3) uint8. Each split draws its subset with its own generator of the same `seed`, so the size
     of one does not change the other. With RELEARN_MIRROR set, the archive comes from that address; its checksum stays.
@@ -67,7 +67,7 @@ def _load(name: str, root: Path, train_per_class: int | None, test_per_class: in
     for listed, per_class in ((source.train_list, train_per_class), (source.test_list, test_per_class)):
         batches = [_unpickled(files[file]) for file, _ in listed]
         pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        labels = [label for batch in batches for label in batch.get("labels", batch.get("fine_labels"))]
+        labels = [label for batch in batches for label in batch["labels" if "labels" in batch else "fine_labels"]]
         whole = split(torch.from_numpy(np.ascontiguousarray(pixels)), torch.tensor(labels))
         parts.append(subset(whole, per_class, torch.Generator().manual_seed(seed)))
     train, test = parts
