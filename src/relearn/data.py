@@ -1,5 +1,6 @@
 """Splits of images: in memory, on disk, and stratified subsets of them."""
 
+import hashlib
 import json
 import os
 import re
@@ -56,6 +57,41 @@ def split(images: torch.Tensor, labels: torch.Tensor) -> Split:
     return Split(images.contiguous(), labels.contiguous(), torch.arange(len(labels)))
 
 
+def check_dataset(name: str, made: Dataset) -> None:
+    """Raises UserError unless a network can be trained, tested and measured on the dataset.
+
+    Two classes of different names, images of one size in both splits, labels of these classes, and of each class two
+    training images (ACM sets the mean of a class by one and scores the other) and a test image.
+    """
+    train, test, classes = made.train, made.test, made.classes
+    if len(classes) < 2 or len(set(classes)) < len(classes) or not all(isinstance(word, str) for word in classes):
+        raise UserError(f"dataset {name}: {len(classes)} classes; it needs at least two, of different names")
+    if train.images.shape[1:] != test.images.shape[1:]:
+        sizes = [f"{part.images.shape[1]}x{part.images.shape[2]}" for part in (train, test)]
+        raise UserError(f"dataset {name}: training images are {sizes[0]} but test images are {sizes[1]}")
+    for part, words, least in ((train, "training", 2), (test, "test", 1)):
+        counts = torch.bincount(part.labels.clamp(min=0), minlength=len(classes))
+        if len(counts) > len(classes) or int(part.labels.min() if len(part) else 0) < 0:
+            raise UserError(f"dataset {name}: {words} labels lie outside its {len(classes)} classes")
+        few = [f"'{classes[k]}' has {int(counts[k])}" for k in torch.nonzero(counts < least).flatten().tolist()]
+        if few:
+            more = f" (and {len(few) - 3} more)" if len(few) > 3 else ""
+            raise UserError(
+                f"dataset {name}: class {', '.join(few[:3])}{more} {words} images, but {least} of each class are "
+                "needed; add images, or leave the class out"
+            )
+
+
+def count_in_both(made: Dataset) -> int:
+    """How many test images are also training images, byte for byte."""
+    known = {_digest(image) for image in made.train.images}
+    return sum(_digest(image) in known for image in made.test.images)
+
+
+def _digest(image: torch.Tensor) -> bytes:
+    return hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()
+
+
 def to_float(images: torch.Tensor) -> torch.Tensor:
     """Images (B, H, W, 3) uint8 as (B, 3, H, W) float32 in [0, 1]; the memory stays channels-last."""
     return images.permute(0, 3, 1, 2).float().div_(255)
@@ -104,12 +140,24 @@ def save_split(path: Path, content: Split, facts: dict, poisoned: torch.Tensor |
 
 
 def load_split(path: Path) -> tuple[Split, dict]:
-    """Read a split and its facts. Raises UserError for a file that is not one."""
+    """Read a split and its facts, `classes` and `settings` among them. Raises UserError for a file that is not one."""
     tensors, facts = load_tensors(path)
     try:
-        return Split(tensors["images"], tensors["labels"], tensors["index"]), facts
+        whole = split(tensors["images"], tensors["labels"])
+        classes, index = facts["classes"], tensors["index"]
+        if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+            raise ValueError("its classes are no list of names")
+        if not isinstance(facts["settings"], dict):
+            raise ValueError("its settings are no mapping")
+        if index.dtype != torch.int64 or index.shape != whole.labels.shape or not len(index):
+            raise ValueError(f"an index of {tuple(index.shape)} {index.dtype} for {len(whole)} images")
+        if not 0 <= int(whole.labels.min()) <= int(whole.labels.max()) < len(classes):
+            raise ValueError(f"labels outside its {len(classes)} classes")
     except KeyError as error:
         raise UserError(f"{path} is not a split (no {error}); delete it and run again") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not a split ({error}); delete it and run again") from None
+    return Split(whole.images, whole.labels, index), facts
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
@@ -131,6 +179,9 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     try:
         with safe_open(existing(path), framework="pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
+            if not isinstance(facts, dict):
+                raise ValueError(f"facts are a {type(facts).__name__}")
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118, it is no mapping
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is corrupt or not written by relearn ({error}); delete it and run again") from None
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is corrupt or not written by relearn ({reason}); delete it and run again") from None
