@@ -17,26 +17,30 @@ from relearn.runtime.files import atomic, existing
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, H, W, 3) uint8, labels (N,) int64, and the index (N,) int64 of each in its original dataset."""
+    """Images (N, H, W, 3) uint8, labels (N,) int64, and the index (N,) int64 of each in its original dataset.
+
+    `originals` is how many images that has, for a split that is a part of it; None for the whole.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     index: torch.Tensor
+    originals: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pick(self, rows: torch.Tensor) -> "Split":
         """The images at `rows` (int64)."""
-        return Split(self.images[rows], self.labels[rows], self.index[rows])
+        return Split(self.images[rows], self.labels[rows], self.index[rows], self.originals or len(self))
 
     def to(self, device: str) -> "Split":
         """The same split on a device."""
-        return Split(self.images.to(device), self.labels.to(device), self.index)
+        return Split(self.images.to(device), self.labels.to(device), self.index, self.originals)
 
     def with_images(self, images: torch.Tensor) -> "Split":
         """The same labels and index with other images."""
-        return Split(images, self.labels, self.index)
+        return Split(images, self.labels, self.index, self.originals)
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,9 @@ def draw_share(labels: torch.Tensor, ratio: float, generator: torch.Generator) -
 def save_split(path: Path, content: Split, facts: dict, poisoned: torch.Tensor | None = None) -> None:
     """Write a split as safetensors with `facts` (class names, settings) as JSON in its header.
 
-    `poisoned` (N,) bool says which images a poison has changed.
+    `poisoned` (N,) bool says which images a poison has changed. `originals` joins the facts of a part of a dataset.
     """
+    facts = facts if content.originals is None else facts | {"originals": content.originals}
     tensors = {"images": content.images, "labels": content.labels, "index": content.index}
     save_tensors(path, tensors if poisoned is None else tensors | {"poisoned": poisoned}, facts)
 
@@ -144,20 +149,22 @@ def load_split(path: Path) -> tuple[Split, dict]:
     tensors, facts = load_tensors(path)
     try:
         whole = split(tensors["images"], tensors["labels"])
-        classes, index = facts["classes"], tensors["index"]
+        classes, index, originals = facts["classes"], tensors["index"], facts.get("originals")
         if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
             raise ValueError("its classes are no list of names")
         if not isinstance(facts["settings"], dict):
             raise ValueError("its settings are no mapping")
         if index.dtype != torch.int64 or index.shape != whole.labels.shape or not len(index):
             raise ValueError(f"an index of {tuple(index.shape)} {index.dtype} for {len(whole)} images")
+        if not isinstance(originals, int | None) or index.min() < 0 or index.max() >= (originals or 2**62):
+            raise ValueError(f"an index outside its {originals} originals")
         if not 0 <= int(whole.labels.min()) <= int(whole.labels.max()) < len(classes):
             raise ValueError(f"labels outside its {len(classes)} classes")
     except KeyError as error:
         raise UserError(f"{path} is not a split (no {error}); delete it and run again") from None
     except ValueError as error:
         raise UserError(f"{path} is not a split ({error}); delete it and run again") from None
-    return Split(whole.images, whole.labels, index), facts
+    return Split(whole.images, whole.labels, index, originals), facts
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> None:

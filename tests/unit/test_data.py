@@ -9,9 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.compare import same
 from helpers.images import coloured
 from helpers.projects import ROOT
-from relearn.data import Dataset, check_dataset, count_in_both, load_split, load_tensors, save_split, save_tensors
+from relearn.data import (
+    Dataset,
+    check_dataset,
+    count_in_both,
+    load_split,
+    load_tensors,
+    save_split,
+    save_tensors,
+    subset,
+)
 from relearn.errors import UserError
 from relearn.rules import prepare
 
@@ -34,7 +44,15 @@ def refused(call, *arguments) -> str:
 def test_a_split_comes_back(made, tmp_path):
     save_split(tmp_path / "split", made.train, FACTS)
     found, facts = load_split(tmp_path / "split")
-    assert facts == FACTS and all(torch.equal(vars(found)[name], vars(made.train)[name]) for name in vars(found))
+    assert facts == FACTS and same(vars(found), vars(made.train))
+
+
+def test_a_part_knows_how_many_the_whole_has(made, tmp_path):
+    part = subset(made.train, 1, torch.Generator().manual_seed(0))
+    save_split(tmp_path / "part", part.with_images(part.images), FACTS)
+    found, facts = load_split(tmp_path / "part")
+    assert found.originals == 9 == facts["originals"] and same(vars(found), vars(part))
+    assert found.pick(torch.tensor([0])).to("cpu").originals == 9
 
 
 @pytest.mark.parametrize(
@@ -52,6 +70,9 @@ def test_a_split_comes_back(made, tmp_path):
         ({}, {"classes": None}, "no list of names"),
         ({}, {"classes": [1, 2, 3]}, "no list of names"),
         ({}, {"settings": "x"}, "no mapping"),
+        ({}, {"originals": "9"}, "outside its 9 originals"),
+        ({}, {"originals": 8}, "outside its 8 originals"),
+        ({"index": torch.arange(-1, 8)}, {}, "an index outside"),
     ],
 )
 def test_a_file_of_another_structure_is_no_split(tensors, facts, words, made, tmp_path):
