@@ -3,6 +3,7 @@
 import importlib
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,26 @@ def log(request):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Show what tests noted by `log`."""
+    """Show what tests noted by `log`, and how many bad inputs of each area were tried."""
+    _count_bad_inputs(terminalreporter)
     for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
         for name, line in report.user_properties:
             if name == "log":
                 terminalreporter.write_line(f"{report.nodeid.split('::')[-1]}: {line}")
+
+
+def _count_bad_inputs(terminalreporter) -> None:
+    marked = "::test_bad_input["
+    found = [
+        (report.nodeid.partition(marked)[2].partition(":")[0], outcome)
+        for outcome in ("passed", "failed", "xfailed", "xpassed")
+        for report in terminalreporter.getreports(outcome)
+        if marked in report.nodeid
+    ]
+    if found:
+        areas = ", ".join(f"{area} {count}" for area, count in Counter(area for area, _ in found).items())
+        refused = sum(outcome.endswith("passed") for _, outcome in found)
+        terminalreporter.write_line(f"bad inputs: {refused} of {len(found)} refused as they should ({areas})")
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 import argparse
 import errno
 import importlib
+import io
 import signal
 import sys
+from typing import NoReturn
 
 from relearn import grid, params
 from relearn.engines import bridge, dvc, locks, presets, verify
-from relearn.errors import UserError
+from relearn.errors import UserError, one_line
 from relearn.planning import estimates
 from relearn.runtime import cpu
 
@@ -24,33 +26,52 @@ HELP = {
     "plot": "draw a figure",
 }
 
-REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "; make room, then run the same command again")
+FULL = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, then run the same command again")
+MISTAKES = (  # what the system refuses for a reason that the user can mend
+    dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give yourself the right to read and write it")
+    | dict.fromkeys(
+        (errno.EISDIR, errno.ENOTDIR, errno.EEXIST), "something of another kind has that name; move it away"
+    )
+    | dict.fromkeys((errno.ENAMETOOLONG,), "choose shorter names")
+    | dict.fromkeys((errno.ELOOP,), "its links lead in a circle; correct them")
+    | dict.fromkeys((errno.ENOENT,), "correct the name, or make it")
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 2 for a mistake of the user's, which is one line."""
+    """Run one command and return its exit code: 2 for a mistake of the user's; whatever fails is one line."""
     try:
         options = _parser().parse_args(arguments)
         return options.run(options) or 0
     except UserError as error:
-        print(f"relearn: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error), 2)
     except BrokenPipeError:
         return 0
     except OSError as error:
-        remedy = REMEDIES.get(error.errno or 0, "")
-        print(f"relearn: {error.strerror or error}: {error.filename or ''}{remedy}", file=sys.stderr)
-        return 1
+        remedy = (FULL | MISTAKES).get(error.errno or 0)
+        what = ": ".join(map(str, filter(None, (error.strerror or error, error.filename))))
+        return _failed("; ".join(filter(None, (what, remedy))), 2 if error.errno in MISTAKES else 1)
+    except MemoryError:
+        return _failed("out of memory; choose smaller settings, or a machine with more", 1)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # many press it twice
-        print("relearn: interrupted", file=sys.stderr)
-        return 130
+        return _failed("interrupted", 130)
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"relearn: {one_line(message)}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are a user's mistake like any other: one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help says what it takes")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="relearn", description="Train on unlearnable examples; measure the learning trap; escape it."
-    )
+    parser = _Parser(prog="relearn", description="Train on unlearnable examples; measure the learning trap; escape it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, words in HELP.items():
         rule = grid.RULES[name]
@@ -134,6 +155,9 @@ def _plan(options: argparse.Namespace) -> None:
 
 def entry() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a sign gets its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())
 
 

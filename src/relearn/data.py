@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from relearn.errors import UserError
-from relearn.runtime.files import atomic, existing
+from relearn.runtime import structures
+from relearn.runtime.files import atomic, existing, parsed_json
 
 
 @dataclass(frozen=True)
@@ -145,26 +146,31 @@ def save_split(path: Path, content: Split, facts: dict, poisoned: torch.Tensor |
 
 
 def load_split(path: Path) -> tuple[Split, dict]:
-    """Read a split and its facts, `classes` and `settings` among them. Raises UserError for a file that is not one."""
-    tensors, facts = load_tensors(path)
-    try:
-        whole = split(tensors["images"], tensors["labels"])
-        classes, index, originals = facts["classes"], tensors["index"], facts.get("originals")
-        if not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-            raise ValueError("its classes are no list of names")
-        if not isinstance(facts["settings"], dict):
-            raise ValueError("its settings are no mapping")
-        if index.dtype != torch.int64 or index.shape != whole.labels.shape or not len(index):
-            raise ValueError(f"an index of {tuple(index.shape)} {index.dtype} for {len(whole)} images")
-        if not isinstance(originals, int | None) or index.min() < 0 or index.max() >= (originals or 2**62):
-            raise ValueError(f"an index outside its {originals} originals")
-        if not 0 <= int(whole.labels.min()) <= int(whole.labels.max()) < len(classes):
-            raise ValueError(f"labels outside its {len(classes)} classes")
-    except KeyError as error:
-        raise UserError(f"{path} is not a split (no {error}); delete it and run again") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not a split ({error}); delete it and run again") from None
-    return Split(whole.images, whole.labels, index, originals), facts
+    """Read a split and its facts. Raises UserError for a file that is not one."""
+    tensors, facts = load_tensors(path, structures.SPLIT)
+    originals = facts.get("originals")
+    wrong = _split_error(tensors, len(facts["classes"]), originals)
+    if wrong:
+        raise UserError(f"{path} is not a split: {wrong}; delete it and run again")
+    return Split(tensors["images"], tensors["labels"], tensors["index"], originals), facts
+
+
+def _split_error(tensors: dict[str, torch.Tensor], classes: int, originals: object) -> str | None:
+    """What keeps tensors from being a split of so many classes, and of so many originals if it is a part; or None."""
+    missing = next((name for name in ("images", "labels", "index") if name not in tensors), None)
+    if missing:
+        return f"{missing} is missing"
+    images, labels, index = tensors["images"], tensors["labels"], tensors["index"]
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        return f"images must be uint8 (N, H, W, 3), found {images.dtype} {tuple(images.shape)}"
+    for name, tensor in (("labels", labels), ("index", index)):
+        if tensor.dtype != torch.int64 or tensor.shape != images.shape[:1]:
+            return f"{name} must be int64 ({len(images)},), found {tensor.dtype} {tuple(tensor.shape)}"
+    if labels.min() < 0 or labels.max() >= classes:
+        return f"labels go from {int(labels.min())} to {int(labels.max())}, of {classes} classes"
+    if not isinstance(originals, int | None) or index.min() < 0 or index.max() >= (originals or 2**62):
+        return f"index goes from {int(index.min())} to {int(index.max())}, of {originals} originals"
+    return None
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> None:
@@ -181,14 +187,16 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict) -> N
             raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else error from None
 
 
-def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Read what `save_tensors` wrote: tensors and facts. Raises UserError for a missing or corrupt file."""
+def load_tensors(
+    path: Path, structure: structures.Structure = structures.WEIGHTS
+) -> tuple[dict[str, torch.Tensor], dict]:
+    """Read what `save_tensors` wrote: tensors and facts. Raises UserError for a missing or corrupt file.
+
+    So it does for facts of another structure than `structure`.
+    """
     try:
         with safe_open(existing(path), framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            if not isinstance(facts, dict):
-                raise ValueError(f"facts are a {type(facts).__name__}")
+            facts = parsed_json(path, (file.metadata() or {})["facts"], structure)
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118, it is no mapping
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is corrupt or not written by relearn ({reason}); delete it and run again") from None
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is corrupt or not written by relearn ({error}); delete it and run again") from None

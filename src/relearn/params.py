@@ -3,15 +3,14 @@
 from __future__ import annotations  # the annotations of the dataclasses below stay text, as the registry reads them
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from relearn import registry
-from relearn.errors import UserError
+from relearn.errors import LONGEST, UserError, one_line, shown
 from relearn.registry import (
     ArchitectureName,
     Entry,
@@ -23,10 +22,14 @@ from relearn.registry import (
     Setting,
     suggest,
 )
+from relearn.registry.settings import LARGEST
+from relearn.runtime.files import expanded
 from relearn.runtime.yaml_loader import read_yaml
 
 FILE = Path("params.yaml")
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+LONGEST_NAME = 40  # four of them, and a seed, are the name of a file
+NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_NAME - 1}}}")
+MOST_CELLS = 100_000
 AXES = tuple(registry.SECTIONS[axis] for axis in ("dataset", "poison", "arch", "method"))  # of a block of the grid
 SECTIONS = ("compute", "train", *registry.SECTIONS.values(), "grid")
 
@@ -140,7 +143,7 @@ class Params:
         """The user's files and folders that an entry reads."""
         settings = self.settings(section, name)
         found = [settings[s.name] for s in self.entry(section, name).settings if s.kind == "InputPath"]
-        return [str(Path(value).expanduser()) for value in found if value is not None]
+        return [str(expanded(value)) for value in found if value is not None]
 
     def named(self, section: str, name: str, annotation: str):
         """The value of an entry's setting of this annotation, such as "SurrogateName"; None if it has none."""
@@ -166,7 +169,7 @@ class Params:
 
 def used(name: str, settings: dict) -> str:
     """The registered name an entry stands for: its `use`, else its own name."""
-    return str(settings.get("use", name))
+    return settings.get("use", name)
 
 
 def load(path: Path = FILE) -> Params:
@@ -177,14 +180,23 @@ def load(path: Path = FILE) -> Params:
         raise UserError(
             f"there is no {path} here; run this in the root of the project, or get one with: relearn preset quickstart"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     found = errors(raw)
     if len(found) == 1:
         raise UserError(f"{path}: {found[0]}")
     if found:
-        raise UserError(f"{path} has {len(found)} errors:\n" + "\n".join(f"  {error}" for error in found))
+        raise UserError(f"{path} has {len(found)} errors: {_listed(found)}")
     return Params(raw)
+
+
+def _listed(found: list[str]) -> str:
+    """Numbered errors, as many as a message has room for."""
+    text = ""
+    for number, error in enumerate(found, 1):
+        more = f"{'; ' if text else ''}({number}) {one_line(error)}"
+        if len(text) + len(more) > LONGEST - 200:  # a path, the head and the tail
+            return f"{text}; and {len(found) - number + 1} more"
+        text += more
+    return text
 
 
 def errors(raw) -> list[str]:
@@ -193,7 +205,7 @@ def errors(raw) -> list[str]:
         return [f"must be a mapping with the sections {', '.join(SECTIONS)}, found {type(raw).__name__}"]
     found = [f"unknown section '{key}'; {suggest(key, SECTIONS)}" for key in raw if key not in SECTIONS]
     found += [f"section '{key}' is missing or empty" for key in (*AXES, "grid") if not raw.get(key)]
-    wrong = [key for key in SECTIONS if not isinstance(raw.get(key) or {}, dict)]
+    wrong = [key for key in SECTIONS if raw.get(key) is not None and not isinstance(raw[key], dict)]
     if wrong:
         return found + [
             f"{key} must be a mapping of names to settings, found {type(raw[key]).__name__}" for key in wrong
@@ -205,20 +217,26 @@ def errors(raw) -> list[str]:
             found += _entry_errors(section, name, settings, raw)
     for name, block in (raw.get("grid") or {}).items():
         found += _block_errors(f"grid.{name}", block, raw)
-    return found
+    return found or _cell_errors(raw)
 
 
 def _entry_errors(section: str, name, settings, raw: dict) -> list[str]:
+    if not isinstance(name, str):
+        return [f"{section}: a name must be text, found {shown(name)}; put it in quotes, or choose another"]
     where = f"{section}.{name}"
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        return [f"{where}: a name is lower-case letters, digits and underscores and begins with a letter"]
+    if not NAME.fullmatch(name):
+        return [
+            f"{where}: a name is lower-case letters, digits and underscores and begins with a letter, "
+            f"at most {LONGEST_NAME} of them"
+        ]
     if settings is not None and not isinstance(settings, dict):
-        return [f"{where} must be a mapping of settings, found {settings!r}"]
+        return [f"{where} must be a mapping of settings, found {shown(settings)}"]
     settings = dict(settings or {})
     if section == "surrogates":
         return _setting_errors(where, schema(Surrogate), settings, raw)
     known, uses = registry.entries(section), used(name, settings)
-    settings.pop("use", None)
+    if not isinstance(settings.pop("use", ""), str):
+        return [f"{where}.use: must be text, found {shown(uses)}"]
     if uses not in known:
         return [f"unknown {section.removesuffix('s')} '{uses}' in {section}; {suggest(uses, known)}"]
     return _setting_errors(where, known[uses].settings + COMMON.get(section, ()), settings, raw)
@@ -248,7 +266,7 @@ def _setting_errors(where: str, declared: tuple[Setting, ...], given: dict, raw:
 def _block_errors(where: str, block, raw: dict) -> list[str]:
     axes = (*AXES, "seeds")
     if not isinstance(block, dict):
-        return [f"{where} must be a mapping with {', '.join(axes)}, found {block!r}"]
+        return [f"{where} must be a mapping with {', '.join(axes)}, found {shown(block)}"]
     found = [f"{where}: unknown key '{key}'; {suggest(key, axes)}" for key in block if key not in axes]
     for axis in axes:
         values = block.get(axis)
@@ -256,20 +274,35 @@ def _block_errors(where: str, block, raw: dict) -> list[str]:
             continue
         if not isinstance(values, list) or not values:
             choice = "" if axis == "seeds" else ", or all"
-            found.append(f"{where}.{axis} must be a list of at least one{choice}, found {values!r}")
+            found.append(f"{where}.{axis} must be a list of at least one{choice}, found {shown(values)}")
             continue
         if axis == "seeds":
             found += [
-                f"{where}.seeds: a seed is a whole number, 0 or more, found {v!r}"
+                f"{where}.seeds: a seed is a whole number, 0 or more, found {shown(v)}"
                 for v in values
                 if type(v) is not int or v < 0
+            ]
+            found += [
+                f"{where}.seeds: a seed is at most {LARGEST}, found {shown(v)}"
+                for v in values
+                if type(v) is int and v > LARGEST
             ]
             continue
         known = list(raw.get(axis) or {})  # a list, because what stands there may be anything, also unhashable
         found += [
-            f"unknown {axis.removesuffix('s')} {v!r} in {where}; {suggest(v, known)}" for v in values if v not in known
+            f"unknown {axis.removesuffix('s')} {shown(v)} in {where}; {suggest(v, known)}"
+            for v in values
+            if v not in known
         ]
     return found
+
+
+def _cell_errors(raw: dict) -> list[str]:
+    """An error for a grid, right in all else, of more cells than anyone can mean: both engines would hang."""
+    axes = (*AXES, "seeds")
+    blocks = raw["grid"].values()
+    count = sum(math.prod(len(raw[axis] if b[axis] == "all" else b[axis]) for axis in axes) for b in blocks)
+    return [f"grid has {count:,} cells; at most {MOST_CELLS:,} can be run"] if count > MOST_CELLS else []
 
 
 def _resolved(declared: tuple[Setting, ...], given: dict | None) -> dict:

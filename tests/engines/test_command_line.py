@@ -54,7 +54,9 @@ def test_cli_wrong_params(command, here):
 def test_cli_several_errors(main, here):
     (here.folder / "params.yaml").write_text(edited(EPOCH, TRUE_SEED))
     code, out, err = main("train", CELL)
-    assert code == 2 and out == "" and err.startswith("relearn: params.yaml has 2 errors:\n  ") and err.count("\n") == 3
+    assert (
+        code == 2 and out == "" and err.startswith("relearn: params.yaml has 2 errors: (1) ") and err.count("\n") == 1
+    )
 
 
 def test_cli_without_params(main, here):

@@ -11,6 +11,7 @@ import torch
 
 from relearn.data import Split, levels
 from relearn.errors import UserError
+from relearn.runtime import structures
 from relearn.runtime.progress import ProgressBar
 from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint, models
@@ -106,7 +107,7 @@ class CraftContext:
         if saved.get("settings_hash") != self.settings_hash:
             return {}
         print(f"{self.label}: resuming from {path}", file=sys.stderr, flush=True)
-        return saved["state"]
+        return _State(structures.checked(path, saved, {"state": structures.MAPPING})["state"], path)
 
     def save_checkpoint(self, part: str, state: Callable[..., dict], always: bool = False) -> None:
         """Write `state()` under `part` if the last time was long enough ago, or `always`.
@@ -129,3 +130,14 @@ class CraftContext:
         if self.checkpoint_path is None:
             return None
         return self.checkpoint_path.with_name(f"{self.checkpoint_path.name}.{part}.safetensors")
+
+
+class _State(dict):
+    """What a checkpoint holds; a part that is not there is the fault of the file."""
+
+    def __init__(self, state: dict, path: Path | None):
+        super().__init__(state)
+        self.path = path
+
+    def __missing__(self, key: str):
+        raise UserError(f"{self.path} holds another state than this job's (no {key}); delete it and run again")

@@ -43,7 +43,7 @@ def write(checked: Params) -> None:
 
 def check_written(checked: Params) -> None:
     """Raises UserError when dvc.yaml is not that of params.yaml."""
-    if not FILE.exists() or FILE.read_text(encoding="utf-8") != render(checked):
+    if not FILE.exists() or FILE.read_text(encoding="utf-8", errors="replace") != render(checked):
         raise UserError(f"{FILE} is not that of params.yaml; write it with: relearn grid --write")
 
 

@@ -50,7 +50,7 @@ def compare(checked: Params, other: str | None) -> tuple[list[str], bool]:
 
 
 def _clone(other: str) -> Path:
-    there = Path(other).expanduser()
+    there = files.expanded(other)
     if not (there / params.FILE).is_file():
         raise UserError(f"{other} is not a clone of the project: it has no {params.FILE}")
     if there.samefile("."):

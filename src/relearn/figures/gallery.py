@@ -19,7 +19,7 @@ def gallery(examples: dict, *, amplify: Positive = 10.0, classes: PositiveInt = 
     A section per dataset; `classes` columns at most. The difference is clipped to what an image can show. Raises
     UserError for a grid that has only clean data.
     """
-    poisons = [key for key in examples if key[1] != "clean"]
+    poisons = [key for key, example in examples.items() if example["use"] != "clean"]
     if not poisons:
         raise UserError(
             "gallery: the grid has no poison but 'clean'; add one, or take 'gallery' out of 'figures' in params.yaml"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from relearn.errors import UserError
 from relearn.registry import register
 from relearn.reporting.rendering import PALETTE, legend_handles, sections, styled
-from relearn.reporting.summaries import BLOCK, blocks, names
+from relearn.reporting.summaries import BLOCK, blocks, by_erm, names, on_clean
 
 COLUMNS = 4  #: at most so many panels side by side
 LINES = {"transplant": "from a clean model, frozen", "random_frozen": "random, frozen"}  #: of methods, by what they use
@@ -36,7 +36,7 @@ def shallow_study(
     figure, parts = sections(
         {title: 0.8 + 1.9 * count for title, count in rows.items()}, width=max(4.2, 0.6 + 2.4 * columns)
     )
-    everything = dict(blocks(records))
+    everything = dict(blocks(records.assign(plain=by_erm(records))))
     for part, (title, block) in zip(parts, panels.items(), strict=True):
         axes = part.subplots(rows[title], columns, sharex=True, sharey=True, squeeze=False)
         for axis, poison in zip(axes.flat, names(block, "poison"), strict=False):
@@ -75,8 +75,8 @@ def _frozen(records: pandas.DataFrame, histories: pandas.DataFrame, methods: lis
 def _panel(axis: Axes, rows: pandas.DataFrame, block: pandas.DataFrame) -> None:
     """Draw the lines of one poison; `block` has all records of this dataset and architecture."""
     poison = rows["poison"].iloc[0]
-    erm = block[block["method"] == "erm"]
-    plain, clean = erm[erm["poison"] == poison].assign(frozen=0), erm.loc[erm["poison"] == "clean", "accuracy"]
+    erm = block[block["plain"]]
+    plain, clean = erm[erm["poison"] == poison].assign(frozen=0), erm.loc[on_clean(erm), "accuracy"]
     for colour, (use, label) in zip(PALETTE[1:], LINES.items(), strict=False):
         points = pandas.concat([plain, rows[rows["method_use"] == use]]).groupby("frozen")["accuracy"]
         axis.fill_between(points.mean().index, points.min(), points.max(), color=colour, alpha=0.2, linewidth=0)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from relearn.registry import register
 from relearn.reporting.rendering import colours, legend_handles, sections, styled
-from relearn.reporting.summaries import blocks, names, present_methods, value_range
+from relearn.reporting.summaries import blocks, by_erm, names, on_clean, present_methods, value_range
 
 COLUMNS = 4  #: at most so many panels side by side
 
@@ -27,6 +27,7 @@ def trap_curves(
     Raises UserError when the grid has none of `methods`.
     """
     methods = present_methods(histories, methods)
+    histories = histories.assign(reference=on_clean(histories) & by_erm(histories))
     palette = colours(names(histories, "method"))  # by all methods, so that a subset keeps its colours
     panels = dict(blocks(histories[histories["method"].isin(methods)]))
     clean = {title: _clean(block) for title, block in blocks(histories)}
@@ -54,8 +55,7 @@ def trap_curves(
 
 def _clean(block: pandas.DataFrame) -> pandas.Series:
     """Mean test accuracy per epoch of erm on clean data; empty where the grid has no such cell."""
-    rows = block[(block["poison"] == "clean") & (block["method"] == "erm")]
-    return rows.groupby("epoch")["test_accuracy"].mean()
+    return block[block["reference"]].groupby("epoch")["test_accuracy"].mean()
 
 
 def _panel(axis: Axes, rows: pandas.DataFrame, palette: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relearn.errors import UserError
+from relearn.registry.settings import LARGEST
 
 RESULTS = "results"
 CELL = "{dataset}/{poison}/{arch}/{method}/{seed}"
@@ -69,6 +70,8 @@ class Cell:
         seed = coordinates.pop("seed")
         if not re.fullmatch("0|[1-9][0-9]*", seed):
             raise UserError(f"the seed of a cell is a whole number, 0 or more; found '{seed}' in '{text}'")
+        if int(seed[:20]) > LARGEST:
+            raise UserError(f"the seed of a cell is at most {LARGEST}; found '{seed}'")
         return cls(**coordinates, seed=int(seed))
 
     def __str__(self) -> str:

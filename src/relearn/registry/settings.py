@@ -2,9 +2,14 @@
 
 import ast
 import difflib
+import itertools
 import math
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+from relearn.errors import shown
 
 # Names for annotations that say more than a Python type; `TYPES` holds what each accepts.
 Positive = float  #: a finite number above 0
@@ -52,6 +57,9 @@ TYPES: dict[str, tuple[str, Callable]] = {
 }
 
 FLOATS = ("float", "Positive", "NonNegative", "Fraction", "PositiveFraction")
+LARGEST = 2**63 - 1  # what 64 bits hold: more overflows in torch and numpy
+LONGEST_LIST = 160  # characters of the choices that a message names
+LONGEST_PATH = 1000  # characters
 REQUIRED = object()  # stands where a setting has no default
 
 
@@ -83,7 +91,9 @@ def suggest(name: object, choices: Iterable) -> str:
     known = sorted(map(str, choices))
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return f"known: {', '.join(known) or 'none'}{hint}"
+    fit = sum(length <= LONGEST_LIST for length in itertools.accumulate(len(choice) + 2 for choice in known))
+    more = f" and {len(known) - fit} more" if fit < len(known) else ""
+    return f"known: {', '.join(known[:fit]) or 'none'}{more}{hint}"
 
 
 def _error(annotation: ast.expr, value: object) -> str | None:
@@ -92,10 +102,30 @@ def _error(annotation: ast.expr, value: object) -> str | None:
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
         listed = ast.literal_eval(annotation.slice)
         choices = list(listed) if isinstance(listed, tuple) else [listed]
-        return None if value in choices else f"found {value!r}; {suggest(value, choices)}"
+        return None if value in choices else f"found {shown(value)}; {suggest(value, choices)}"
     if isinstance(annotation, ast.Subscript):  # list[X]
         if not isinstance(value, list):
-            return f"must be a list, found {value!r}"
+            return f"must be a list, found {shown(value)}"
         return next((error for error in (_error(annotation.slice, entry) for entry in value) if error), None)
-    words, accepts = TYPES[ast.unparse(annotation)]
-    return None if accepts(value) else f"must be {words}, found {value!r}"
+    kind = ast.unparse(annotation)
+    words, accepts = TYPES[kind]
+    if type(value) is int and abs(value) > LARGEST:
+        return f"must be at most {LARGEST}, found {shown(value)}"
+    if not accepts(value):
+        return f"must be {words}, found {shown(value)}"
+    return _path_error(str(value)) if kind == "InputPath" else None
+
+
+def _path_error(path: str) -> str | None:
+    """Why a path cannot be a file or folder that both engines watch, or None."""
+    if len(path) > LONGEST_PATH:
+        return f"must be a path of at most {LONGEST_PATH:,} characters, found {shown(path)}"
+    if any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in path):
+        return f"must be a path without line breaks and control characters, in UTF-8, found {shown(path)}; rename it"
+    if "{" in path or "}" in path:
+        return f"must be a path without braces, which the engines read as their own, found {shown(path)}; rename it"
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        return f"no one knows the home folder in {shown(path)}; write the whole path"
+    return None

@@ -60,9 +60,23 @@ def value_range(numbers: Iterable[float]) -> str:
     return str(low) if low == high else f"{low}–{high}"
 
 
+def on_clean(frame: pandas.DataFrame) -> pandas.Series:
+    """Which rows are of clean data: those whose poison uses `clean`, whatever it is called."""
+    return frame["poison_use"] == "clean"
+
+
+def by_erm(frame: pandas.DataFrame) -> pandas.Series:
+    """Which rows are of plain training: those whose method uses `erm`; of several such methods only the one so called.
+
+    Of several none of which is called `erm` there is no telling which is plain: no row.
+    """
+    plain = frame["method_use"] == "erm"
+    return plain if frame.loc[plain, "method"].nunique() < 2 else plain & (frame["method"] == "erm")
+
+
 def clean_reference(records: pandas.DataFrame) -> pandas.Series:
     """The mean accuracy of erm on clean data, in percent, by dataset and architecture, named `clean`."""
-    plain = records[(records["poison"] == "clean") & (records["method"] == "erm")]
+    plain = records[on_clean(records) & by_erm(records)]
     return plain.groupby(BLOCK)["accuracy"].mean().rename("clean")
 
 

@@ -7,7 +7,7 @@ from relearn.methods import erm  # noqa: F401, see rules/train.py
 from relearn.params import Params
 from relearn.probing import metrics
 from relearn.runtime import device as devices
-from relearn.runtime import files
+from relearn.runtime import files, structures
 from relearn.runtime.hashing import settings_hash
 from relearn.runtime.run_report import run_report
 from relearn.runtime.seeding import deterministic
@@ -23,10 +23,12 @@ def run(params: Params, cell: grid.Cell) -> None:
     deterministic(params.compute["threads"])
     device = devices.choose()
     test, facts = load_split(cell.path("prepare", "test"))
-    info = files.read_json(cell.path("train", "info"))
-    history = [float(row["test_accuracy"]) for row in files.read_rows(cell.path("train", "history"))]
+    info = files.read_json_of(vars(cell), cell.path("train", "info"), structures.TRAIN_INFO)
+    history = [row["test_accuracy"] for row in files.read_rows(cell.path("train", "history"), structures.HISTORY)]
     with run_report(grid.sidecar("evaluate", "run.json", **vars(cell)), device):
-        weights, _ = load_tensors(cell.path("train", "model"))
+        weights, found = load_tensors(cell.path("train", "model"))
+        if settings_hash(found["settings"]) != settings_hash(info["settings"]):
+            raise UserError(f"{cell}: model.safetensors and train.json are not of one run: run train again")
         arch, settings = params.architectures[cell.arch]
         method = params.build("methods", cell.method)
         size = method.input_size(tuple(test.images.shape[1:3]))

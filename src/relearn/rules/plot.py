@@ -10,7 +10,7 @@ from relearn import grid
 from relearn.errors import UserError
 from relearn.params import Params
 from relearn.reporting.rendering import save_figure
-from relearn.runtime import files
+from relearn.runtime import files, structures
 from relearn.runtime.hashing import settings_hash
 
 
@@ -24,14 +24,14 @@ def run(params: Params, figure: str) -> None:
 
 def _gathered(params: Params, figure: str, name: str) -> pd.DataFrame:
     """Records (a row per cell) or histories (a row per cell and epoch) of the whole grid."""
-    return pd.read_csv(files.existing(grid.path("aggregate", name)))
+    return pd.DataFrame(files.read_rows(grid.path("aggregate", name), GATHERED[name]))
 
 
 def _runs(params: Params, figure: str, name: str) -> dict:
     """The train.json of every cell that the figure names. Raises UserError for one made with other settings."""
     found = {}
     for cell in grid.plotted_cells(params, figure):
-        found[str(cell)] = files.read_json(cell.path("train", "info"))
+        found[str(cell)] = files.read_json_of(vars(cell), cell.path("train", "info"), structures.TRAIN_INFO)
         expected = grid.settings(params, "train", cell=cell)
         if settings_hash(found[str(cell)]["settings"]) != settings_hash(expected):
             raise UserError(
@@ -44,9 +44,12 @@ def _runs(params: Params, figure: str, name: str) -> dict:
 def _joined(params: Params, figure: str, name: str) -> pd.DataFrame:
     """A CSV file of every cell that the figure names, one after the other; the column `cell` says whose a row is."""
     _runs(params, figure, name)  # raises for stale ones
-    cells = grid.plotted_cells(params, figure)
-    found = {str(cell): pd.read_csv(files.existing(cell.path("train", name))) for cell in cells}
-    return pd.concat(found, names=["cell", None]).reset_index("cell")
+    rows = [
+        {"cell": str(cell)} | row
+        for cell in grid.plotted_cells(params, figure)
+        for row in files.read_rows(cell.path("train", name), JOINED[name], empty=name == "probes")
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["cell", *JOINED[name]])
 
 
 def _examples(params: Params, figure: str, name: str) -> dict:
@@ -56,26 +59,44 @@ def _examples(params: Params, figure: str, name: str) -> dict:
         if (cell.dataset, cell.poison) in examples:
             continue
         clean, poisoned = cell.path("prepare", "train"), cell.path("poison", "train")
-        _, rows = np.unique(_read(clean, "labels"), return_index=True)
-        rows = rows[:10]
-        images = {"clean": _read(clean, "images", rows), "poisoned": _read(poisoned, "images", rows)}
-        names = files.read_json(cell.path("prepare", "info"))["classes"]
-        examples[cell.dataset, cell.poison] = images | {"labels": names[: len(rows)]}
+        labels, rows = np.unique(_read(clean, "labels", "int64", 1), return_index=True)
+        labels, rows = labels[:10], rows[:10]
+        names = files.read_json(cell.path("prepare", "info"), structures.DATA_INFO)["classes"]
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
+            raise UserError(f"{clean} has labels that {cell.path('prepare', 'info')} does not name; run prepare again")
+        images = {
+            "clean": _read(clean, "images", "uint8", 4, rows),
+            "poisoned": _read(poisoned, "images", "uint8", 4, rows),
+        }
+        if images["clean"].shape != images["poisoned"].shape:
+            raise UserError(
+                f"{poisoned} is not made from {clean}: its images differ in number or size; run poison again"
+            )
+        use = params.entry("poisons", cell.poison).name
+        examples[cell.dataset, cell.poison] = images | {"labels": [names[label] for label in labels], "use": use}
     return examples
 
 
-def _read(path: Path, name: str, rows: np.ndarray | None = None) -> np.ndarray:
+def _read(path: Path, name: str, dtype: str, dimensions: int, rows: np.ndarray | None = None) -> np.ndarray:
     """A tensor of a safetensors file, or only these rows of it, without torch. Raises UserError for a corrupt file."""
     try:
         with safe_open(files.existing(path), framework="numpy") as file:
+            part = file.get_slice(name)
+            if part.get_dtype() != TYPES[dtype] or len(part.get_shape()) != dimensions:
+                raise UserError(
+                    f"{path}: {name} must be {dtype} of {dimensions} dimensions, "
+                    f"found {part.get_dtype()} {part.get_shape()}; delete it and run again"
+                )
             if rows is None:
                 return file.get_tensor(name)
-            part = file.get_slice(name)
             return np.concatenate([part[int(row) : int(row) + 1] for row in rows])
     except SafetensorError as error:
         raise UserError(f"{path} is corrupt or not written by relearn ({error}); delete it and run again") from None
 
 
+TYPES = {"uint8": "U8", "int64": "I64"}  # as safetensors calls them
+GATHERED = {"records": structures.RECORDS, "histories": structures.HISTORIES}
+JOINED = {"probes": structures.PROBES, "embeddings": structures.EMBEDDINGS}
 # What a figure may ask for, by the names of its arguments. The last three are of the cells it names (`list[CellName]`).
 GIVEN = {
     "records": _gathered,

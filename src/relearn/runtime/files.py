@@ -4,11 +4,15 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 
-from relearn.errors import UserError
+from relearn.errors import UserError, shown
+from relearn.runtime import structures
+
+MOST_DEPTH = 50  # levels of JSON; ours has a handful
 
 
 @contextlib.contextmanager
@@ -65,12 +69,51 @@ def existing(path: Path) -> Path:
     return path
 
 
-def read_json(path: Path) -> dict:
-    """Read a JSON file. Raises UserError when it is missing or not JSON."""
+def expanded(path: str) -> Path:
+    """A path of the user's, `~` followed. Raises UserError for the home of an unknown user."""
     try:
-        return json.loads(Path(existing(path)).read_text(encoding="utf-8"))
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"no one knows the home folder in '{path}'; write the whole path") from None
+
+
+def read_json(path: Path, structure: structures.Structure = structures.MAPPING) -> dict:
+    """Read a JSON file of the structure of its kind. Raises UserError when it is missing, not JSON or of another."""
+    with open(existing(path), "rb") as file:
+        return parsed_json(path, file.read(), structure)
+
+
+def read_json_of(cell: dict, path: Path, structure: structures.Structure) -> dict:
+    """Read the JSON file of a cell, which names it. Raises UserError as well when it is that of another cell."""
+    found = read_json(path, structure)
+    if found["cell"] != cell:
+        other = "/".join(str(found["cell"][name]) for name in structures.CELL)
+        raise UserError(f"{path} is of {other}, not of the cell in its path; delete it and run again")
+    return found
+
+
+def parsed_json(path: Path, content: str | bytes, structure: structures.Structure) -> dict:
+    """JSON found in `path`, of this structure. Raises UserError when it is not JSON or of another structure."""
+    try:
+        found = json.loads(content)
+        if _depth(found) > MOST_DEPTH:
+            raise RecursionError
+    except RecursionError:
+        raise UserError(f"{path} is not JSON of ours (nested too deep); delete it and run again") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); delete it and run again") from None
+    return structures.checked(path, found, structure)
+
+
+def _depth(value: object) -> int:
+    """How deep a value is nested, as far as matters."""
+    level, depth = [value], 0
+    while level and depth <= MOST_DEPTH:
+        inner = (
+            entry.values() if isinstance(entry, dict) else entry for entry in level if isinstance(entry, dict | list)
+        )
+        level, depth = [part for entries in inner for part in entries], depth + 1
+    return depth
 
 
 def write_rows(path: Path, rows: list[dict], header: tuple[str, ...] = ()) -> None:
@@ -83,7 +126,52 @@ def write_rows(path: Path, rows: list[dict], header: tuple[str, ...] = ()) -> No
     write_text(path, text.getvalue())
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file. Raises UserError when it is missing."""
-    with open(existing(path), encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def read_rows(path: Path, columns: structures.Columns, empty: bool = False) -> list[dict]:
+    """Read a CSV file of a kind: a row per line, each value as its column declares; an undeclared one is a float.
+
+    Nothing in an undeclared column is NaN. Raises UserError when the file is missing, lacks a column, has no rows
+    (unless `empty`), or holds a value of another kind.
+    """
+    try:
+        with open(existing(path), encoding="utf-8", newline="") as file:
+            header, *lines = list(csv.reader(file, strict=True)) or [[]]
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8; delete it and run again") from None
+    except csv.Error as error:
+        raise UserError(f"{path} is not CSV ({error}); delete it and run again") from None
+    missing = next((name for name in columns if name not in header), None)
+    wrong = (
+        "has no rows"
+        if not lines and not (empty and header)
+        else f"has no column {missing}"
+        if missing is not None and lines
+        else "has two columns of one name"
+        if len(set(header)) < len(header)
+        else None
+    )
+    if wrong:
+        raise UserError(f"{path} {wrong}; delete it and run again")
+    return [_row(path, number, header, line, columns) for number, line in enumerate(lines, 1)]
+
+
+def _row(path: Path, number: int, header: list[str], line: list[str], columns: structures.Columns) -> dict:
+    if len(line) != len(header):
+        raise UserError(
+            f"{path}: row {number} has {len(line)} values for {len(header)} columns; delete it and run again"
+        )
+    row = {}
+    for name, text in zip(header, line, strict=True):
+        kind = columns.get(name, structures.NUMBER)
+        if name not in columns and not text:
+            row[name] = math.nan
+            continue
+        try:
+            row[name] = kind.parse(text)
+        except (ValueError, KeyError):
+            row[name] = None
+        if not kind.accepts(row[name]):
+            found = shown(text)
+            raise UserError(
+                f"{path}: row {number}: {name} must be {kind.words}, found {found}; delete it and run again"
+            )
+    return row

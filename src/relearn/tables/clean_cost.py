@@ -4,7 +4,7 @@ import pandas
 
 from relearn.errors import UserError
 from relearn.registry import register
-from relearn.reporting.summaries import BLOCK, groups, mean_sd
+from relearn.reporting.summaries import BLOCK, by_erm, groups, mean_sd, on_clean
 
 
 @register
@@ -15,13 +15,13 @@ def clean_cost(records: pandas.DataFrame) -> pandas.DataFrame:
     batches, so the paired difference varies less than the accuracies. `passes` is the mean work relative to erm. Raises
     UserError when the grid has no cell on clean data.
     """
-    clean = records[records["poison"] == "clean"]
+    clean = records.assign(plain=by_erm(records))[on_clean(records)]
     if clean.empty:
         raise UserError(
             "clean_cost: the grid has no cell with the poison 'clean'; "
             "add one, or take 'clean_cost' out of 'tables' in params.yaml"
         )
-    erm = clean[clean["method"] == "erm"].set_index([*BLOCK, "seed"])["accuracy"]
+    erm = clean[clean["plain"]].set_index([*BLOCK, "seed"])["accuracy"]
     clean = clean.assign(difference=clean["accuracy"] - clean.join(erm.rename("erm"), on=[*BLOCK, "seed"])["erm"])
     table = groups(clean, [*BLOCK, "method"]).agg(
         accuracy=("accuracy", mean_sd),

@@ -4,7 +4,7 @@ import pandas
 
 from relearn.errors import UserError
 from relearn.registry import register
-from relearn.reporting.summaries import BLOCK, blocks, by_method, clean_reference
+from relearn.reporting.summaries import BLOCK, blocks, by_method, clean_reference, on_clean
 
 
 @register
@@ -25,7 +25,7 @@ def relative(records: pandas.DataFrame) -> pandas.DataFrame:
     table = by_method(known, "share")
     parts = []
     for _, block in blocks(known):
-        key, poisoned = dict(block[BLOCK].iloc[0]), block[block["poison"] != "clean"]
+        key, poisoned = dict(block[BLOCK].iloc[0]), block[~on_clean(block)]
         parts.append(table[(table[BLOCK] == pandas.Series(key)).all(axis=1)])
         if len(poisoned):
             parts.append(pandas.DataFrame([key | _overall(poisoned)]))

@@ -16,6 +16,7 @@ from relearn.probing.embedding import embed
 from relearn.probing.layer_groups import Group
 from relearn.probing.probe_set import ProbeResult, ProbeSet
 from relearn.probing.verdict import middle_group
+from relearn.runtime import structures
 from relearn.runtime.progress import ProgressBar
 from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint, schedule
@@ -188,7 +189,8 @@ def fit(
     training, steps_per_epoch = run.training, run.training.steps_per_epoch
     saved = checkpoint.load(checkpoint_path, str(run.device)) if checkpoint_path and checkpoint_path.exists() else {}
     if saved.get("settings_hash") == settings_hash:
-        run.load_state_dict(saved["run"])
+        with checkpoint.restoring(checkpoint_path):
+            run.load_state_dict(structures.checked(checkpoint_path, saved, {"run": structures.RUN_STATE})["run"])
         print(
             f"{label}: resuming at step {training.step} of {run.steps}, {checkpoint_path}", file=sys.stderr, flush=True
         )
