@@ -273,7 +273,7 @@ def test_names_of_files(file, train):
 
 def test_memory_is_asked_for_before_it_is_taken(train, noise, put, monkeypatch):
     needed = 6 * math.prod(noise.shape)
-    monkeypatch.setattr(memory, "available", lambda: needed)
+    monkeypatch.setattr(memory, "total", lambda device: needed)
     external(train, craft(), file=put(noise))
-    monkeypatch.setattr(memory, "available", lambda: needed - 1)
+    monkeypatch.setattr(memory, "total", lambda device: needed - 1)
     assert "80 rows of" in error(train, put(noise))

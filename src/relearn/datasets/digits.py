@@ -8,9 +8,7 @@ import torch
 from relearn.data import Dataset, split
 from relearn.errors import UserError
 from relearn.registry import NonNegativeInt, Positive, PositiveInt, register
-from relearn.runtime.memory import check_memory
 
-BYTES = 100  # of memory per pixel while training images are composed, measured
 TEST_PER_CLASS = 50  # handwritten originals of each class in the test split; no original is in both splits
 
 
@@ -39,10 +37,6 @@ def digits(
         raise UserError(f"digits: size is {size}; a handwritten digit of 8x8 pixels needs at least 10")
     bundle = load_digits()
     labels = bundle.target.astype(np.int64)
-    count = (len(labels) - 10 * TEST_PER_CLASS) * copies
-    check_memory(
-        BYTES * count * size**2, f"digits: {count} images of {size}x{size}", "set fewer copies or a smaller size"
-    )
     rank = np.array([np.sum(labels[:k] == label) for k, label in enumerate(labels)])
     is_test = rank >= np.bincount(labels)[labels] - TEST_PER_CLASS
     parts = []

@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 from relearn.data import Dataset, Split, subset
 from relearn.errors import UserError
 from relearn.registry import InputPath, NonNegativeInt, PositiveInt, register
-from relearn.runtime.memory import check_memory
+from relearn.runtime import memory
 
 PARTS = ("train", "test")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not all of Pillow's: reading EPS would run Ghostscript
@@ -67,8 +67,8 @@ def folder(
             per_class = min([per_class, *(len(of_class) for of_class in files if of_class)])
         drawn[part] = _draw(files, per_class, seed)
     count = sum(len(chosen) for _, chosen in drawn.values())
-    # twice, since writing a split copies it
-    check_memory(2 * count * size**2 * 3, f"folder: {count} images of {size}x{size}", "set a smaller size or subset")
+    needed = 2 * count * size**2 * 3  # twice, since writing a split copies it
+    memory.check(needed, f"folder: {count} images of {size}x{size} pixels", "choose a smaller size or a subset")
     splits = {}
     for part, (labelled, chosen) in drawn.items():
         images, brightest, unreadable = _read(chosen, size)

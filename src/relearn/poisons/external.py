@@ -15,7 +15,7 @@ from relearn.crafting.resemblance import check_images, check_perturbation
 from relearn.data import Split
 from relearn.errors import UserError
 from relearn.registry import InputPath, Positive, register, suggest
-from relearn.runtime.memory import check_memory
+from relearn.runtime import memory
 
 FLOATS = ("float16", "float32", "float64")
 DTYPES = {"images": ("uint8", *FLOATS), "perturbation": ("int8", *FLOATS)}
@@ -62,8 +62,8 @@ def _read(
     channels_first, per_class, content = _layout(path, array, content, train, counts, "labels" in arrays)
     content, scale = _units(path, array, content, unit)
     rows = torch.arange(array.shape[0]) if per_class else counts[array.shape[0]][1]
-    # the perturbation, the training images, and what compares and adds them
-    check_memory(6 * len(rows) * train.images[0].numel(), f"{len(rows)} rows of {path}", "take a subset of the dataset")
+    needed = 6 * len(rows) * train.images[0].numel()  # the perturbation in float32, images before and after
+    memory.check(needed, f"{len(rows)} rows of {path}", "choose a subset of the dataset")
     delta = torch.empty((len(rows), *train.images.shape[1:]))
     for part in _parts(len(rows)):
         values = array.rows(rows[part])

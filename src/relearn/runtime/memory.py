@@ -1,36 +1,48 @@
-"""How much memory is free, asked before something large is allocated."""
+"""Memory: refuse a job that cannot fit before it allocates anything, and say so when one runs out all the same."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from relearn.errors import UserError
 
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")  # of this container, where there is one
+LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a job of a cluster
+WORDS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate", "invalid buffer size")
 
 
-def check_memory(needed: int, what: str, remedy: str) -> None:
-    """Raises UserError when `what` needs more bytes than are free; on a system that does not tell, nothing is checked.
+def total(device: str = "cpu") -> int:
+    """Bytes of memory that the device has, or that this process may use of it at most."""
+    if device.startswith("cuda"):
+        import torch
 
-    What the system allows to be allocated it may not have, and then it kills the job without a word.
-    """
-    free = available()
-    if free is not None and needed > free:
-        raise UserError(
-            f"{what} needs {needed / 2**30:,.1f} GiB of memory, but {free / 2**30:,.1f} GiB are free; {remedy}"
-        )
+        return torch.cuda.get_device_properties(device).total_memory
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = LIMIT.read_text(encoding="ascii").strip() if LIMIT.is_file() else ""
+    return min(physical, int(limit)) if limit.isdecimal() else physical
 
 
-def available() -> int | None:
-    """Bytes that can be allocated without swapping, by the system and by the limit of a container; None if unknown."""
-    found = []
+def check(needed: float, what: str, remedy: str, device: str = "cpu") -> None:
+    """Raises UserError when `needed` bytes, the least that `what` takes, are more than the device has."""
+    bound = total(device)
+    if needed > bound:
+        raise UserError(f"{what} needs about {_gb(needed)} of memory, and {device} has {_gb(bound)}; {remedy}")
+
+
+@contextmanager
+def explained(command: str) -> Iterator[None]:
+    """A block in which running out of memory, as Python, numpy and torch tell it, becomes a UserError."""
     try:
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
-        found.append(max(0, limit - used))
-    except (OSError, ValueError):  # no container, or no limit: the word "max" stands there
-        pass
-    return min(found, default=None)
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or any(words in text.lower() for words in WORDS):
+            raise UserError(
+                f"{command} ran out of memory ({text[:160] or 'no more said'}); "
+                "give a smaller batch or a smaller network, or run fewer jobs at once"
+            ) from None
+        raise
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"
