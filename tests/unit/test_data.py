@@ -170,6 +170,16 @@ def test_prepare_refuses_what_could_not_be_probed_and_writes_nothing(own):
     assert not list((own / "results").rglob("*.safetensors")) and not list((own / "results").rglob("data.json"))
 
 
+def test_the_preset_calls_no_suspect_image_clean(own):
+    from relearn import params
+
+    found = params.load()
+    uses = {found.entry("poisons", name).name for name in found.names("poisons")}
+    assert uses == {"suspect"}
+    relative = (set(found.names("tables")) | set(found.names("figures"))) & {"relative", "clean_cost", "gallery"}
+    assert not relative  # they need clean data
+
+
 def test_prepare_says_how_many_test_images_were_trained_on(own, capsys):
     paint(own, {"NA": (2, 2), "None": (2, 1)}, same=True)
     run()
