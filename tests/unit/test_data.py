@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from helpers.compare import same
@@ -186,3 +187,27 @@ def test_prepare_says_how_many_test_images_were_trained_on(own, capsys):
     assert "3 of 3 test images are training images too" in capsys.readouterr().err
     info = json.loads((own / "results/data/images/data.json").read_text())
     assert info["classes"] == ["NA", "None"] and info["images_per_class"] == {"test": [2, 1], "train": [2, 2]}
+
+
+@pytest.mark.parametrize("ratio, per_class", [(1.0, None), (0.5, None), (1.0, 4), (0.5, 4)])
+def test_a_foreign_poison_of_the_whole_set_meets_a_subset_and_a_share(ratio, per_class, own):
+    """From the folder to the poisoned split: every image gets its own row of the file."""
+    from relearn import params
+    from relearn.rules import poison
+
+    paint(own, {"a": (8, 1), "b": (6, 1)})
+    noise = np.random.default_rng(1).integers(-8, 9, (14, 32, 32, 3)).astype(np.int8)
+    np.save(own / "noise.npy", noise)
+    content = yaml.safe_load((own / "params.yaml").read_text())
+    content["datasets"]["images"] |= {"train_per_class": per_class}
+    content["poisons"] |= {"external": {"file": "noise.npy", "ratio": ratio}}
+    (own / "params.yaml").write_text(yaml.safe_dump(content))
+    run()
+    poison.run(params.load(), "images", "external")
+    clean, facts = load_split(own / "results/data/images/train.safetensors")
+    changed, _ = load_split(own / "results/poisons/images/external/train.safetensors")
+    assert len(clean) == (8 if per_class else 14) and facts.get("originals") == (14 if per_class else None)
+    expected = (clean.images.int() + torch.from_numpy(noise[clean.index]).int()).clamp(0, 255).to(torch.uint8)
+    poisoned = (changed.images != clean.images).flatten(1).any(1)
+    assert int(poisoned.sum()) == ratio * len(clean)
+    assert torch.equal(changed.images[poisoned], expected[poisoned])
