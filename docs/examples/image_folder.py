@@ -8,11 +8,12 @@ import argparse
 
 import torch
 import torch.nn.functional as F
-import torchvision
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 from relearn.pst import PST
+from relearn.runtime import torchvision_compat
+
+torchvision = torchvision_compat.torchvision()  # `import torchvision`, also beside a CPU build of torch
+transforms, ImageFolder = torchvision.transforms, torchvision.datasets.ImageFolder
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder")

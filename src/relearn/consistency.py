@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from relearn import registry
-from relearn.registry import group_count_error, suggest
+from relearn.registry import group_count_error
 
 
 class Declared(Protocol):

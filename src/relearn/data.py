@@ -1,5 +1,6 @@
 """Splits of images: in memory, on disk, and stratified subsets of them."""
 
+import hashlib
 import json
 import os
 import re
@@ -17,26 +18,30 @@ from relearn.runtime.files import atomic, existing, parsed_json
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, H, W, 3) uint8, labels (N,) int64, and the index (N,) int64 of each in its original dataset."""
+    """Images (N, H, W, 3) uint8, labels (N,) int64, and the index (N,) int64 of each in its original dataset.
+
+    `originals` is how many images that has, for a split that is a part of it; None for the whole.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     index: torch.Tensor
+    originals: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pick(self, rows: torch.Tensor) -> "Split":
         """The images at `rows` (int64)."""
-        return Split(self.images[rows], self.labels[rows], self.index[rows])
+        return Split(self.images[rows], self.labels[rows], self.index[rows], self.originals or len(self))
 
     def to(self, device: str) -> "Split":
         """The same split on a device."""
-        return Split(self.images.to(device), self.labels.to(device), self.index)
+        return Split(self.images.to(device), self.labels.to(device), self.index, self.originals)
 
     def with_images(self, images: torch.Tensor) -> "Split":
         """The same labels and index with other images."""
-        return Split(images, self.labels, self.index)
+        return Split(images, self.labels, self.index, self.originals)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,41 @@ def split(images: torch.Tensor, labels: torch.Tensor) -> Split:
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise ValueError(f"labels must be int64 ({len(images)},), found {labels.dtype} {tuple(labels.shape)}")
     return Split(images.contiguous(), labels.contiguous(), torch.arange(len(labels)))
+
+
+def check_dataset(name: str, made: Dataset) -> None:
+    """Raises UserError unless a network can be trained, tested and measured on the dataset.
+
+    Two classes of different names, images of one size in both splits, labels of these classes, and of each class two
+    training images (ACM sets the mean of a class by one and scores the other) and a test image.
+    """
+    train, test, classes = made.train, made.test, made.classes
+    if len(classes) < 2 or len(set(classes)) < len(classes) or not all(isinstance(word, str) for word in classes):
+        raise UserError(f"dataset {name}: {len(classes)} classes; it needs at least two, of different names")
+    if train.images.shape[1:] != test.images.shape[1:]:
+        sizes = [f"{part.images.shape[1]}x{part.images.shape[2]}" for part in (train, test)]
+        raise UserError(f"dataset {name}: training images are {sizes[0]} but test images are {sizes[1]}")
+    for part, words, least in ((train, "training", 2), (test, "test", 1)):
+        counts = torch.bincount(part.labels.clamp(min=0), minlength=len(classes))
+        if len(counts) > len(classes) or int(part.labels.min() if len(part) else 0) < 0:
+            raise UserError(f"dataset {name}: {words} labels lie outside its {len(classes)} classes")
+        few = [f"'{classes[k]}' has {int(counts[k])}" for k in torch.nonzero(counts < least).flatten().tolist()]
+        if few:
+            more = f" (and {len(few) - 3} more)" if len(few) > 3 else ""
+            raise UserError(
+                f"dataset {name}: class {', '.join(few[:3])}{more} {words} images, but {least} of each class are "
+                "needed; add images, or leave the class out"
+            )
+
+
+def count_in_both(made: Dataset) -> int:
+    """How many test images are also training images, byte for byte."""
+    known = {_digest(image) for image in made.train.images}
+    return sum(_digest(image) in known for image in made.test.images)
+
+
+def _digest(image: torch.Tensor) -> bytes:
+    return hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()
 
 
 def to_float(images: torch.Tensor) -> torch.Tensor:
@@ -98,8 +138,9 @@ def draw_share(labels: torch.Tensor, ratio: float, generator: torch.Generator) -
 def save_split(path: Path, content: Split, facts: dict, poisoned: torch.Tensor | None = None) -> None:
     """Write a split as safetensors with `facts` (class names, settings) as JSON in its header.
 
-    `poisoned` (N,) bool says which images a poison has changed.
+    `poisoned` (N,) bool says which images a poison has changed. `originals` joins the facts of a part of a dataset.
     """
+    facts = facts if content.originals is None else facts | {"originals": content.originals}
     tensors = {"images": content.images, "labels": content.labels, "index": content.index}
     save_tensors(path, tensors if poisoned is None else tensors | {"poisoned": poisoned}, facts)
 
@@ -107,14 +148,15 @@ def save_split(path: Path, content: Split, facts: dict, poisoned: torch.Tensor |
 def load_split(path: Path) -> tuple[Split, dict]:
     """Read a split and its facts. Raises UserError for a file that is not one."""
     tensors, facts = load_tensors(path, structures.SPLIT)
-    wrong = _split_error(tensors, len(facts["classes"]))
+    originals = facts.get("originals")
+    wrong = _split_error(tensors, len(facts["classes"]), originals)
     if wrong:
         raise UserError(f"{path} is not a split: {wrong}; delete it and run again")
-    return Split(tensors["images"], tensors["labels"], tensors["index"]), facts
+    return Split(tensors["images"], tensors["labels"], tensors["index"], originals), facts
 
 
-def _split_error(tensors: dict[str, torch.Tensor], classes: int) -> str | None:
-    """What keeps tensors from being a split of so many classes, or None."""
+def _split_error(tensors: dict[str, torch.Tensor], classes: int, originals: object) -> str | None:
+    """What keeps tensors from being a split of so many classes, and of so many originals if it is a part; or None."""
     missing = next((name for name in ("images", "labels", "index") if name not in tensors), None)
     if missing:
         return f"{missing} is missing"
@@ -126,6 +168,8 @@ def _split_error(tensors: dict[str, torch.Tensor], classes: int) -> str | None:
             return f"{name} must be int64 ({len(images)},), found {tensor.dtype} {tuple(tensor.shape)}"
     if labels.min() < 0 or labels.max() >= classes:
         return f"labels go from {int(labels.min())} to {int(labels.max())}, of {classes} classes"
+    if not isinstance(originals, int | None) or index.min() < 0 or index.max() >= (originals or 2**62):
+        return f"index goes from {int(index.min())} to {int(index.max())}, of {originals} originals"
     return None
 
 

@@ -6,7 +6,7 @@ from relearn import registry
 
 EVERYTHING = [(kind, name) for kind in registry.KINDS for name in registry.entries(kind)]
 
-# their archives are faked in unit/test_datasets_files.py; elsewhere only what they promise
+# their archives are faked in unit/test_cifar.py; elsewhere only what they promise
 DOWNLOADED = {"cifar10": 10, "cifar100": 100}
 
 # What is given for settings that cost time, wherever a registered thing has one of these names. A width below 8 would

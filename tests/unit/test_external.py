@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import apply
 from relearn.data import Split, split
 from relearn.errors import UserError
 from relearn.poisons.external import external
+from relearn.runtime.seeding import Seeds
 
 CLASSES, PER_CLASS, SIDE = 3, 8, 6
 COUNT = CLASSES * PER_CLASS
+CRAFT = CraftContext("test", Seeds("test"), "cpu", CLASSES)
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def put(tmp_path):
 
 def error(train, file, **settings) -> str:
     with pytest.raises(UserError) as caught:
-        external(train, None, file=str(file), **settings)
+        external(train, CRAFT, file=str(file), **settings)
     message = str(caught.value)
     assert message.startswith("external: ") and "\n" not in message
     return message
@@ -67,14 +70,14 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_images_in_npy(variant, train, poisoned, put):
-    found = external(train, None, file=put(VARIANTS[variant](poisoned)))
+    found = external(train, CRAFT, file=put(VARIANTS[variant](poisoned)))
     assert found.delta.dtype == torch.float32 and found.rows is None
     assert np.array_equal(apply(train.images, found)[0], poisoned)
 
 
 def test_images_in_safetensors_with_labels(train, poisoned, put):
     found = external(
-        train, None, file=put(images=poisoned, labels=train.labels.numpy()), epsilon=9.0, rounding="truncate"
+        train, CRAFT, file=put(images=poisoned, labels=train.labels.numpy()), epsilon=9.0, rounding="truncate"
     )
     assert np.array_equal(apply(train.images, found)[0], poisoned)
     assert (found.budget.norm, found.budget.value, found.rounding) == ("linf", 9.0, "truncate")
@@ -83,41 +86,42 @@ def test_images_in_safetensors_with_labels(train, poisoned, put):
 def test_perturbation_per_image(train, noise, put):
     exact = torch.from_numpy(noise).float()
     files = {"int8": put(noise)}
-    assert torch.equal(external(train, None, file=files["int8"]).delta, exact)
-    unit = external(train, None, file=put((noise / 255).astype(np.float32).transpose(0, 3, 1, 2)))
+    assert torch.equal(external(train, CRAFT, file=files["int8"]).delta, exact)
+    unit = external(train, CRAFT, file=put((noise / 255).astype(np.float32).transpose(0, 3, 1, 2)))
     assert unit.rows is None and torch.allclose(unit.delta, exact, atol=1e-4)
-    half = external(train, None, file=put(perturbation=noise.astype(np.float16)))
+    half = external(train, CRAFT, file=put(perturbation=noise.astype(np.float16)))
     assert torch.equal(half.delta, exact)
 
 
 def test_unit_says_what_small_values_mean(train, noise, put):
     tiny = np.sign(noise).astype(np.float32)
-    assert external(train, None, file=put(tiny)).delta.abs().max() == 255
-    assert external(train, None, file=put(tiny), unit="pixels").delta.abs().max() == 1
+    assert "only whole numbers from -1 to 1; set `unit`" in error(train, put(tiny))
+    assert external(train, CRAFT, file=put(tiny), unit="unit").delta.abs().max() == 255
+    assert external(train, CRAFT, file=put(tiny), unit="pixels").delta.abs().max() == 1
 
 
 def test_perturbation_per_class(train, noise, put):
-    found = external(train, None, file=put(noise[:CLASSES]))
+    found = external(train, CRAFT, file=put(noise[:CLASSES]))
     assert torch.equal(found.rows, train.labels)
     expected = (train.images.int() + torch.from_numpy(noise[:CLASSES]).int()[train.labels]).clamp(0, 255)
     assert torch.equal(apply(train.images, found)[0].int(), expected)
 
 
 def test_as_many_classes_as_images_is_per_image(train, noise, put):
-    assert external(train.pick(torch.arange(CLASSES)), None, file=put(noise[:CLASSES])).rows is None
+    assert external(train.pick(torch.arange(CLASSES)), CRAFT, file=put(noise[:CLASSES])).rows is None
 
 
 def test_one_pixel_images_in_floats_keep_their_budget(train, put):
     images = train.images.numpy() * np.float32(1 / 255)  # back at 255 times, many a level is missed by a hair
     images[:, 2, 3] = 1.0
-    found = external(train, None, file=put(images), norm="l0", epsilon=1.0)
+    found = external(train, CRAFT, file=put(images), norm="l0", epsilon=1.0)
     assert apply(train.images, found)[1]["l0_max"] == 1
 
 
 def test_non_negative_floats_need_a_kind(train, noise, put):
     file = put(np.abs(noise) / 255)
     assert "kind" in error(train, file)
-    assert external(train, None, file=file, kind="perturbation").delta.max() == pytest.approx(8)
+    assert external(train, CRAFT, file=file, kind="perturbation").delta.max() == pytest.approx(8)
 
 
 def test_files_that_cannot_be_read(train, poisoned, put, tmp_path):
@@ -148,7 +152,7 @@ def test_wrong_keys(train, poisoned, noise, put):
     assert "holds extra, images" in error(train, put(images=poisoned, extra=poisoned))
     both = put(images=poisoned, perturbation=noise)
     assert "holds images, perturbation" in error(train, both)
-    assert torch.equal(external(train, None, file=both, kind="perturbation").delta, torch.from_numpy(noise).float())
+    assert torch.equal(external(train, CRAFT, file=both, kind="perturbation").delta, torch.from_numpy(noise).float())
     assert "kind: images" in error(train, put(perturbation=noise), kind="images")
 
 
@@ -193,7 +197,7 @@ def test_labels_of_another_set(train, poisoned, put):
 @pytest.mark.parametrize("norm", ["linf", "l2", "l0", "none"])
 def test_images_in_another_order(norm, train, poisoned, put):
     epsilon = {"linf": 8.0, "l2": 100.0, "l0": 36.0, "none": 1.0}[norm]
-    external(train, None, file=put(poisoned), norm=norm, epsilon=epsilon)
+    external(train, CRAFT, file=put(poisoned), norm=norm, epsilon=epsilon)
     if norm == "l0":  # all pixels may change here; only a smaller promise can be broken
         epsilon = 20.0
     message = error(train, put(np.roll(poisoned, 5, axis=0)), norm=norm, epsilon=epsilon)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from relearn import registry
 from relearn.errors import UserError
-from relearn.reporting.rendering import save_figure
+from relearn.reporting.rendering import save_figure, style
 
 POISONS, METHODS, EPOCHS = ("tap", "clean"), ("erm", "pst"), 6
 
@@ -322,3 +322,15 @@ def test_errors():
         draw("acm_curves", histories, seed=7)
     with pytest.raises(UserError, match="no poison but 'clean'"):
         draw("gallery", examples(poisons=("clean",)))
+
+
+def test_names_are_text_and_not_formulas(tmp_path):
+    """Classes of a user's folder are called as they are."""
+    for word in (r"$\nonsense{$", "a$b$", "$", "{x}", "%s", r"\n"):
+        with matplotlib.rc_context(style()):
+            figure = Figure()
+            axis = figure.subplots()
+            axis.set_xticks([0], [word])
+            axis.plot([0, 1], label=word)
+            axis.legend(title=word)
+        save_figure(figure, tmp_path / "figure.png")

@@ -72,6 +72,7 @@ def style() -> dict[Any, Any]:
         "lines.linewidth": 1.3,
         "lines.solid_capstyle": "round",
         "pdf.fonttype": 42,
+        "text.parse_math": False,  # a class may be called $x$
         "svg.hashsalt": "relearn",  # otherwise the ids in an SVG are drawn anew each time
         "xtick.labelsize": 7,
         "xtick.major.width": 0.6,

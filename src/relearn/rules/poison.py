@@ -45,6 +45,7 @@ def run(params: Params, dataset: str, poison: str) -> None:
             device=device,
             classes=len(facts["classes"]),
             architectures=params.architectures,
+            whole=whole,
             checkpoint_path=grid.sidecar("poison", "checkpoint", **names),
             settings_hash=settings_hash(settings),
         )

@@ -1,9 +1,10 @@
 """prepare DATASET: make or fetch a dataset and write its splits."""
 
+import sys
 from pathlib import Path
 
 from relearn import grid
-from relearn.data import save_split
+from relearn.data import check_dataset, count_in_both, save_split
 from relearn.params import Params
 from relearn.runtime import files
 from relearn.runtime.run_report import run_report
@@ -16,6 +17,15 @@ def run(params: Params, dataset: str) -> None:
     settings = grid.settings(params, "prepare", dataset=dataset)
     with run_report(grid.sidecar("prepare", "run.json", dataset=dataset), "cpu"):
         made = params.build("datasets", dataset, DOWNLOADS / dataset)
+        check_dataset(dataset, made)
+        shared = count_in_both(made)
+        if shared:
+            print(
+                f"prepare {dataset}: {shared} of {len(made.test)} test images are training images too; "
+                "accuracy on them says nothing about new images",
+                file=sys.stderr,
+                flush=True,
+            )
         facts = {"classes": made.classes, "settings": settings}
         counts = {}
         for name, split in (("train", made.train), ("test", made.test)):
