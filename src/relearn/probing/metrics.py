@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from relearn.data import to_float
-from relearn.errors import UserError
+from relearn.errors import NotFiniteError, UserError
 
 BATCH = 500  # images per forward pass
 
@@ -31,12 +31,16 @@ def logits(model: nn.Module, images: torch.Tensor, eval_transform: Callable = la
     """Logits (N, K) float32 of images after `eval_transform`, in evaluation mode; the model keeps its mode.
 
     Images are (N, H, W, 3) uint8, or floats (N, C, H, W) as the model takes them; those may lie on another device.
+    Raises NotFiniteError for logits that are not finite: their largest would be no prediction.
     """
     device = next(model.parameters(), images).device
     with evaluating(model):
         parts = (part.to(device) for part in images.split(BATCH))
         parts = (part if part.is_floating_point() else to_float(part) for part in parts)
-        return torch.cat([logits_of(model(eval_transform(part))).float() for part in parts])
+        found = torch.cat([logits_of(model(eval_transform(part))).float() for part in parts])
+    if not found.isfinite().all():
+        raise NotFiniteError("the outputs of the network are not finite: its training has diverged")
+    return found
 
 
 def logits_of(output: object) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from relearn.data import Split
-from relearn.errors import UserError
+from relearn.errors import NotFiniteError, UserError
 from relearn.probing import metrics
 from relearn.probing.acm import acm_score, pooled
 from relearn.probing.items import class_numbers, image_and_label, listed_classes
@@ -41,7 +41,7 @@ class ProbeSet:
     def from_dataset(cls, dataset, size: int, generator: torch.Generator) -> "ProbeSet":
         """The same from a dataset with a length whose items are (image, label): float tensor (C, H, W), class number.
 
-        An item may have more members, or be a mapping (relearn.probing.items); labels may be one-hot. Classes are read
+        An item may have more members, or be a mapping (relearn.probing.items); labels may be one_hot. Classes are read
         from `dataset.targets` where it agrees with the items; otherwise every item is read once. Raises UserError for
         items of another kind, of several sizes, or that change from one reading to the next.
         """
@@ -65,11 +65,6 @@ class ProbeSet:
         labels, reference = self.labels.to(logits.device), self.reference.to(logits.device)
         if labels.max() >= logits.shape[1]:
             raise UserError(f"the model gives {logits.shape[1]} logits, but there is a label {labels.max().item()}")
-        for name, found in {**features, "logits": logits}.items():
-            if not found.isfinite().all():
-                raise UserError(
-                    f"'{name}' is not finite on the probe set: the training has diverged; choose a lower learning rate"
-                )
         acm = {name: acm_score(activations, labels, reference) for name, activations in features.items()}
         return ProbeResult(acm, metrics.accuracy(logits, labels) / 100)
 
@@ -80,7 +75,7 @@ class ProbeSet:
 
         One forward pass in evaluation mode, without augmentation; the model stays as it was. `groups` names the module
         whose output is the activation of each layer group, shallow to deep. Raises UserError when an output is no
-        tensor with a row for each image.
+        tensor with a row for each image, or is not finite, or so large that its variance is not.
         """
         stored: dict[str, list[torch.Tensor]] = {name: [] for name in groups}
 
@@ -110,6 +105,8 @@ class ProbeSet:
                     f"layer group '{name}' gave {len(found)} activations for {len(self.labels)} images; "
                     "name modules that are called once, with the batch first"
                 )
+            if not torch.linalg.vector_norm(found).isfinite():
+                raise NotFiniteError(f"the activations of layer group '{name}' are not finite: training has diverged")
         return features, logits
 
 

@@ -35,13 +35,13 @@ def trace(model: nn.Module, images: torch.Tensor) -> Calls:
     gives no logits.
     """
     calls: Calls = {}
-    nodes: dict[nn.Module, object] = {}  # the place of an output in autograd's graph
+    origins: dict[nn.Module, object] = {}  # the place of an output in autograd's graph
 
     def returned(module, _, out) -> None:
         call = calls.setdefault(module, Call(len(calls)))
         call.times += 1
         call.shape = tuple(out.shape) if torch.is_tensor(out) and out.shape[:1] == (len(images),) else None
-        nodes[module] = out.grad_fn if torch.is_tensor(out) else None
+        origins[module] = out.grad_fn if torch.is_tensor(out) else None
 
     hidden = {inner for module in model.modules() for inner in _parametrizations(module)}
     hooks = [module.register_forward_hook(returned) for module in model.modules() if module not in hidden]
@@ -62,7 +62,7 @@ def trace(model: nn.Module, images: torch.Tensor) -> Calls:
     through = _passages(logits.grad_fn, start)
     if through:
         for module, call in calls.items():
-            call.passage = call.shape is not None and nodes[module] in through
+            call.passage = call.shape is not None and origins[module] in through
     return calls
 
 
@@ -79,9 +79,9 @@ def _parametrizations(module: nn.Module) -> list[nn.Module]:
 
 
 def _passages(end, start: torch.Tensor) -> set:
-    """The nodes of autograd's graph that are on every path from `end` to the tensor `start`; none if there is no path.
+    """What of autograd's graph is on every path from `end` to the tensor `start`; nothing where there is no path.
 
-    These are the nodes for which (paths from the end to it) x (paths from it to the start) are all paths there are.
+    On all of them is that for which (paths from the end to it) x (paths from it to the start) are all paths there are.
     """
     order: list = []  # every node after those that it leads to
     seen, stack = {None}, [(end, False)]

@@ -11,6 +11,7 @@ from relearn.errors import UserError
 from relearn.registry import Setting, suggest
 from relearn.training.staging import Staging
 
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _FIELDS = {field.name for field in dataclasses.fields(Staging) if field.init}
 #: the settings of the stages, as the method `pst` of the workflow declares them
 SETTINGS = {setting.name: setting for setting in registry.entry("methods", "pst").settings if setting.name in _FIELDS}
@@ -73,8 +74,8 @@ def bare_model(model: object) -> nn.Module:
         raise UserError(f"pst: the model must be a torch module, found {_kind(model)}")
     if isinstance(model, nn.parallel.DistributedDataParallel) and torch.distributed.get_world_size() > 1:
         raise UserError("pst: training in several processes is not supported; train in one")
-    while inner := getattr(model, "_orig_mod", None) or (_is_parallel(model) and model.module):
-        model = inner
+    while (compiled := hasattr(model, "_orig_mod")) or isinstance(model, PARALLEL):
+        model = model.get_submodule("_orig_mod" if compiled else "module")
     if next(model.parameters(), None) is None:
         raise UserError(f"pst: this {type(model).__name__} has no parameters to train")
     return model
@@ -112,10 +113,6 @@ def check_scheduler(scheduler: object, optimizer: torch.optim.Optimizer) -> None
         scheduled = inner
     if isinstance(scheduled, torch.optim.Optimizer) and scheduled is not optimizer:
         raise UserError("pst: the scheduler is of another optimizer; build it from the one that pst gets")
-
-
-def _is_parallel(model: nn.Module) -> bool:
-    return isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
 
 
 def _kind(found: object) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from relearn.errors import UserError
+from relearn.errors import NotFiniteError, UserError
 from relearn.probing import verdict
 from relearn.probing.layer_groups import GroupList, layer_groups
 from relearn.probing.probe_set import ProbeResult, ProbeSet
@@ -207,11 +207,11 @@ class PST:
                 )
 
     def _check_finite(self) -> None:
-        """Raises UserError when a parameter is not finite."""
+        """Raises NotFiniteError when a parameter is not finite."""
         for name, parameter in self.training.model.named_parameters():
             if not parameter.isfinite().all():
                 rates = {float(group["lr"]) for group in self.training.optimizer.param_groups if "lr" in group}
-                raise UserError(
+                raise NotFiniteError(
                     f"pst: the training has diverged: after step {self.training.step} '{name}' is not finite, at "
                     f"learning rate {', '.join(f'{rate:g}' for rate in sorted(rates))}; choose a lower one"
                 )
