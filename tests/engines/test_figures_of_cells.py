@@ -54,7 +54,8 @@ def test_a_figure_refuses_a_run_of_other_settings(figure, project):
     cell = grid.Cell("digits", "clean", "cnn", "erm", 0)
     settings = grid.settings(params.load(), "train", cell=cell)
     write_rows(folder / "embeddings.csv", [{"epoch": 1, "group": "block2", "label": 0, "x": 0.0, "y": 0.0}])
-    verdict = {"watch": "block2", "acm": 0.1, "probe_accuracy": 0.1, "trapped": False}
+    verdict = {"group": "block2", "acm": 0.1, "probe_accuracy": 0.1, "hidden_accuracy": 0.1, "kept": None}
+    verdict |= {"verdict": "cannot tell", "reason": "not yet learned"}
     info = {"cell": vars(cell), "verdict": verdict, "steps": 1, "steps_taken": 1, "rolled_back": []}
     write_json(folder / "train.json", info | {"settings": settings})
     code, err = figure("[digits/clean/cnn/erm/0]", "plot", "embedding")

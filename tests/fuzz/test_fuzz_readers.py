@@ -25,19 +25,20 @@ from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint
 
 CELL = {"dataset": "digits", "poison": "lsp", "arch": "cnn", "method": "pst", "seed": 0}
-VERDICT = {"watch": "block2", "acm": 0.5, "probe_accuracy": 0.5, "trapped": True}
-RESULT = {"accuracy": 50.0, "oracle_accuracy": 60.0, "oracle_epoch": 1, "passes": 1.0, "acm": 0.5, "ratio": 1.0}
+VERDICT = {"group": "block2", "acm": 0.5, "probe_accuracy": 0.5, "hidden_accuracy": 0.2, "kept": None}
+VERDICT |= {"verdict": "cannot tell", "reason": "not yet learned"}
+RESULT = {"accuracy": 50.0, "oracle_accuracy": 60.0, "oracle_epoch": 1, "passes": 1.0, "acm": 0.5, "kept": 1.0}
 WORK = {"steps": 2, "steps_taken": 3, "rolled_back": [{"steps_taken": 1, "probe_accuracy": 0.5, "test_accuracy": 50.0}]}
 JSON = {
     "record": (
         structures.RECORD,
-        {"cell": CELL, "result": RESULT | {"trapped": True}, "settings": {}, "settings_hash": "0"},
+        {"cell": CELL, "result": RESULT | {"verdict": "trapped"}, "settings": {}, "settings_hash": "0"},
     ),
     "train info": (structures.TRAIN_INFO, {"cell": CELL, "settings": {}, "verdict": VERDICT} | WORK),
     "data info": (structures.DATA_INFO, {"classes": ["a", "b"], "settings": {}}),
     "run report": (structures.MAPPING, {"device": "cpu", "seconds": 1.5}),
 }
-TEXTS = {"stage": "early", "next_stage": "stage 1", "group": "block2", "label": "NA", "trapped": "True"}
+TEXTS = {"stage": "early", "next_stage": "stage 1", "group": "block2", "label": "NA", "verdict": "trapped"}
 TABLES = {name: getattr(structures, name) for name in ("HISTORY", "PROBES", "EMBEDDINGS", "RECORDS", "HISTORIES")}
 FACTS = {"classes": ["a", "b"], "settings": {"dataset": {"use": "digits"}}}
 STATE = {"settings_hash": "0", "state": {"done": 3, "delta": torch.zeros(2, 3), "rows": [1, 2.5, None, "x"]}}

@@ -96,7 +96,7 @@ def timeline():
                 "stage": "early",
                 "probe_accuracy": 0.5,
                 "hidden_accuracy": 0.2,
-                "kept": None if step == 0 else 0.25,
+                "kept": None if steps_taken == 0 else 0.25,
                 "acm_middle": acm,
                 "next_step": next_step,
                 "next_stage": "stage 1" if trap else "early",

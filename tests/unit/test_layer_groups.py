@@ -12,11 +12,11 @@ from relearn.runtime.torchvision_compat import torchvision
 FAMILIES = {
     "resnet18": ["conv1", "layer1", "layer2", "layer3", "layer4", "fc"],
     "vgg11_bn": [*(f"features.{k}" for k in (0, 4, 8, 15, 22)), "classifier"],
-    "densenet121": ["features.conv0", *(f"features.denseblock{k}" for k in (1, 2, 3, 4)), "classifier"],
-    "mobilenet_v3_small": [*(f"features.{k}" for k in (0, 1, 2, 4, 9)), "classifier"],
+    "densenet121": [*(f"features.denseblock{k}" for k in (1, 2, 3, 4)), "classifier"],
+    "mobilenet_v3_small": [*(f"features.{k}" for k in (1, 2, 4, 6, 9)), "classifier"],
     "efficientnet_b0": [*(f"features.{k}" for k in (1, 2, 3, 4, 6)), "classifier"],
-    "convnext_tiny": [*(f"features.{k}" for k in (1, 3, 5, 7)), "classifier"],
-    "vit_b_16": [*(f"encoder.layers.encoder_layer_{k}" for k in (0, 3, 5, 7, 9)), "heads"],
+    "convnext_tiny": [*(f"features.{k}" for k in ("1", "3", "5.0", "5.4", "7")), "classifier"],
+    "vit_b_16": [*(f"encoder.layers.encoder_layer_{k}" for k in (0, 2, 4, 6, 9)), "heads"],
 }
 
 
@@ -81,9 +81,9 @@ def test_wrappers_and_single_layers():
     ]
     model = nn.Sequential(nn.Identity(), nn.Sequential(*layers))
     groups = layer_groups(model, torch.zeros(2, 3, 16, 16))
-    assert list(groups) == ["1.0", "1.1", "1.3", "1.7"]
-    # with the activation functions
-    assert [group.output for group in groups.values()] == [layers[0], layers[2], layers[4], layers[7]]
+    assert list(groups) == ["1.0", "1.3", "1.7"]
+    # with the norm and the activation functions
+    assert [group.output for group in groups.values()] == [layers[2], layers[4], layers[7]]
     assert_partition(model, groups)
 
 
@@ -116,6 +116,13 @@ def test_groups_as_the_user_lists_them():
         (["blocks", "blocks.0", "head"], r"'blocks.0' is in 'blocks' and again in 'blocks.0'"),
         (["blocks", "head"], r"layer group 'blocks'.*'blocks' is called 0 times"),
         ([nn.Linear(1, 1), "head"], r"a Linear is not a module of the model"),
+        ("blocks", r"must be a list or a mapping .*, found 'blocks'"),
+        (3, r"must be a list or a mapping .*, found 3"),
+        ([3, "head"], r"an entry is a module, its name, or a list of these, found 3"),
+        ([None, "head"], r"found None"),
+        ([], r"give two or more, each with a module, found 0"),
+        (["head"], r"give two or more, each with a module, found 1"),
+        ([[], "blocks.0", "head"], r"give two or more, each with a module, found 2"),
     ],
 )
 def test_groups_that_will_not_do(groups, message):
@@ -144,7 +151,176 @@ def test_modules_that_are_shared_or_unused():
         )[-1]
         == "aside"
     )
+    twice = Odd(twice=True)
     with pytest.raises(UserError, match=r"'again' is called 2 times"):
-        layer_groups(Odd(twice=True), x)
+        layer_groups(twice, x, ["again", *(f"blocks.{k}" for k in range(4)), "head"])
+    groups = layer_groups(twice, x)  # with the block that follows
+    assert list(groups) == ["again", "blocks.1", "blocks.2", "blocks.3", "head"]
+    assert groups["again"].output is twice.blocks[0]
+    assert_partition(twice, groups)
     with pytest.raises(UserError, match=r"no layer groups found in this Linear"):
         layer_groups(nn.Linear(3, 3), torch.zeros(2, 3))
+
+
+# Groups that share the depth
+
+
+def conv(before: int, after: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1), nn.BatchNorm2d(after), nn.ReLU())
+
+
+class Residual(nn.Module):
+    """A layer of tokens or pixels with a shortcut around it; `as_tuple` returns what transformers do."""
+
+    def __init__(self, *inner: nn.Module, as_tuple: bool = False):
+        super().__init__()
+        self.norm, self.inner, self.as_tuple, self.out = nn.Identity(), nn.Sequential(*inner), as_tuple, nn.Identity()
+
+    def forward(self, x):
+        x = x[0] if isinstance(x, tuple) else x
+        x = self.out(x + self.inner(self.norm(x)))
+        return (x,) if self.as_tuple else x
+
+
+class Staged(nn.Module):
+    """The layout of timm's EfficientNets: two small modules, all blocks in one container, a layer after the pooling."""
+
+    def __init__(self, distilled: bool = False):
+        super().__init__()
+        self.conv_stem, self.bn1 = nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4)
+        widths = [4, 4, 8, 8, 16]
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(conv(a, b, 2), *(Residual(conv(b, b)) for _ in range(5)))
+                for a, b in zip(widths, widths[1:], strict=False)
+            )
+        )
+        self.global_pool, self.conv_head = nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 32, 1)
+        self.classifier, self.second = nn.Linear(32, 10), nn.Linear(32, 10) if distilled else None
+
+    def forward(self, x):
+        x = self.conv_head(self.global_pool(self.blocks(self.bn1(self.conv_stem(x))))).flatten(1)
+        return self.classifier(x) if self.second is None else (self.classifier(x) + self.second(x)) / 2
+
+
+class Tokens(nn.Module):
+    """A vision transformer: patches, blocks of four layers, a last norm."""
+
+    def __init__(self, blocks: int, as_tuple: bool = False):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 8, 8)
+        layers = [
+            Residual(nn.LayerNorm(8), *(nn.Linear(8, 8) for _ in range(4)), as_tuple=as_tuple) for _ in range(blocks)
+        ]
+        self.blocks, self.norm, self.head = nn.Sequential(*layers), nn.LayerNorm(8), nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.blocks(self.patches(x).flatten(2).mT)
+        return self.head(self.norm(x[0] if isinstance(x, tuple) else x).mean(1))
+
+
+def weights_of(model, groups) -> list[int]:
+    """How many weights of two dimensions or more each group owns."""
+    assert_partition(model, groups)
+    return [sum(p.squeeze().ndim > 1 for p in group.parameters) for group in groups.values()]
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+@pytest.mark.filterwarnings("error")
+def test_one_container_with_all_blocks_is_opened(distilled):
+    model = Staged(distilled)
+    groups = layer_groups(model, torch.zeros(2, 3, 64, 64))
+    assert list(groups) == [*(f"blocks.{k}" for k in range(4)), "conv_head"]
+    assert weights_of(model, groups) == [7, 6, 6, 6, 2 + distilled]
+    assert [groups[f"blocks.{k}"].output for k in range(4)] == list(model.blocks)
+
+
+@pytest.mark.parametrize("as_tuple", [False, True])
+@pytest.mark.parametrize(
+    "blocks, expected",
+    [(2, [1, 4, 4, 1]), (3, [1, 4, 4, 4, 1]), (4, [1, 4, 4, 4, 4, 1]), (12, [9, 8, 8, 12, 12, 1])],
+)
+def test_the_last_norm_of_a_transformer_is_no_group(blocks, expected, as_tuple):
+    """Nor is what lies beside a shortcut: of every block the group ends with its sum."""
+    model = Tokens(blocks, as_tuple)
+    groups = layer_groups(model, torch.zeros(2, 3, 32, 32))
+    assert weights_of(model, groups) == expected
+    *ends, last, head = [group.output for group in groups.values()]
+    assert last is model.norm and head is model.head
+    assert all(end in (model.patches, *(block.out if as_tuple else block for block in model.blocks)) for end in ends)
+
+
+@pytest.mark.filterwarnings("error")
+def test_parametrizations_are_no_activations():
+    layers = [conv(a, b, 2) for a, b in ((3, 4), (4, 4), (4, 8), (8, 8))]
+    for layer in layers:
+        nn.utils.parametrizations.weight_norm(layer[0])
+    model = nn.Sequential(nn.Sequential(*layers), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    nn.utils.parametrizations.orthogonal(model[3])
+    groups = layer_groups(model, torch.zeros(2, 3, 32, 32))  # as many images as the head has rows
+    assert list(groups) == ["0.0", "0.1", "0.2", "0.3", "3"]
+    assert [group.output for group in groups.values()] == [*layers, model[3]]
+    assert_partition(model, groups)
+
+
+def test_a_stage_of_most_layers_is_cut_and_a_thin_one_joined():
+    blocks = [Residual(conv(8, 8)) for _ in range(20)]
+    model = nn.Sequential(
+        conv(3, 8), conv(8, 8, 2), conv(8, 8, 2), nn.Sequential(conv(8, 8, 2), *blocks), nn.Flatten(), nn.Linear(512, 2)
+    )
+    groups = layer_groups(model, torch.zeros(2, 3, 64, 64))
+    assert weights_of(model, groups) == [3, 7, 7, 7, 1]
+
+
+def test_layers_side_by_side_go_together():
+    class Split(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.left, self.right = conv(3, 4, 2), conv(4, 4, 2), conv(4, 4, 2)
+            self.mix, self.deep, self.head = conv(8, 8, 2), conv(8, 8, 2), nn.Linear(8, 10)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head(self.deep(self.mix(torch.cat([self.left(x), self.right(x)], 1))).mean((2, 3)))
+
+    model = Split()
+    groups = layer_groups(model, torch.zeros(2, 3, 32, 32))
+    assert [group.output for group in groups.values()] == [model.stem, model.mix, model.deep, model.head]
+    assert_partition(model, groups)
+
+
+def test_uneven_groups_are_said():
+    class Streams(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.one, self.two = conv(3, 4, 2), nn.ModuleList(), nn.ModuleList()
+            self.one.extend(conv(4, 4) for _ in range(6))
+            self.two.extend(conv(4, 4) for _ in range(6))
+            self.head = nn.Linear(8, 10)
+
+        def forward(self, x):
+            one = two = self.stem(x)
+            for left, right in zip(self.one, self.two, strict=True):
+                one, two = left(one) + two, right(two) + one
+            return self.head(torch.cat([one, two], 1).mean((2, 3)))
+
+    with pytest.warns(UserWarning, match=r"uneven in depth: 'stem' 7%, .*groups=\[") as caught:
+        layer_groups(Streams(), torch.zeros(2, 3, 32, 32))
+    assert len(caught) == 1 and "\n" not in str(caught[0].message)
+
+
+# Models that cannot be read
+
+
+@pytest.mark.parametrize(
+    "model, images, message",
+    [
+        (Net(), torch.zeros(2, 1, 32, 32), r"Net cannot take images \(2, 1, 32, 32\) torch.float32: RuntimeError: "),
+        (nn.LSTM(3, 3), torch.zeros(2, 5, 3), r"returns a tuple, not logits"),
+        (nn.Conv2d(3, 3, 1), torch.zeros(2, 3, 8, 8), r"logits must be \(N, K\), .* found \(2, 3, 8, 8\)"),
+    ],
+)
+def test_models_that_cannot_be_read(model, images, message):
+    with pytest.raises(UserError, match=message) as caught:
+        layer_groups(model, images)
+    assert "\n" not in str(caught.value)

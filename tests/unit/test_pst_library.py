@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.compare import same, stir
-from helpers.pst_loop import BATCHES, CLEAN, TRAPPED, OPTIMIZERS, SCRIPT, SCRIPTED, Net, Training, batch, everything
+from helpers.pst_loop import BATCHES, CLEAN, OPTIMIZERS, SCRIPT, SCRIPTED, TRAPPED, Net, Training, batch, everything
 from relearn.errors import UserError
 from relearn.pst import PST
 
@@ -50,6 +50,57 @@ def test_the_schedule_goes_back_however_the_scheduler_steps(data, schedule, per_
     expected = dict(undisturbed.updates)
     assert len(set(expected.values())) >= 3 and len(training.updates) == 19
     assert training.updates == [(step, expected[step]) for step, _ in training.updates]
+
+
+def test_an_update_that_a_gradient_scaler_skips(data):
+    """The first update of all, and the first after the roll-back: the schedule goes back, and ends in time."""
+    training = Training(
+        data, schedule=lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 15), **SCRIPTED
+    )
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    rates = []
+    for _ in training.pst.epochs(3):
+        for _ in range(BATCHES):
+            images, labels = batch(data, training.step)
+            training.optimizer.zero_grad()
+            scaler.scale(F.cross_entropy(training.model.train()(images), labels)).backward()
+            if training.steps_taken in (0, 8):
+                training.model.head.weight.grad.fill_(float("inf"))
+            rates.append((training.step, training.optimizer.param_groups[0]["lr"]))
+            before = training.model.head.weight.detach().clone()
+            scaler.step(training.optimizer)
+            scaler.update()
+            assert torch.equal(before, training.model.head.weight) == (training.steps_taken in (0, 8))
+            training.scheduler.step()
+            if training.pst.step():
+                break
+    assert [step for step, _ in rates] == [*range(8), *range(4, 15)] and len(dict(rates)) == 15
+    assert len(set(rates)) == 15  # a step has one rate
+
+
+def test_a_trainer_that_owns_its_epochs_is_told(data):
+    """Three epochs of five steps, but of the second three, and back by four, and of the third one."""
+    training = Training(data, **SCRIPTED)
+    epochs = training.pst.epochs(3)
+    for _ in range(3):
+        next(epochs)
+        for _ in range(BATCHES):
+            training.update()
+            if training.pst.step():
+                break
+    with pytest.warns(UserWarning, match=r"training ended at step 5 of 15.*go on until it ends"):
+        epochs.close()
+    assert training.run() == [1, 2] and training.step == 15
+
+
+@pytest.mark.filterwarnings("error")
+def test_leaving_without_a_roll_back_is_the_users_choice(data):
+    training = Training(data, script={})
+    for _ in training.pst.epochs(3):
+        for _ in range(BATCHES):
+            training.update()
+            training.pst.step()
+        break
 
 
 # Going back
@@ -184,3 +235,35 @@ def test_a_state_of_another_network_is_refused(data):
     training, other = Training(data), Training(data, groups=[["blocks.0", "blocks.1"], "blocks.2", "blocks.3", "head"])
     with pytest.raises(UserError, match=r"the state is of layer groups \['blocks.0', 'blocks.2'"):
         training.pst.load_state_dict(other.pst.state_dict())
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda state: {}, r"no state of PST"),
+        (lambda state: [1], r"no state of PST"),
+        (lambda state: None, r"no state of PST"),
+        (lambda state: state | {"staging": {}}, r"no state of PST"),
+        (lambda state: state | {"staging": state["staging"] | {"snapshots": [3]}}, r"no state of PST"),
+        (lambda state: state | {"restore_schedule": True}, r"no state of PST"),
+        (lambda state: state | {"steps_per_epoch": 7}, r"of 7 steps an epoch, steps_per_epoch is 5"),
+        (lambda state: state | {"staging": state["staging"] | {"stage": 2}}, r"in stage 2, full_rate_groups has 1"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_whole(data, change, message):
+    first, second = Training(data, **SCRIPTED), Training(data, **SCRIPTED)
+    first.run(until=7)
+    before = second.pst.state_dict()
+    with pytest.raises(UserError, match=message) as caught:
+        second.pst.load_state_dict(change(first.pst.state_dict()))
+    assert "\n" not in str(caught.value) and same(before, second.pst.state_dict())
+
+
+def test_a_state_of_a_wider_model_is_refused(data):
+    wide = Net(width=8)
+    pst = PST(wide, OPTIMIZERS["sgd"](wide.parameters()), data, steps_per_epoch=BATCHES, probe_size=40)
+    next(pst.epochs(1))
+    with pytest.raises(
+        UserError, match=r"another model: 'blocks.0.0.weight' is \(8, 3, 3, 3\) there, \(4, 3, 3, 3\) here"
+    ):
+        Training(data).pst.load_state_dict(pst.state_dict())

@@ -166,7 +166,7 @@ def test_activations_that_cannot_be_measured(data):
         ),
         (lambda data: {"full_rate_group": [2]}, r"no setting 'full_rate_group'.*did you mean 'full_rate_groups'"),
         (lambda data: {"full_rate_groups": [5]}, r"1 to 4 here, found \[5\]"),
-        (lambda data: {"steps_per_epoch": 0}, r"must be 1 or more, found 0"),
+        (lambda data: {"steps_per_epoch": 0}, r"steps_per_epoch: must be .*found 0"),
     ],
 )
 def test_what_pst_refuses(data, change, message):

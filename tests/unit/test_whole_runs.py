@@ -13,7 +13,6 @@ from relearn.probing.probe_set import ProbeSet
 from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint, fit, models
 
-
 pytestmark = pytest.mark.usefixtures("decided_by_limit")
 
 

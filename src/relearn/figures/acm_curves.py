@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from relearn.errors import UserError
 from relearn.registry import Seed, register
 from relearn.reporting.rendering import legend_handles, sections, styled
-from relearn.reporting.summaries import blocks, names, present_methods
+from relearn.reporting.summaries import blocks, by_erm, names, on_clean, present_methods
 
 FIRST_STAGE = "early"  # what every run begins in
 
@@ -32,7 +32,7 @@ def acm_curves(
     seed = _seed(histories, seed)
     rows = histories[histories["seed"] == seed]
     panels = dict(blocks(rows[rows["method"].isin(methods)]))
-    clean = {title: block[(block["poison"] == "clean") & (block["method"] == "erm")] for title, block in blocks(rows)}
+    clean = {title: block[on_clean(block) & by_erm(block)] for title, block in blocks(rows)}
     heights = {f"{title}, seed {seed}": 0.75 + 1.45 * block["poison"].nunique() for title, block in panels.items()}
     figure, parts = sections(heights, width=max(4, 0.4 + 2.9 * len(methods)))
     for part, (title, block) in zip(parts, panels.items(), strict=True):

@@ -1,13 +1,13 @@
 """What is read from a model: logits and accuracy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
 
 from relearn.data import to_float
-from relearn.errors import NotFiniteError
+from relearn.errors import NotFiniteError, UserError
 
 BATCH = 500  # images per forward pass
 
@@ -52,10 +52,28 @@ def logits(
     with evaluating(model, batch_statistics):
         parts = (part.to(device) for part in images.tensor_split(max(1, -(-len(images) // BATCH))))
         parts = (part if part.is_floating_point() else to_float(part) for part in parts)
-        found = torch.cat([model(eval_transform(part)).float() for part in parts])
+        found = torch.cat([logits_of(model(eval_transform(part))).float() for part in parts])
     if not found.isfinite().all():
         raise NotFiniteError("the outputs of the network are not finite: its training has diverged")
     return found
+
+
+def logits_of(output: object) -> torch.Tensor:
+    """The logits (N, K) in what a model returns: itself, its `logits`, or its entry of this name.
+
+    Raises UserError when there are none.
+    """
+    if not torch.is_tensor(output):
+        found = getattr(output, "logits", output.get("logits") if isinstance(output, Mapping) else None)
+        if not torch.is_tensor(found):
+            raise UserError(
+                f"the model returns a {type(output).__name__}, not logits: "
+                "give one that returns a tensor (N, K), or an output with `logits`"
+            )
+        output = found
+    if output.ndim != 2:
+        raise UserError(f"logits must be (N, K), a row for each image, found {tuple(output.shape)}")
+    return output
 
 
 def accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:

@@ -11,15 +11,17 @@ from relearn.errors import NotFiniteError, UserError
 from relearn.probing import metrics
 from relearn.probing.acm import acm_score, pooled
 from relearn.probing.hiding import hidden
+from relearn.probing.items import class_numbers, image_and_label, listed_classes
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
+REMEDY = "give the dataset the transform of test time"
 
 
 @dataclass(frozen=True)
 class ProbeResult:
     """ACM per layer group, shallow to deep, and accuracies of the whole network on the probe set, all in 0..1.
 
-    `hidden_accuracy` is that on the same `images` in the view of `relearn.probing.hiding`, and `chance` the share of the
+    `hidden_accuracy` is that on the same `images` in the view of `relearn.probing.hiding`, `chance` the share of the
     largest class.
     """
 
@@ -45,28 +47,32 @@ class ProbeSet:
 
     @classmethod
     def from_dataset(cls, dataset, size: int, generator: torch.Generator) -> "ProbeSet":
-        """The same from a dataset with a length whose items are (image, label): a float tensor (C, H, W), an int.
+        """The same from a dataset with a length whose items are (image, label): float tensor (C, H, W), class number.
 
-        Classes are read from `dataset.targets`, which torchvision's datasets have; without it every item is read once.
-        Raises UserError for items of another kind, of several sizes, or that change from one reading to the next.
+        An item may have more members, or be a mapping (relearn.probing.items); labels may be one_hot. Classes are read
+        from `dataset.targets` where it agrees with the items; otherwise every item is read once. Raises UserError for
+        items of another kind, of several sizes, or that change from one reading to the next.
         """
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise UserError(
                 "the probe set is drawn from a dataset with a length and items by number, "
                 f"found a {type(dataset).__name__}"
             )
-        targets = getattr(dataset, "targets", None)
-        targets = [dataset[row][1] for row in range(len(dataset))] if targets is None else targets
-        rows, reference = balanced_rows(torch.as_tensor(targets), size, generator)
-        items = [dataset[row] for row in rows.tolist()]
-        images = [image for image, _ in items]
-        _check_images(images, [dataset[row][0] for row in rows[:8].tolist()])
-        return cls(torch.stack(images), torch.tensor([int(label) for _, label in items]), reference)
+        labels = listed_classes(dataset)
+        drawn = None if labels is None else _drawn(dataset, labels, size, generator)
+        if drawn is None:  # no class for each item, or others than the items have
+            labels = class_numbers([image_and_label(dataset[row])[1] for row in range(len(dataset))])
+            drawn = _drawn(dataset, labels, size, generator)
+        if drawn is None:
+            raise UserError(f"labels of the probe set change from one reading to the next; {REMEDY}")
+        return cls(*drawn)
 
     def measure(self, model: nn.Module, eval_transform: Transform, groups: Mapping[str, nn.Module]) -> ProbeResult:
         """ACM and accuracies from two forward passes over the probe set: as it is, and with perturbations hidden."""
         features, logits = self.activations(model, eval_transform, groups)
         labels, reference = self.labels.to(logits.device), self.reference.to(logits.device)
+        if labels.max() >= logits.shape[1]:
+            raise UserError(f"the model gives {logits.shape[1]} logits, but there is a label {labels.max().item()}")
         acm = {name: acm_score(activations, labels, reference) for name, activations in features.items()}
         return ProbeResult(
             acm,
@@ -129,12 +135,18 @@ class ProbeSet:
 def balanced_rows(labels: torch.Tensor, size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows (int64) of about `size` labels (N,), equally many of each class, and which of them are reference (bool).
 
-    Classes take turns, so that every batch has images of all of them.
+    Classes take turns, so that every batch has images of all of them. Raises UserError when there are not two classes,
+    or no class has two images.
     """
-    classes = labels.unique().tolist()
+    classes, counts = labels.unique(return_counts=True)
+    if len(classes) < 2 or counts.max() < 2:
+        raise UserError(
+            "the probe set needs images of two classes, and two of one of them; "
+            f"found {len(labels)} images of {len(classes)} classes"
+        )
     per_class = max(2, size // len(classes))
     rows, turns = [], []
-    for label in classes:
+    for label in classes.tolist():
         of_class = torch.nonzero(labels == label).flatten()
         drawn = of_class[torch.randperm(len(of_class), generator=generator)[:per_class]]
         rows.append(drawn)
@@ -144,14 +156,25 @@ def balanced_rows(labels: torch.Tensor, size: int, generator: torch.Generator) -
     return torch.cat(rows)[order], turn[order] % 2 == 0
 
 
+def _drawn(dataset, labels: torch.Tensor, size: int, generator: torch.Generator) -> tuple | None:
+    """Images, labels and reference of a probe set; None when the items have other labels than `labels` (N,)."""
+    rows, reference = balanced_rows(labels, size, generator)
+    items = [image_and_label(dataset[row]) for row in rows.tolist()]
+    images = [image for image, _ in items]
+    _check_images(images, [image_and_label(dataset[row])[0] for row in rows[:8].tolist()])
+    of_items = class_numbers([label for _, label in items])
+    return (torch.stack(images), of_items, reference) if torch.equal(of_items, labels[rows]) else None
+
+
 def _check_images(images: list, again: list) -> None:
-    """Raises UserError unless images are float tensors of one size, and the first are equal when read `again`."""
+    """Raises UserError unless images are finite float tensors of one size, and the first are equal read `again`."""
     kinds = {
         f"{image.dtype} {tuple(image.shape)}" if torch.is_tensor(image) else type(image).__name__ for image in images
     }
-    remedy = "give the dataset the transform of test time"
     if len(kinds) > 1 or not torch.is_tensor(images[0]) or not images[0].is_floating_point():
         found = ", ".join(sorted(kinds)[:3])
-        raise UserError(f"images of the probe set must be float tensors of one size, found {found}; {remedy}")
+        raise UserError(f"images of the probe set must be float tensors of one size, found {found}; {REMEDY}")
+    if not all(image.isfinite().all() for image in images):
+        raise UserError("images of the probe set have values that are not finite; mend the dataset or its transform")
     if not all(torch.equal(second, first) for second, first in zip(again, images, strict=False)):
-        raise UserError(f"images of the probe set change from one reading to the next; {remedy}")
+        raise UserError(f"images of the probe set change from one reading to the next; {REMEDY}")

@@ -60,7 +60,7 @@ def judge(result: "ProbeResult", limit: float = KEPT) -> Verdict:
 
 
 def middle_group(result: "ProbeResult") -> str:
-    """The layer group whose ACM stands for the network: the middle one of those before the head, the shallower of two."""
+    """The group whose ACM stands for the network: the middle one of those before the head, the shallower of two."""
     groups = list(result.acm)
     return groups[(len(groups) - 2) // 2]
 

@@ -3,7 +3,6 @@
 import ast
 import difflib
 import itertools
-import math
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -167,9 +167,10 @@ def _row(path: Path, number: int, header: list[str], line: list[str], columns: s
             continue
         try:
             row[name] = kind.parse(text)
-        except (ValueError, KeyError):
-            row[name] = None
-        if not kind.accepts(row[name]):
+            accepted = kind.accepts(row[name])
+        except ValueError:
+            accepted = False
+        if not accepted:
             found = shown(text)
             raise UserError(
                 f"{path}: row {number}: {name} must be {kind.words}, found {found}; delete it and run again"

@@ -42,7 +42,10 @@ TEXT = Value("text", lambda value: isinstance(value, str))
 NUMBER = Value("a number", _is_number, float)
 WHOLE = Value("a whole number, 0 or more", lambda value: _is_whole(value, 0), int)
 COUNT = Value("a whole number, 1 or more", lambda value: _is_whole(value, 1), int)
-TRUTH = Value("true or false", lambda value: isinstance(value, bool), {"True": True, "False": False}.__getitem__)
+SHARE = Value(
+    "a number, or nothing", lambda value: value is None or _is_number(value), lambda text: float(text) if text else None
+)
+ANSWER = Value("a verdict", lambda value: value in ("trapped", "not trapped", "cannot tell"))
 MAPPING: Structure = {}
 
 CELL = {"dataset": TEXT, "poison": TEXT, "arch": TEXT, "method": TEXT, "seed": WHOLE}
@@ -53,10 +56,18 @@ RESULT = {
     "oracle_epoch": COUNT,
     "passes": NUMBER,
     "acm": NUMBER,
-    "ratio": NUMBER,
-    "trapped": TRUTH,
+    "kept": SHARE,
+    "verdict": ANSWER,
 }
-VERDICT = {"watch": TEXT, "acm": NUMBER, "probe_accuracy": NUMBER, "trapped": TRUTH}
+VERDICT = {
+    "group": TEXT,
+    "acm": NUMBER,
+    "probe_accuracy": NUMBER,
+    "hidden_accuracy": NUMBER,
+    "kept": SHARE,
+    "verdict": ANSWER,
+    "reason": TEXT,
+}
 
 # JSON
 RECORD = {"cell": CELL, "result": RESULT, "settings": MAPPING, "settings_hash": TEXT}
@@ -101,12 +112,16 @@ HISTORY: Columns = {
     "train_accuracy": NUMBER,
     "test_accuracy": NUMBER,
     "probe_accuracy": NUMBER,
+    "hidden_accuracy": NUMBER,
 }
 PROBES: Columns = {
     "steps_taken": WHOLE,
     "step": WHOLE,
     "stage": TEXT,
     "probe_accuracy": NUMBER,
+    "hidden_accuracy": NUMBER,
+    "kept": SHARE,
+    "verdict": ANSWER,
     "next_step": WHOLE,
     "next_stage": TEXT,
 }

@@ -115,6 +115,10 @@ class TrainingState:
         self.probes.append(row | {f"rate_{name}": rate for name, rate in self.rates.items()})
         return self.step < step
 
+    def tensors(self) -> itertools.chain[tuple[str, torch.Tensor]]:
+        """Parameters and buffers of the model by name: what a snapshot copies."""
+        return _tensors(self.model)
+
     def forget_measurement(self) -> None:
         """Measure anew next time, since the weights have changed without an optimizer step."""
         self._result = None

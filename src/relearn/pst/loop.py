@@ -1,0 +1,223 @@
+"""`PST`, which watches a training loop. The method `pst` of the workflow shares its core.
+
+That is staging (relearn.training.staging), snapshots and learning rates (relearn.training.state) and the measurement
+(relearn.probing).
+"""
+
+import copy
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+from relearn.errors import NotFiniteError, UserError
+from relearn.probing.layer_groups import GroupList, layer_groups
+from relearn.probing.probe_set import ProbeResult, ProbeSet
+from relearn.probing.verdict import Verdict, judge
+from relearn.pst import arguments
+from relearn.pst.schedules import Schedules
+from relearn.training.state import TrainingState
+
+
+class PST:
+    """Watches the training of `model` for the trap, goes back to before it, and goes on with shallow layers slowed.
+
+    `data` is the training set under the transform of test time: it has a length, and its items are (image, label), a
+    float tensor (C, H, W) as the model takes it and a class number, or have the keys `image` and `label`
+    (relearn.probing.items). The model returns logits (N, K), or an output with `logits`. About `probe_size` of the
+    images, equally many of each class, are drawn with `seed`, stay in memory, and are measured by each probe.
+    `steps_per_epoch` is the number of optimizer steps of an epoch, as a rule len(loader). `groups` lists the layer
+    groups, in place of those that are found (relearn.probing.layer_groups). `settings` are those of
+    relearn.training.staging.Staging: full_rate_groups, rate, confirm, ... The newest `max_snapshots` of weights,
+    buffers and optimizer state stay on the model's device.
+
+    `probes` has a row per probe. Raises UserError for settings, data or a model that will not do; later at the first
+    probe or end of an epoch that finds weights or outputs which are not finite, as every reading does.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        data,
+        *,
+        steps_per_epoch: int,
+        scheduler=None,
+        groups: GroupList = None,
+        probe_size: int = 2000,
+        seed: int = 0,
+        **settings,
+    ):
+        self.staging = arguments.staging(settings)
+        self.steps_per_epoch = arguments.whole("steps_per_epoch", steps_per_epoch)
+        generator = torch.Generator().manual_seed(arguments.whole("seed", seed))
+        model = arguments.bare_model(model)
+        optimizer = arguments.bare_optimizer(optimizer, model)
+        arguments.check_scheduler(scheduler, optimizer)
+        probe_set = ProbeSet.from_dataset(data, arguments.whole("probe_size", probe_size), generator)
+        probe_set.images = probe_set.images.to(next(model.parameters()).dtype)
+        self.groups = layer_groups(model, probe_set.images[:2], groups)
+        arguments.check_full_rate_groups(self.staging, len(self.groups))
+        self.staging.groups = list(self.groups)
+        self.training = TrainingState(model, optimizer, self.groups, probe_set, steps_per_epoch=self.steps_per_epoch)
+        self.training.set_rates(self.staging.rates())
+        self._in_epoch = False
+        self._schedules = Schedules(optimizer, scheduler)
+
+    def epochs(self, epochs: int) -> Iterator[int]:
+        """What range(`epochs`) gives; after a roll-back the epoch gone back to again, from there to its end.
+
+        Raises UserError when the loop over batches ended before `step` was True. Warns when the loop over epochs ends
+        before the schedule does, after a roll-back.
+        """
+        steps = arguments.whole("epochs", epochs) * self.steps_per_epoch
+        return self._epochs(steps)
+
+    def _epochs(self, steps: int) -> Iterator[int]:
+        if not self.probes:
+            self._take_probe()
+        try:
+            while self.training.step < steps:
+                self._schedules.begin_epoch(self.training.step, self._snapshots())
+                self._in_epoch, epoch = True, self.training.step // self.steps_per_epoch
+                yield epoch
+                if self._in_epoch:
+                    done = self.training.step - epoch * self.steps_per_epoch
+                    raise UserError(
+                        f"pst: the loop over batches ended after {done} steps, "
+                        f"steps_per_epoch is {self.steps_per_epoch}; give len(loader)"
+                    )
+        except GeneratorExit:
+            if self.training.step < min(steps, self.training.steps_taken):
+                warnings.warn(
+                    f"pst: training ended at step {self.training.step} of {steps}: after a roll-back pst.epochs() has "
+                    "more epochs; go on until it ends",
+                    stacklevel=2,
+                )
+            raise
+
+    def step(self) -> bool:
+        """Register an optimizer step, probe if it is time; True when the epoch is over: leave the loop over batches.
+
+        An epoch is over at its end or by a roll-back. Call it last for a batch, after a scheduler that steps with every
+        batch. Raises UserError when called outside an epoch of `epochs`, or when the training has diverged.
+        """
+        if not self._in_epoch:
+            raise UserError(
+                "pst: step() outside an epoch: loop `for epoch in pst.epochs(n)`, and over batches until `pst.step()` "
+                "is True"
+            )
+        training = self.training
+        training.step += 1
+        training.steps_taken += 1
+        rolled_back = self.staging.should_probe(training.step, self.steps_per_epoch) and self._take_probe()
+        self._schedules.pending = self._schedules.pending or rolled_back
+        self._schedules.remember(training.step, self._snapshots())
+        self._in_epoch = not rolled_back and training.step % self.steps_per_epoch > 0
+        if not self._in_epoch:
+            self._check_finite()
+        return not self._in_epoch
+
+    @property
+    def probes(self) -> list[dict]:
+        """A row per probe: steps, stage, probe accuracy, ACM per layer group, and the rates from there on."""
+        return self.training.probes
+
+    @property
+    def stage(self) -> str:
+        """`early`, or `stage k`."""
+        return self.staging.name
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the model as it stands is trapped, or that it cannot be told, and why; printed, it says both."""
+        return judge(self.measure())
+
+    def measure(self) -> ProbeResult:
+        """ACM per layer group and probe accuracy now, by a forward pass over the probe set.
+
+        Raises UserError when weights or outputs are not finite.
+        """
+        self._check_finite()
+        self.training.forget_measurement()  # the weights may have changed without a step
+        return self.training.measure()
+
+    def state_dict(self) -> dict:
+        """What a resumed run needs beside the states of model, optimizer and scheduler.
+
+        `torch.load(weights_only=True)` reads it. It holds the snapshots, so it is as large as they are.
+        """
+        training = self.training
+        return {
+            "groups": list(self.groups),
+            "steps_per_epoch": self.steps_per_epoch,
+            "staging": self.staging.state(),
+            "step": training.step,
+            "steps_taken": training.steps_taken,
+            "probes": list(training.probes),
+            "restore_schedule": self._schedules.pending,
+            "schedules": copy.deepcopy(self._schedules.stored),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Put back what `state_dict` gave. Raises UserError when it is of another model or another loop, or none."""
+        self._check_state(state)
+        training, schedules = self.training, self._schedules
+        self.staging.load_state(state["staging"])
+        training.step, training.steps_taken = state["step"], state["steps_taken"]
+        training.probes, training.stage = list(state["probes"]), self.stage
+        schedules.pending, schedules.stored = state["restore_schedule"], copy.deepcopy(state["schedules"])
+        training.set_rates(self.staging.rates())
+        training.forget_measurement()
+
+    def _check_state(self, state: dict) -> None:
+        """Raises UserError when `state` is not one of this model and loop; nothing has changed then."""
+        own = self.state_dict()
+        try:
+            known = state.keys() >= own.keys() and state["staging"].keys() == own["staging"].keys()
+            known = known and (not state["restore_schedule"] or state["step"] in state["schedules"])
+            shapes = [
+                {name: tuple(tensor.shape) for name, tensor in snapshot["model"].items()}
+                for snapshot in (state["staging"]["snapshots"] if known else ())
+            ]
+        except (AttributeError, KeyError, TypeError):
+            known = False
+        if not known:
+            raise UserError("pst: this is no state of PST, or one of another version; load what pst.state_dict() gave")
+        if state["groups"] != own["groups"]:
+            raise UserError(f"pst: the state is of layer groups {state['groups']}, this model has {own['groups']}")
+        if state["steps_per_epoch"] != self.steps_per_epoch:
+            raise UserError(
+                f"pst: the state is of {state['steps_per_epoch']} steps an epoch, steps_per_epoch is "
+                f"{self.steps_per_epoch}; resume with the same batches"
+            )
+        if state["staging"]["stage"] > len(self.staging.full_rate_groups):
+            raise UserError(
+                f"pst: the state is in stage {state['staging']['stage']}, full_rate_groups has "
+                f"{len(self.staging.full_rate_groups)}; resume with the same settings"
+            )
+        here = {name: tuple(tensor.shape) for name, tensor in self.training.tensors()}
+        for there in shapes:
+            if differing := [name for name in here | there if here.get(name) != there.get(name)]:
+                name = differing[0]
+                raise UserError(
+                    f"pst: the state is of another model: '{name}' is {there.get(name, 'missing')} there, "
+                    f"{here.get(name, 'missing')} here"
+                )
+
+    def _check_finite(self) -> None:
+        """Raises NotFiniteError when a parameter is not finite."""
+        for name, parameter in self.training.model.named_parameters():
+            if not parameter.isfinite().all():
+                rates = {float(group["lr"]) for group in self.training.optimizer.param_groups if "lr" in group}
+                raise NotFiniteError(
+                    f"pst: the training has diverged: after step {self.training.step} '{name}' is not finite, at "
+                    f"learning rate {', '.join(f'{rate:g}' for rate in sorted(rates))}; choose a lower one"
+                )
+
+    def _take_probe(self) -> bool:
+        self._check_finite()
+        return self.training.take_probe(self.staging.respond)
+
+    def _snapshots(self) -> list[int]:
+        return [snapshot["step"] for snapshot in self.staging.snapshots]
