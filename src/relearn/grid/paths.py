@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relearn.errors import UserError
-from relearn.registry.settings import LARGEST
+from relearn.runtime.structures import LARGEST
 
 RESULTS = "results"
 CELL = "{dataset}/{poison}/{arch}/{method}/{seed}"
