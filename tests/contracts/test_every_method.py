@@ -51,9 +51,9 @@ def test_methods(name, tiny):
 @named("methods")
 def test_methods_keep_their_state_in_a_checkpoint(name, tiny, tmp_path):
     _, _, method = methods_fit(name, tiny)
-    checkpoint.save(tmp_path / "state", method.state())
+    checkpoint.save(tmp_path / "state", {"method": method.state(), "settings_hash": "0"})
     other = registry.load("methods", name)(**cheap("methods", name))
-    other.load_state(checkpoint.load(tmp_path / "state", "cpu"))
+    other.load_state(checkpoint.load(tmp_path / "state", "cpu")["method"])
     assert same(other.state(), method.state())
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import relearn
-from relearn.datasets.cifar import SIZES, cifar10, cifar100
+from relearn.datasets.cifar import BYTES, cifar10, cifar100
 from relearn.errors import UserError
 from relearn.runtime import download as downloads
 from relearn.runtime.torchvision_compat import torchvision
@@ -58,7 +58,7 @@ def archive(request, tmp_path, monkeypatch):
             header = tarfile.TarInfo(f"{source.base_folder}/{name}")
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
-    monkeypatch.setitem(SIZES, request.param, path.stat().st_size)
+    monkeypatch.setitem(BYTES, request.param, path.stat().st_size)
     monkeypatch.setattr(source, "tgz_md5", md5(path.read_bytes()))
     monkeypatch.setattr(source, "train_list", [[name, md5(files[name])] for name, _ in source.train_list])
     monkeypatch.setattr(source, "test_list", [[name, md5(files[name])] for name, _ in source.test_list])

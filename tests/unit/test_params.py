@@ -89,12 +89,11 @@ ERRORS = {
         "pst: {full_rate_groups: [2, 0]}",
         "methods.pst.full_rate_groups: must be a whole number from 1 to 1,000, found 0",
     ),
-    "number for a text": (
+    "text for a number": (
         "pst: {}",
-        "pst: {watch: 3}",
-        "methods.pst.watch: must be the name of a layer group, found 3",
+        "pst: {rate: fast}",
+        "methods.pst.rate: must be a number from 0 to 1, found 'fast'",
     ),
-    "text for a number": ("pst: {}", "pst: {rate: fast}", "methods.pst.rate: must be 0 to 1, found 'fast'"),
     "empty list": ("[clean, hypo]", "[]", "grid.main.poisons must be a list of at least one, or all, found []"),
     "name for a list": (
         "[clean, hypo]",

@@ -43,9 +43,7 @@ def test_the_example_runs(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines[:2]] == ["epoch 0", "epoch 1"] and lines[-1] in (
-        "trapped",
-        "not trapped",
-    )
+    assert [line.split(":")[0] for line in lines[:2]] == ["epoch 0", "epoch 1"]
+    assert lines[-1].startswith(("trapped (", "not trapped (", "cannot tell ("))
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
     assert weights["fc.weight"].shape == (2, 512) and all(tensor.isfinite().all() for tensor in weights.values())

@@ -288,7 +288,7 @@ def test_what_does_not_belong_together(data):
         ({"full_rate_groups": 2}, r"full_rate_groups: must be a list, found 2"),
         ({"full_rate_groups": []}, r"full_rate_groups.*found \[\]"),
         ({"full_rate_groups": [0]}, r"full_rate_groups: must be .*found 0"),
-        ({"watch": 3}, r"watch: must be text, found 3"),
+        ({"kept_trapped": "x"}, r"kept_trapped: must be .*found 'x'"),
         ({"gray": 1.0}, r"no setting 'gray'; known: "),
         ({"groups": [["blocks.0", "head"]]}, r"groups: give two or more"),
     ],
@@ -330,9 +330,9 @@ def test_the_first_probe_or_end_of_an_epoch_that_is_not_finite_stops_the_loop(da
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_no_verdict_on_weights_that_are_not_finite(data, value):
     pst = Training(data).pst
-    assert pst.trapped is not None  # and cached
+    assert pst.verdict is not None  # and cached
     pst.training.model.blocks[0][0].weight.data.fill_(value)
-    for read in (pst.measure, lambda: pst.trapped, lambda: next(pst.epochs(1))):
+    for read in (pst.measure, lambda: pst.verdict, lambda: next(pst.epochs(1))):
         with refused(r"diverged: after step 0 'blocks.0.0.weight' is not finite"):
             read()
 

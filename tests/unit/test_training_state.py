@@ -128,7 +128,7 @@ def test_a_row_per_probe(data):
     first, second = loop.state.probes
     names = list(loop.state.groups)
     assert list(second) == [
-        *("steps_taken", "step", "stage", "probe_accuracy"),
+        *("steps_taken", "step", "stage", "probe_accuracy", "hidden_accuracy", "kept", "verdict"),
         *(f"acm_{name}" for name in names),
         *("next_step", "next_stage"),
         *(f"rate_{name}" for name in names),

@@ -124,6 +124,7 @@ def test_checkpoint_keeps_every_kind_of_value(tmp_path):
             "float": 0.1 + 0.2,
             "order": {"b": 1, "a": 2},
         },
+        "settings_hash": "0",
     }
     checkpoint.save(tmp_path / "state", state)
     assert same(checkpoint.load(tmp_path / "state", "cpu"), state)

@@ -70,7 +70,7 @@ def _trace(probes: pandas.DataFrame, histories: pandas.DataFrame, run: dict) -> 
     trace = trace.rename(columns={middle: "acm"})
     returns = probes.loc[probes["next_step"] < probes["step"], "steps_taken"]
     trace["part"] = numpy.searchsorted(returns.to_numpy(), trace["steps_taken"].to_numpy())
-    return trace.sort_values("steps_taken", kind="stable")
+    return trace.sort_values("steps_taken", kind="stable", ignore_index=True)
 
 
 def _accuracy(axis: Axes, trace: pandas.DataFrame) -> None:
