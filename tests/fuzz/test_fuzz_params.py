@@ -38,7 +38,7 @@ def all_of_it(file) -> None:
     if found is not None and len(grid.cells(found)) < 100:
         jobs = well(grid.jobs, found)
         if jobs is not None:
-            well(grid.check_inputs, jobs)
+            well(grid.check_inputs, found, jobs)
             dvc.render(found)
 
 

@@ -10,7 +10,7 @@ SCALARS = st.one_of(
     st.booleans(),
     st.integers(-3, 3),
     st.integers(),
-    st.floats(),
+    st.floats(allow_subnormal=False),  # relearn flushes them to 0 in this process, and hypothesis notices
     st.text(max_size=8),
     st.sampled_from(WORDS),
 )

@@ -14,7 +14,7 @@ from relearn import __main__, grid, params
 
 PARAMS = """\
 compute: {threads: 1}
-train: {epochs: 2, batch: 16, probe_size: 16, crop_pad: 1, checkpoint_epochs: 1}
+train: {epochs: 2, batch: 16, warmup_steps: 1, probe_size: 16, crop_pad: 1, checkpoint_epochs: 1}
 datasets:
   mine: {use: folder, path: images, size: 16}
 poisons:
