@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from relearn import data, params
 from relearn.rules.surrogate import earlier_epochs
@@ -82,6 +83,6 @@ def test_an_ensemble_and_shares_from_the_command_line(project):
 
 @pytest.mark.parametrize("ratio", [0, 1.5, -0.1, True])
 def test_a_share_of_nothing_is_no_poison(ratio):
-    raw = params.yaml.safe_load(CONTENT)
+    raw = yaml.safe_load(CONTENT)
     raw["poisons"]["lsp"]["ratio"] = ratio
     assert params.errors(raw) == [f"poisons.lsp.ratio: must be a number above 0, at most 1, found {ratio!r}"]

@@ -31,7 +31,7 @@ def figure(project, monkeypatch, capsys):
             "figures.embedding: 'digits/clean/cnn/emr/0' is not a cell of the grid; known: digits/clean/cnn/erm/0, ",
         ),
         ("[digits/lsp/cnn/erm/7]", "(did you mean 'digits/lsp/cnn/erm/0'?)"),
-        ("[]", "figures.embedding names no cell; known: digits/clean/cnn/erm/0, "),
+        ("[]", "figures.embedding.cells: must be a list of at least one, found []"),
         ("[7]", "figures.embedding.cells: must be the name of a cell, found 7"),
         ("digits/clean/cnn/erm/0", "figures.embedding.cells: must be a list, found 'digits/clean/cnn/erm/0'"),
     ],

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=miss
 COMMAND = ("snakemake", "--cores", "8", "--profile", "slurm", "--profile", "polling")
 POLLING = {"slurm-init-seconds-before-status-checks": 2, "seconds-between-status-checks": 2}
 CONTENT = {
-    "train": {"epochs": 5, "probe_size": 200, "checkpoint_epochs": 1},
+    "train": {"epochs": 5, "probe_size": 200, "warmup_steps": 5, "checkpoint_epochs": 1},
     "datasets": {"digits": {"copies": 1}},
     "poisons": {
         "clean": {},

@@ -109,14 +109,12 @@ def jobs(params: Params) -> list[Job]:
 def plotted_cells(params: Params, figure: str) -> list[Cell]:
     """The cells whose runs a figure reads: those that its setting of type `list[CellName]` names.
 
-    Raises UserError when that names no cell, or one that the grid does not have.
+    Raises UserError when that names one that the grid does not have.
     """
     wanted = params.named("figures", figure, "list[CellName]")
     if wanted is None:
         return []
     known = {str(cell): cell for cell in cells(params)}
-    if not wanted:
-        raise UserError(f"figures.{figure} names no cell; {registry.suggest('', known)}")
     for name in wanted:
         if name not in known:
             raise UserError(f"figures.{figure}: '{name}' is not a cell of the grid; {registry.suggest(name, known)}")
