@@ -95,7 +95,8 @@ def test_a_full_disk_is_one_line(what, disk, base, undisturbed):
         assert outputs(disk, command) == expected[what]()
 
 
-RECORDS = """dataset,poison,arch,method,seed,method_use,poison_use,accuracy,oracle_accuracy,oracle_epoch,passes,acm,kept,verdict
+COLUMNS = "dataset,poison,arch,method,seed,method_use,poison_use,accuracy,oracle_accuracy,oracle_epoch,passes,acm,kept"
+RECORDS = f"""{COLUMNS},verdict
 digits,lsp,cnn,erm,0,erm,lsp,50.000000,50.000000,1,1.000000,0.400000,0.800000,not trapped
 digits,lsp,cnn,pst,0,pst,lsp,60.000000,60.000000,1,1.000000,0.400000,0.800000,not trapped
 """
@@ -105,8 +106,8 @@ def test_a_disk_that_cannot_be_written_is_one_line(disk):
     before = files(disk)
     subprocess.run(["mount", "-o", "remount,ro", disk / "results"], check=True)
     for command, output in ((TRAIN, f"runs/{CELL}/model"), (("poison", "digits/lsp"), "poisons/digits/lsp/train")):
-        said = f"relearn: Read-only file system: results/{output}.safetensors; give yourself the right to read and write it"
-        assert ran(Job(disk, *command), code=2) == f"{said}\n"
+        said = f"Read-only file system: results/{output}.safetensors; give yourself the right to read and write it"
+        assert ran(Job(disk, *command), code=2) == f"relearn: {said}\n"
     assert files(disk) == before
 
 

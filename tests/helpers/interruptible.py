@@ -27,7 +27,7 @@ from relearn.engines import locks
 
 PARAMS = """
 compute: {threads: 1, precision: float32}
-train: {epochs: 16, batch: 128, lr: 0.1, crop_pad: 2, flip: false, probe_size: 200, warmup_steps: 5, checkpoint_epochs: 1}
+train: {epochs: 16, batch: 128, crop_pad: 2, flip: false, probe_size: 200, warmup_steps: 5, checkpoint_epochs: 1}
 datasets: {digits: {copies: 1}}
 poisons:
   lsp: {epsilon: 6}
