@@ -43,11 +43,12 @@ class Job:
 
 
 class Needs(NamedTuple):
-    """What a job needs: files of other jobs, registered entries of params.yaml, sources of its own, dotted keys."""
+    """What a job needs: files of other jobs, registered entries of params.yaml, dotted keys, sources beside theirs."""
 
     inputs: list[Path]
     entries: list[tuple[str, str]]
     keys: list[str]
+    sources: tuple[Path, ...] = ()
 
 
 def cells(params: Params) -> list[Cell]:
@@ -67,8 +68,8 @@ def job(params: Params, rule: str, argument: str) -> Job:
     for coordinate, name in names.items():
         if coordinate in registry.SECTIONS:
             params.settings(registry.SECTIONS[coordinate], name)  # raises for an unknown name
-    inputs, used, keys = _NEEDS[rule](params, **given)
-    sources = [params.entry(section, name).path for section, name in used if rule not in LISTS]
+    inputs, used, keys, own = _NEEDS[rule](params, **given)
+    sources = [*own, *(params.entry(section, name).path for section, name in used if rule not in LISTS)]
     files = set(registry.sources(*registry.rule_sources(rule), *sources))
     entries = [(section, name) for section, name in used if params.paths(section, name)]
     if rule not in LISTS:  # one file for the engines to watch instead of twenty, or of a folder
@@ -164,7 +165,7 @@ def _sources(params: Params, rule: str) -> Needs:
     known = [name for name in RULES if name not in LISTS]
     if rule not in known:
         raise UserError(f"unknown rule '{rule}'; {registry.suggest(rule, known)}")
-    return Needs([], [], [])
+    return Needs([], [], [], registry.rule_sources(rule))
 
 
 def _inputs(params: Params, section: str, name: str) -> Needs:
