@@ -13,7 +13,7 @@ from relearn.pst import PST
 BATCHES = 5  # of 16 images in an epoch
 NEVER = {"probe_steps": 10**6, "dense_epochs": 1e6}
 GROUPS = [*(f"blocks.{k}" for k in range(4)), "head"]
-CLEAN, UNSURE, TRAPPED = 0.8, 0.4, 0.1  # the share of accuracy kept
+CLEAN, UNSURE, TRAPPED = 0.8, 0.5, 0.1  # the share of accuracy kept
 SCRIPT = {0: CLEAN, 4: CLEAN, 8: TRAPPED}  # by steps_taken: a snapshot at step 4, and back to it from step 8
 SCRIPTED = {"script": SCRIPT, "probe_steps": 4, "dense_epochs": 9.0, "confirm": 1}
 EAGER = ALWAYS_TRAPPED | {"dense_epochs": 9.0, "probe_steps": 4}

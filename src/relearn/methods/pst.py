@@ -36,7 +36,7 @@ class PST(ERM):
         full_rate_groups: list[GroupCount] = [2],  # noqa: B006, read, never changed; defaults must be literals
         rate: Fraction = 0.0,
         early_rate: Positive = 1.0,
-        kept_trapped: Positive = 0.4,
+        kept_trapped: Positive = 0.5,
         confirm: PositiveInt = 2,
         probe_steps: PositiveInt = 20,
         dense_epochs: NonNegative = 2.0,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # tables name the answers without torch
     from relearn.probing.probe_set import ProbeResult
 
-KEPT = 0.4  #: a network that keeps a smaller share of its accuracy above chance is trapped
-LEARNED = 0.1  #: with less accuracy above chance than this share of the possible, there is nothing to judge
+KEPT = 0.5  #: a network that keeps a smaller share of its accuracy above chance is trapped
+LEARNED = 0.2  #: with less accuracy above chance than this share of the possible, there is nothing to judge
 DEVIATIONS = 2  #: how many standard errors an answer must lie from the limit
 
 TRAPPED, NOT_TRAPPED, CANNOT_TELL = ANSWERS = ("trapped", "not trapped", "cannot tell")
