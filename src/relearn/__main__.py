@@ -157,7 +157,7 @@ def _adopt(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> int:
     lines, equal = verify.compare(params.load(), options.other, options.delete)
     print("\n".join(lines))
-    return 0 if equal else 1
+    return 0 if equal or options.delete else 1
 
 
 def _plan(options: argparse.Namespace) -> None:
