@@ -1,6 +1,8 @@
-"""A dataset for the tests of the PST library."""
+"""What several files of unit tests use."""
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from torch.utils.data import TensorDataset
 
 from helpers.images import coloured
@@ -19,3 +21,18 @@ def data() -> TensorDataset:
 def decided_by_limit(monkeypatch):
     """PST with `ALWAYS_TRAPPED` or `NEVER_TRAPPED` does as told, whatever its probes find."""
     monkeypatch.setattr(staging, "judge", by_limit)
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Writes an array as .npy, named ones as .safetensors; gives the path."""
+
+    def write(array=None, **arrays) -> str:
+        path = tmp_path / ("poison.safetensors" if arrays else "poison.npy")
+        if arrays:
+            save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
+        else:
+            np.save(path, array)
+        return str(path)
+
+    return write

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 
 from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import apply
@@ -35,19 +34,6 @@ def poisoned(train) -> np.ndarray:
 @pytest.fixture
 def noise() -> np.ndarray:
     return np.random.default_rng(3).integers(-8, 9, (COUNT, SIDE, SIDE, 3)).astype(np.int8)
-
-
-@pytest.fixture
-def put(tmp_path):
-    def write(array=None, **arrays) -> str:
-        path = tmp_path / ("poison.safetensors" if arrays else "poison.npy")
-        if arrays:
-            save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
-        else:
-            np.save(path, array)
-        return str(path)
-
-    return write
 
 
 def error(train, file, **settings) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.numpy import save_file
 
 from relearn.crafting import foreign, resemblance
 from relearn.crafting.craft import CraftContext
@@ -38,19 +37,6 @@ def noise() -> np.ndarray:
 @pytest.fixture
 def poisoned(train, noise) -> np.ndarray:
     return np.clip(train.images.numpy() + noise.astype(int), 0, 255).astype(np.uint8)
-
-
-@pytest.fixture
-def put(tmp_path):
-    def write(array=None, **arrays) -> str:
-        path = tmp_path / ("poison.safetensors" if arrays else "poison.npy")
-        if arrays:
-            save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
-        else:
-            np.save(path, array)
-        return str(path)
-
-    return write
 
 
 def craft(whole: Split | None = None) -> CraftContext:
