@@ -17,6 +17,7 @@ from relearn.data import Dataset, Split, subset
 from relearn.errors import UserError
 from relearn.registry import InputPath, PositiveInt, Seed, Side, register
 from relearn.runtime import memory
+from relearn.runtime.files import expanded
 
 PARTS = ("train", "test")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not all of Pillow's: reading EPS would run Ghostscript
@@ -50,7 +51,7 @@ def folder(
     one UserError that names what is wrong: folders, classes, names, files that cannot be read or whose values have no
     known range (32-bit, signed, floating-point, or 16 bits of which few are used), images too large for the memory.
     """
-    base = Path(os.path.expanduser(path))
+    base = expanded(path)
     if not os.path.isdir(base):  # unlike Path.is_dir, also for a path that no system accepts
         raise UserError(f"folder: '{_shown(path)}' is not a folder; give one with train/CLASS/ and test/CLASS/")
     errors: list[str] = []

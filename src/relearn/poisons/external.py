@@ -1,6 +1,5 @@
 """A poison made elsewhere, read from a file."""
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from relearn.crafting.resemblance import check_images, check_perturbation
 from relearn.data import Split
 from relearn.errors import UserError
 from relearn.registry import InputPath, Positive, register, suggest
-from relearn.runtime import memory
+from relearn.runtime import files, memory
 
 FLOATS = ("float16", "float32", "float64")
 DTYPES = {"images": ("uint8", *FLOATS), "perturbation": ("int8", *FLOATS)}
@@ -47,7 +46,7 @@ def external(
     training images than their own, and for a perturbation that looks like the training images.
     """
     try:
-        return _read(Path(os.path.expanduser(file)), train, craft, kind, unit, Budget(norm, epsilon), rounding)
+        return _read(files.expanded(file), train, craft, kind, unit, Budget(norm, epsilon), rounding)
     except UserError as error:
         raise UserError(f"external: {error}") from None
 
