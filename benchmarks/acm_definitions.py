@@ -99,7 +99,7 @@ def measured(train: Split, options: argparse.Namespace) -> dict[int, dict[str, f
     method = MeasuredERM(options.group, [0, options.early, last])
     probe_set = ProbeSet.draw(train, 2000, seeds.generator("probe"))
     test = train.pick(torch.arange(100))  # the loop needs a test split; nothing here reads its accuracy
-    fit(model, method, train, test, recipe, seeds, probe_set=probe_set, precision="float32", label="erm")
+    fit(model, method, train, test, recipe, seeds, probe_set=probe_set, label="erm")
     return method.values
 
 

@@ -33,7 +33,7 @@ def new_run(arch: str, settings: dict, method: Method, device: str) -> Run:
     train = split(images, torch.randint(0, 10, (IMAGES,), generator=generator)).to(device)
     model = models.build(arch, settings, images=images, classes=10, generator=seeds.generator("init"), device=device)
     probe_set = ProbeSet.draw(train, 1000, seeds.generator("probe"))
-    return Run(model.train(), method, train, dataclasses.asdict(Recipe()), seeds, probe_set, "float32")
+    return Run(model.train(), method, train, dataclasses.asdict(Recipe()), seeds, probe_set)
 
 
 def seconds(action: Callable[[], None], repeats: int, device: str) -> float:

@@ -49,21 +49,30 @@ class Compute:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`train:`, the recipe that all methods share: SGD with warm-up and cosine decay to 0, random crop and flip.
+    """`train:`, the recipe that all methods share: an optimizer, warm-up and decay to 0, random crop and flip.
 
-    `probe_size` is the number of images in the probe set; a checkpoint is written every `checkpoint_epochs` epochs.
+    `micro_batch` splits a batch into parts of so many images, whose gradients add up; batch norm sees a part at a time.
+    `alternate_flip` mirrors each image in every other epoch, instead of by chance. `probe_size` is the number of images
+    in the probe set. After the first epoch, every `test_epochs` epochs and after the last, accuracy on clean test
+    images and on the probe set is measured; a checkpoint is written every `checkpoint_epochs` epochs.
     """
 
     epochs: PositiveInt = 60
     batch: PositiveInt = 128
+    micro_batch: PositiveInt | None = None
+    optimizer: Literal["sgd", "muon", "adamw"] = "sgd"
     lr: Positive = 0.1
+    schedule: Literal["cosine", "linear"] = "cosine"
     warmup_steps: NonNegativeInt = 20
     momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
+    label_smoothing: Fraction = 0.0
     crop_pad: Pad = 4
     flip: bool = True
+    alternate_flip: bool = False
     probe_size: PositiveInt = 2000
+    test_epochs: PositiveInt = 1
     checkpoint_epochs: PositiveInt = 5
 
 

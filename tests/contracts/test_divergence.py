@@ -80,7 +80,7 @@ def test_methods(name, bad, at_once, tiny, losses, tmp_path, monkeypatch):
     method.initialise(model, models.weights(model_of(tiny, seed=3)))
     losses["bad"] = bad
     probe_set = ProbeSet.draw(tiny, 40, Seeds("test").generator("probe"))
-    how = {"probe_set": probe_set, "precision": "float32", "label": "train this", "checkpoint_path": checkpoint}
+    how = {"probe_set": probe_set, "label": "train this", "checkpoint_path": checkpoint}
     with pytest.raises(divergence.DivergedError) as raised:
         fit(model.train(), method, tiny, tiny, RECIPE | {"epochs": 2}, Seeds("test"), **how)
     words = str(raised.value)
@@ -99,7 +99,7 @@ def test_a_rate_that_is_far_too_high(name, lr, tiny):
     method, model = registry.load("methods", name)(**cheap("methods", name)), model_of(tiny)
     method.initialise(model, models.weights(model_of(tiny, seed=3)))
     probe_set = ProbeSet.draw(tiny, 40, Seeds("test").generator("probe"))
-    how = {"probe_set": probe_set, "precision": "float32", "label": "train this"}
+    how = {"probe_set": probe_set, "label": "train this"}
     with pytest.raises(NotFiniteError, match=r"^train this: .*(step \d+ of 15, learning rate|loss of the last epoch)"):
         fit(model.train(), method, tiny, tiny, RECIPE | {"lr": lr}, Seeds("test"), **how)
 

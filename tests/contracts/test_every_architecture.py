@@ -24,7 +24,9 @@ def test_architectures(name, size):
     parts = [id(p) for group in groups.values() for p in group.parameters()]
     assert parts == [id(p) for p in model.parameters()]  # all, once, shallow to deep
     scores.square().sum().backward()
-    for label, parameter in model.named_parameters():
+    learning = [(label, parameter) for label, parameter in model.named_parameters() if parameter.requires_grad]
+    assert len(learning) > len(groups)
+    for label, parameter in learning:
         assert parameter.grad is not None and parameter.grad.isfinite().all(), label
         assert parameter.ndim == 1 or parameter.grad.abs().sum() > 0, label
 

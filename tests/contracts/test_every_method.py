@@ -25,7 +25,7 @@ def methods_fit(name: str, train):
     model, method = methods_model(train), registry.load("methods", name)(**cheap("methods", name))
     method.initialise(model, models.weights(methods_model(train, "surrogate")))
     probe_set = ProbeSet.draw(train, 40, Seeds("test").generator("probe"))
-    how = {"probe_set": probe_set, "precision": "float32", "label": "test"}
+    how = {"probe_set": probe_set, "label": "test"}
     fitted = fit(model, method, train, train, RECIPE, Seeds("test", 0), **how)
     return fitted, models.weights(model), method
 
@@ -64,7 +64,7 @@ def test_methods_give_a_rate_to_each_group(name, tiny):
     assert list(rates) == list(model.layer_groups())
     assert all(rate >= 0 for rate in rates.values()) and max(rates.values()) > 0
     probe_set = ProbeSet.draw(tiny, 40, Seeds("test").generator("probe"))
-    run = Run(model, method, tiny, RECIPE, Seeds("test"), probe_set, "float32")
+    run = Run(model, method, tiny, RECIPE, Seeds("test"), probe_set)
     assert run.training.rates == rates
 
 

@@ -87,7 +87,7 @@ def trained(train, method, recipe: dict) -> None:
     model = model_of(train)
     method.initialise(model, models.weights(model_of(train, seed=3)))
     probe_set = ProbeSet.draw(train, recipe["probe_size"], Seeds("test").generator("probe"))
-    fit(model.train(), method, train, train, recipe, Seeds("test"), probe_set=probe_set, precision="float32", label="t")
+    fit(model.train(), method, train, train, recipe, Seeds("test"), probe_set=probe_set, label="t")
 
 
 @named("methods")

@@ -26,7 +26,7 @@ def run_of(train, method=None, model=None, **recipe) -> fit.Run:
     """A run of 15 steps at its beginning; plain training of a cnn if nothing else is named."""
     model = (model or model_of(train)).train()
     method = method or ERM()
-    return fit.Run(model, method, train, RECIPE | recipe, Seeds("test"), ProbeSet.draw(train, 40, drawn()), "float32")
+    return fit.Run(model, method, train, RECIPE | recipe, Seeds("test"), ProbeSet.draw(train, 40, drawn()))
 
 
 def probe_result(kept: float, accuracy: float = 0.91, acm: float = 0.3, groups=GROUPS, images: int = 10_000):

@@ -172,7 +172,7 @@ def test_a_batch_is_estimated_before_the_first_step(tiny, monkeypatch):
     before = models.weights(model)
     monkeypatch.setattr(memory, "total", lambda device="cpu": 10**6)
     run = run_of(tiny, model=model)
-    how = {"probe_set": run.training.probe_set, "precision": "float32", "label": "t"}
+    how = {"probe_set": run.training.probe_set, "label": "t"}
     with pytest.raises(
         UserError, match=r"training on batches of 16 images needs about .* give a smaller batch under train:"
     ):

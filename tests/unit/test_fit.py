@@ -34,9 +34,9 @@ def test_one_step_is_sgd_on_the_batch(tiny):
     seen = []
 
     class Watching(ERM):
-        def loss(self, model, x, y, generator):
+        def loss(self, model, x, y, generator, criterion):
             seen.append((x.clone(), y.clone()))
-            return super().loss(model, x, y, generator)
+            return super().loss(model, x, y, generator, criterion)
 
     run, model = run_of(tiny, Watching(), warmup_steps=0, momentum=0.9), model_of(tiny).train()
     run.advance()
@@ -52,10 +52,10 @@ def test_an_epoch_shows_no_image_twice(tiny):
     seen = []
 
     class Watching(ERM):
-        def loss(self, model, x, y, generator):
+        def loss(self, model, x, y, generator, criterion):
             seen.append((x[:, 0, 0, 0] * 255).round().long())
             assert torch.equal(tiny.labels[seen[-1]], y)
-            return super().loss(model, x, y, generator)
+            return super().loss(model, x, y, generator, criterion)
 
     run = run_of(marked, Watching(), crop_pad=0, flip=False)
     for _ in range(10):

@@ -34,7 +34,6 @@ def by_the_workflow(train, settings: dict, momentum: dict) -> tuple[fit.Fitted, 
         RECIPE | momentum,
         Seeds("test"),
         probe_set=ProbeSet.draw(train, 40, drawn(3)),
-        precision="float32",
         label="test",
     )
     return done, model.state_dict()

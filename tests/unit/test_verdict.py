@@ -139,7 +139,6 @@ def test_of_networks_that_were_trained(classes, poisoned, expected):
         RECIPE | {"epochs": 12, "crop_pad": 0, "flip": False},
         Seeds("verdict"),
         probe_set=ProbeSet.draw(train, 400, drawn()),
-        precision="float32",
         label="test",
     )
     assert judge(found.last_probe).answer == expected, judge(found.last_probe)

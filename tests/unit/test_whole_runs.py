@@ -35,7 +35,7 @@ METHODS = {
 
 def fitted(train, method, checkpoint_path=None, **recipe) -> tuple[dict, fit.Fitted]:
     model, found = model_of(train), ProbeSet.draw(train, 40, drawn())
-    how = {"probe_set": found, "precision": "float32", "label": "test", "checkpoint_path": checkpoint_path}
+    how = {"probe_set": found, "label": "test", "checkpoint_path": checkpoint_path}
     done = fit.fit(model, method, train, train, RECIPE | recipe, Seeds("test"), **how)
     return models.weights(model), done
 

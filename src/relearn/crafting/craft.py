@@ -28,10 +28,10 @@ Attack = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 class CraftContext:
     """The context of one poison. `architectures` maps the names of params.yaml to (registered name, settings).
 
-    `whole` is the training set, of which a poison with a `ratio` gets a share; None if it gets all. `load_earlier`
-    loads the checkpoints of the surrogate before its last, oldest first. Checkpoints of the poison go to files whose
-    names begin with `checkpoint_path`, under `settings_hash`, a hash of all that it depends on; without a path there
-    are none.
+    Models compute in `precision`, "float32" or "bfloat16". `whole` is the training set, of which a poison with a
+    `ratio` gets a share; None if it gets all. `load_earlier` loads the checkpoints of the surrogate before its last,
+    oldest first. Checkpoints of the poison go to files whose names begin with `checkpoint_path`, under `settings_hash`,
+    a hash of all that it depends on; without a path there are none.
     """
 
     label: str
@@ -39,6 +39,7 @@ class CraftContext:
     device: str
     classes: int
     architectures: dict[str, tuple[str, dict]] = field(default_factory=dict)
+    precision: str = "float32"
     whole: Split | None = None
     surrogate: Normalised | None = None
     load_earlier: Callable[[], list[Normalised]] = list
@@ -58,7 +59,13 @@ class CraftContext:
         """A fresh model of an architecture of params.yaml, for poisons that train their own."""
         use, settings = self.architectures[arch]
         return models.build(
-            use, settings, images=train.images, classes=self.classes, generator=generator, device=self.device
+            use,
+            settings,
+            images=train.images,
+            classes=self.classes,
+            generator=generator,
+            device=self.device,
+            precision=self.precision,
         )
 
     def trained_surrogate(self) -> Normalised:

@@ -113,7 +113,10 @@ def _rates(axis: Axes, probes: pandas.DataFrame, run: dict) -> None:
         times.append(taken)
         steps.append(taken - begin + step)
     scheduled = [
-        [recipe["lr"] * schedule.factor(step, run["steps"], recipe["warmup_steps"]) for step in piece]
+        [
+            recipe["lr"] * schedule.factor(step, run["steps"], recipe["warmup_steps"], recipe["schedule"])
+            for step in piece
+        ]
         for piece in steps
     ]
     lines: dict[tuple, list[str]] = {}

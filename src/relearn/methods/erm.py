@@ -1,7 +1,6 @@
 """Empirical risk minimisation: plain training, and the hooks by which every other method says how it differs."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from relearn.errors import UserError
@@ -67,11 +66,11 @@ class ERM:
         return size[0] // self.downsample, size[1] // self.downsample
 
     def loss(
-        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
+        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator, criterion: nn.Module
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss of a batch, and the logits by which training accuracy is counted."""
+        """The loss of a batch by `criterion`, and the logits by which training accuracy is counted."""
         logits = model(x)
-        return F.cross_entropy(logits.float(), y), logits
+        return criterion(logits.float(), y), logits
 
     def should_probe(self, step: int, steps_per_epoch: int) -> bool:
         """Whether the method wants a probe after `step` steps of the schedule."""

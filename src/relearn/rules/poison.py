@@ -29,6 +29,7 @@ def run(params: Params, dataset: str, poison: str) -> None:
     names = {"dataset": dataset, "poison": poison}
     deterministic(params.compute["threads"])
     device = devices.choose()
+    precision = devices.precision(params.compute, device)
     whole, facts = load_split(grid.path("prepare", "train", dataset=dataset))
     ratio = params.settings("poisons", poison)["ratio"]
     mask = draw_share(whole.labels, ratio, Seeds("poison", dataset).generator("ratio"))
@@ -45,6 +46,7 @@ def run(params: Params, dataset: str, poison: str) -> None:
             device=device,
             classes=len(facts["classes"]),
             architectures=params.architectures,
+            precision=precision,
             whole=whole,
             checkpoint_path=grid.sidecar("poison", "checkpoint", **names),
             settings_hash=settings_hash(settings),
@@ -55,7 +57,7 @@ def run(params: Params, dataset: str, poison: str) -> None:
         published = _replace(whole, mask, changed)
         save_split(grid.path("poison", "train", **names), published, facts | {"settings": settings}, mask)
         budget = {"declared": vars(perturbation.budget), "measured": measured, "rounding": perturbation.rounding}
-        info = budget | {"images": len(whole), "poisoned": len(train), "settings": settings}
+        info = budget | {"images": len(whole), "poisoned": len(train), "precision": precision, "settings": settings}
         files.write_json(grid.path("poison", "info", **names), info)
         craft.delete_checkpoint()
 
@@ -89,7 +91,8 @@ def _surrogate(
 
     def rebuild(tensors: dict[str, torch.Tensor]) -> models.Normalised:
         size = tuple(train.images.shape[1:3])
-        return models.rebuild(arch, settings, tensors, classes=craft.classes, size=size, device=craft.device)
+        how = {"device": craft.device, "precision": craft.precision}
+        return models.rebuild(arch, settings, tensors, classes=craft.classes, size=size, **how)
 
     def load_earlier() -> list[models.Normalised]:
         tensors, _ = load_tensors(grid.path("surrogate", "earlier", dataset=dataset, surrogate=name))

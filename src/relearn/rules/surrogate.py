@@ -26,6 +26,7 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
     recipe = params.recipe | ({"epochs": own["epochs"]} if own["epochs"] else {})
     deterministic(params.compute["threads"])
     device = devices.choose()
+    precision = devices.precision(params.compute, device)
     train, facts = load_split(grid.path("prepare", "train", dataset=dataset))
     test, _ = load_split(grid.path("prepare", "test", dataset=dataset))
     seeds = Seeds("surrogate", dataset, surrogate, own["seed"])
@@ -37,6 +38,7 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
             classes=len(facts["classes"]),
             generator=seeds.generator("init"),
             device=device,
+            precision=precision,
         )
         method = _KeepEarlier(earlier_epochs(recipe["epochs"], own["checkpoints"]))
         fitted = fit(
@@ -47,7 +49,6 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
             recipe,
             seeds,
             probe_set=ProbeSet.draw(train.to(device), recipe["probe_size"], seeds.generator("probe")),
-            precision=params.compute["precision"],
             label=f"surrogate {dataset}/{surrogate}",
             checkpoint_path=grid.sidecar("surrogate", "checkpoint.safetensors", **names),
             settings_hash=settings_hash(settings),
@@ -56,7 +57,7 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
         save_tensors(grid.path("surrogate", "model", **names), models.weights(model), facts)
         save_tensors(grid.path("surrogate", "earlier", **names), method.earlier, facts)
         last = {key: fitted.history[-1][key] for key in ("epoch", "train_accuracy", "test_accuracy")}
-        info = {"settings": settings, "checkpoints": [*method.epochs, recipe["epochs"]]} | last
+        info = {"settings": settings, "precision": precision, "checkpoints": [*method.epochs, recipe["epochs"]]} | last
         files.write_json(grid.path("surrogate", "info", **names), info)
 
 

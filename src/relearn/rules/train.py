@@ -24,6 +24,7 @@ def run(params: Params, cell: grid.Cell) -> None:
     """
     deterministic(params.compute["threads"])
     device = devices.choose()
+    precision = devices.precision(params.compute, device)
     train, facts = load_split(cell.path("poison", "train"))
     test, _ = load_split(cell.path("prepare", "test"))
     seeds = Seeds("train", cell.dataset, cell.arch, cell.seed)
@@ -42,6 +43,8 @@ def run(params: Params, cell: grid.Cell) -> None:
             generator=seeds.generator("init"),
             device=device,
             size=method.input_size(tuple(train.images.shape[1:3])),
+            transform=method.eval_transform,
+            precision=precision,
         )
         method.initialise(model, surrogate)
         train, test = train.to(device), test.to(device)
@@ -53,7 +56,6 @@ def run(params: Params, cell: grid.Cell) -> None:
             params.recipe,
             seeds,
             probe_set=ProbeSet.draw(train, params.recipe["probe_size"], seeds.generator("probe")),
-            precision=params.compute["precision"],
             label=f"train {cell}",
             checkpoint_path=grid.sidecar("train", "checkpoint.safetensors", **vars(cell)),
             settings_hash=settings_hash(settings),
@@ -64,7 +66,7 @@ def run(params: Params, cell: grid.Cell) -> None:
         )
         _write_rows(cell, fitted, facts["classes"])
         work = {"steps_taken": fitted.steps_taken, "steps": fitted.steps, "rolled_back": fitted.rolled_back}
-        info = {"cell": vars(cell), "settings": settings, "verdict": _verdict(fitted)} | work
+        info = {"cell": vars(cell), "settings": settings, "precision": precision, "verdict": _verdict(fitted)} | work
         files.write_json(cell.path("train", "info"), info)
 
 

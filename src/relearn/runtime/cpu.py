@@ -12,6 +12,7 @@ LIMITS = {  # what torch's own kernels, oneDNN and MKL read, each once, at its f
 }
 PROCESSOR = Path("/proc/cpuinfo")
 X86 = ("x86_64", "AMD64")
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # what processors that multiply bfloat16 call it, the last on ARM
 
 
 def limit_cpu_instructions(name: str) -> None:
@@ -28,6 +29,24 @@ def limit_cpu_instructions(name: str) -> None:
         )
         return
     os.environ.update(LIMITS[name])
+
+
+def usable_precision(wanted: str, isa: str) -> str:
+    """The precision in which this processor trains: `wanted`, or "float32" where bfloat16 would be far slower.
+
+    It says so on standard error then. A system without /proc/cpuinfo cannot tell and gets float32.
+    """
+    limited = isa == "sse4" or (isa == "avx2" and _has_avx2())
+    found = PROCESSOR.exists() and BFLOAT16 & set(PROCESSOR.read_text().split())
+    if wanted != "bfloat16" or (found and not limited):
+        return wanted
+    why = f"which compute.isa {isa} leaves out" if limited else "which this processor does not have"
+    print(
+        f"relearn: compute.precision is bfloat16, {why}; the job runs in float32: slower, and with other bytes than "
+        "bfloat16 gives",
+        file=sys.stderr,
+    )
+    return "float32"
 
 
 def _has_avx2() -> bool:

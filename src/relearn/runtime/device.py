@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from relearn.errors import UserError
+from relearn.runtime import cpu
 
 POLL_SECONDS = 1.0  # between two tries to get a GPU
 
@@ -30,6 +31,11 @@ def choose() -> str:
     if wanted in ("", "cuda") and (gpus or not wanted):
         return gpus[_claimed(_names(len(gpus)))[0]] if len(gpus) > 1 else gpus[0] if gpus else "cpu"
     raise UserError(f"RELEARN_DEVICE is '{wanted}', which is not here; known: {', '.join(['cpu', *gpus])}")
+
+
+def precision(compute: dict, device: str) -> str:
+    """The precision in which `device` computes under the settings `compute:` of params.yaml."""
+    return cpu.usable_precision(compute["precision"], compute["isa"]) if device == "cpu" else compute["precision"]
 
 
 def _names(count: int) -> tuple[str, ...]:

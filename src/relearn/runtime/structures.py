@@ -46,6 +46,7 @@ SHARE = Value(
     "a number, or nothing", lambda value: value is None or _is_number(value), lambda text: float(text) if text else None
 )
 ANSWER = Value("a verdict", lambda value: value in ("trapped", "not trapped", "cannot tell"))
+PRECISION = Value("a precision", lambda value: value in ("float32", "bfloat16"))
 MAPPING: Structure = {}
 
 CELL = {"dataset": TEXT, "poison": TEXT, "arch": TEXT, "method": TEXT, "seed": WHOLE}
@@ -74,6 +75,7 @@ RECORD = {"cell": CELL, "result": RESULT, "settings": MAPPING, "settings_hash": 
 TRAIN_INFO = {
     "cell": CELL,
     "settings": MAPPING,
+    "precision": PRECISION,
     "verdict": VERDICT,
     "steps_taken": COUNT,
     "steps": COUNT,

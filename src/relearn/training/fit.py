@@ -1,4 +1,4 @@
-"""The training loop, once: epochs, batches, optimizer, precision, history, checkpoints. It looks nothing up by name."""
+"""The training loop, once: epochs, batches, optimizer, history, checkpoints. It looks nothing up by name."""
 
 # ruff: noqa: D102, the hooks of the protocol are described in relearn.methods.erm
 
@@ -21,7 +21,7 @@ from relearn.probing.verdict import middle_group
 from relearn.runtime import structures
 from relearn.runtime.progress import ProgressBar
 from relearn.runtime.seeding import Seeds
-from relearn.training import checkpoint, schedule
+from relearn.training import checkpoint, optimizers, schedule
 from relearn.training.augment import crop_and_flip
 from relearn.training.divergence import FiniteGuard
 from relearn.training.models import Normalised, check_batch
@@ -39,7 +39,7 @@ class Method(Protocol):
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor: ...
     def eval_transform(self, x: torch.Tensor) -> torch.Tensor: ...
     def loss(
-        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
+        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator, criterion: nn.Module
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
     def should_probe(self, step: int, steps_per_epoch: int) -> bool: ...
     def on_probe(self, training: TrainingState) -> None: ...
@@ -49,7 +49,7 @@ class Method(Protocol):
 
 @dataclass
 class Fitted:
-    """What training leaves: the history (a row per epoch), the probes (a row each), and the result of the last probe.
+    """What training leaves: the history (a row per tested epoch), the probes (a row each), and the last result.
 
     `embeddings` are a few probe images in a plane, after the first epoch and at the end. `rolled_back` are rows of the
     history after a step that a method went back to. `steps_taken` counts all steps, `steps` those of the schedule.
@@ -75,18 +75,20 @@ class Run:
         recipe: dict,
         seeds: Seeds,
         probe_set: ProbeSet,
-        precision: str,
         label: str = "train",
     ):
-        self.method, self.train, self.recipe, self.seeds, self.precision = method, train, recipe, seeds, precision
+        self.method, self.train, self.recipe, self.seeds = method, train, recipe, seeds
         self.device = train.images.device
         steps_per_epoch = check(recipe, train)
         self.steps = steps_per_epoch * recipe["epochs"]
         self.sums = torch.zeros(2, device=self.device)  # loss and correct images since the epoch began
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"])
+        # which images are mirrored in the epochs of even number, if each is in every other
+        self.mirrored = torch.rand(len(train), generator=seeds.generator("flip")).to(self.device) < 0.5
         self.groups = model.layer_groups()
         self.training = TrainingState(
             model,
-            _sgd(model, recipe),
+            optimizers.build(model, recipe),
             {name: Group(list(module.parameters()), module) for name, module in self.groups.items()},
             probe_set,
             steps_per_epoch=steps_per_epoch,
@@ -104,17 +106,16 @@ class Run:
         """One optimizer step. Batch and augmentation depend on the step alone, so a restored run repeats them."""
         training, optimizer = self.training, self.training.optimizer
         images, labels, generator = self._batch()
-        x = self.method.augment(to_float(images), generator)
-        factor = schedule.factor(training.step, self.steps, self.recipe["warmup_steps"])
-        for group in optimizer.param_groups:
-            group["lr"] = self.recipe["lr"] * factor
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            loss, logits = self.method.loss(training.model, x, labels, generator)
-        self.guard.note(loss, "loss", self._place(training.step + 1))
+        optimizers.set_factor(optimizer, self._factor(training.step))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        part = self.recipe["micro_batch"] or len(labels)
+        for some, y in zip(images.split(part), labels.split(part), strict=True):
+            x = self.method.augment(to_float(some), generator)
+            loss, logits = self.method.loss(training.model, x, y, generator, self.criterion)
+            self.guard.note(loss, "loss", self._place(training.step + 1))
+            (loss * (len(y) / len(labels))).backward()
+            self.sums += torch.stack([loss.detach() * len(y), (logits.argmax(1) == y).sum()])
         optimizer.step()
-        self.sums += torch.stack([loss.detach() * len(labels), (logits.argmax(1) == labels).sum()])
         training.step += 1
         training.steps_taken += 1
 
@@ -129,7 +130,7 @@ class Run:
             self.embeddings = [row for row in self.embeddings if row["epoch"] * steps_per_epoch <= step]
 
     def end_epoch(self, test: Split) -> None:
-        """Write the history's row; the only place where the device is waited for.
+        """Write the history's row, if this epoch is tested; the only place where the device is waited for.
 
         Raises DivergedError when anything of the epoch, the weights or what they compute is not finite.
         """
@@ -140,11 +141,15 @@ class Run:
         if training.step == self.steps:
             self._check_last_loss(loss)
         self.guard.check_weights(training.model, place)
+        self.sums.zero_()
+        epoch = training.step // training.steps_per_epoch
+        if epoch > 1 and epoch % self.recipe["test_epochs"] and training.step < self.steps:
+            return
         with self.guard.at(place):
             result = training.measure()
             logits = metrics.logits(training.model, test.images, self.method.eval_transform)
         row = {
-            "epoch": training.step // training.steps_per_epoch,
+            "epoch": epoch,
             "step": training.step,
             "steps_taken": training.steps_taken,
             "stage": training.stage,
@@ -156,7 +161,6 @@ class Run:
         }
         row |= {f"acm_{name}": value for name, value in result.acm.items()}
         self.history.append(row | {f"rate_{name}": rate for name, rate in training.rates.items()})
-        self.sums.zero_()
         if training.step in (training.steps_per_epoch, self.steps):
             watch = middle_group(result)
             points = embed(training.probe_set, training.model, self.method.eval_transform, self.groups, watch)
@@ -181,9 +185,12 @@ class Run:
 
     def _place(self, step: int) -> str:
         """The `step`-th step in words, with the highest learning rate of a layer group."""
-        factor = schedule.factor(max(0, step - 1), self.steps, self.recipe["warmup_steps"])
-        rate = self.recipe["lr"] * factor * max(self.training.rates.values())
+        rate = self.recipe["lr"] * self._factor(max(0, step - 1)) * max(self.training.rates.values())
         return f"step {step} of {self.steps}, learning rate {rate:g}"
+
+    def _factor(self, step: int) -> float:
+        """The share of the learning rate at a step of the schedule."""
+        return schedule.factor(step, self.steps, self.recipe["warmup_steps"], self.recipe["schedule"])
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
         step, batch = self.training.step, self.recipe["batch"]
@@ -193,8 +200,13 @@ class Run:
             self._order = (epoch, order)
         rows = self._order[1][within * batch : (within + 1) * batch]
         generator = self.seeds.generator("augment", step, device=str(self.device))
-        images = crop_and_flip(self.train.images[rows], self.recipe["crop_pad"], self.recipe["flip"], generator)
-        return images, self.train.labels[rows], generator
+        flip = self.recipe["flip"]
+        if flip and self.recipe["alternate_flip"]:
+            flip = self.mirrored.index_select(0, rows) ^ bool(epoch % 2)
+        # index_select copies an image at a time; indexing with [rows] copies a value at a time, twenty times slower
+        images = self.train.images.index_select(0, rows)
+        images = crop_and_flip(images, self.recipe["crop_pad"], flip, generator)
+        return images, self.train.labels.index_select(0, rows), generator
 
 
 def fit(
@@ -206,7 +218,6 @@ def fit(
     seeds: Seeds,
     *,
     probe_set: ProbeSet,
-    precision: str,
     label: str,
     checkpoint_path: Path | None = None,
     settings_hash: str = "",
@@ -219,10 +230,10 @@ def fit(
     """
     train = train.with_images(method.prepare(train.images))
     model.train()
-    run = Run(model, method, train, recipe, seeds, probe_set, precision, label)
+    run = Run(model, method, train, recipe, seeds, probe_set, label)
     training, steps_per_epoch = run.training, run.training.steps_per_epoch
     shown = method.eval_transform(to_float(train.images[:1]))
-    check_batch(model, shown, recipe["batch"], "give a smaller batch under train:")
+    check_batch(model, shown, recipe["micro_batch"] or recipe["batch"], "give a smaller batch under train:")
     saved = checkpoint.load(checkpoint_path, str(run.device)) if checkpoint_path and checkpoint_path.exists() else {}
     if checkpoint_path and saved.get("settings_hash") == settings_hash:
         with checkpoint.restoring(checkpoint_path):
@@ -260,19 +271,10 @@ def _steps(run: Run, test: Split, label: str, checkpoint_path: Path | None, sett
             ended = training.step % steps_per_epoch == 0
             if ended:
                 run.end_epoch(test)
-                notes = {"test": f"{run.history[-1]['test_accuracy']:.1f} %", "stage": training.stage}
+                tested = {"test": f"{run.history[-1]['test_accuracy']:.1f} %"} if run.history else {}
+                notes = tested | {"stage": training.stage}
                 progress.advance_to(training.step, **notes)
             if run.method.should_probe(training.step, steps_per_epoch):
                 run.take_probe()
             if ended and checkpoint_path and training.step // steps_per_epoch % run.recipe["checkpoint_epochs"] == 0:
                 checkpoint.save(checkpoint_path, {"run": run.state_dict(), "settings_hash": settings_hash})
-
-
-def _sgd(model: Normalised, recipe: dict) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=recipe["lr"],
-        momentum=recipe["momentum"],
-        nesterov=recipe["nesterov"],
-        weight_decay=recipe["weight_decay"],
-    )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from relearn import registry
+from relearn.data import to_float
 from relearn.errors import UserError
 from relearn.runtime import memory
 
@@ -20,6 +21,8 @@ COPIES = 3
 class Grouped(nn.Sequential):
     """A network whose named children are its layer groups, shallow to deep."""
 
+    fit_images = 0  # how many images `fit_to` wants; 0 for a network that is initialised without any
+
     def __init__(self, groups: dict[str, nn.Module]):
         super().__init__(OrderedDict(groups))
 
@@ -27,23 +30,37 @@ class Grouped(nn.Sequential):
         """The groups by name in forward order; a group's activation is its module's output."""
         return dict(self.named_children())
 
+    def fit_to(self, x: torch.Tensor) -> None:
+        """End the initialisation by `fit_images` images (N, 3, H, W) float32, as the first group will get them."""
+
 
 class Normalised(nn.Module):
-    """A network that takes images in [0, 1] and first subtracts `mean` and divides by `std`, both (3,) float32."""
+    """A network that takes images in [0, 1] and first subtracts `mean` and divides by `std`, both (3,) float32.
+
+    It computes in `precision`, "bfloat16" by autocast; logits are float32 all the same.
+    """
 
     network: Grouped
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, network: Grouped, mean: torch.Tensor, std: torch.Tensor):
+    def __init__(self, network: Grouped, mean: torch.Tensor, std: torch.Tensor, precision: str = "float32"):
         super().__init__()
-        self.network = network
+        self.network, self.precision = network, precision
         self.register_buffer("mean", mean.reshape(1, 3, 1, 1))
         self.register_buffer("std", std.reshape(1, 3, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The logits of a batch (B, 3, H, W) in [0, 1]."""
-        return self.network((x - self.mean) / self.std)
+        # one value per pixel and channel: over three channels alone it would run a pixel at a time
+        mean, std = (
+            part.expand(1, *x.shape[1:]).contiguous(memory_format=torch.channels_last) for part in (self.mean, self.std)
+        )
+        x = (x - mean) / std
+        if self.precision == "float32":
+            return self.network(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.network(x).float()
 
     def layer_groups(self) -> dict[str, nn.Module]:
         """The groups of the network."""
@@ -72,16 +89,21 @@ def build(
     generator: torch.Generator,
     device: str,
     size: tuple[int, int] | None = None,
+    transform: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+    precision: str = "float32",
 ) -> Normalised:
     """The registered architecture, initialised from `generator`, normalised by the statistics of `images`, on `device`.
 
-    `size` (H, W) is that of the images as the model will get them, None for that of `images`. Raises UserError when the
-    architecture cannot take it.
+    `size` (H, W) is that of the images as the model will get them, None for that of `images`, and `transform` makes
+    them so from a batch (B, 3, H, W) in [0, 1]. Raises UserError when the architecture cannot take the size.
     """
     size = size or (images.shape[1], images.shape[2])
     network = constructed(arch, lambda: registry.load("architectures", arch)(classes, size, **settings), device)
     initialise(network, generator)
-    model = Normalised(network, *channel_statistics(images))
+    model = Normalised(network, *channel_statistics(images), precision)
+    if network.fit_images:
+        some = torch.linspace(0, len(images) - 1, network.fit_images).long()  # of all classes, in whatever order
+        network.fit_to((transform(to_float(images[some].cpu())) - model.mean) / model.std)
     return _placed(model, device)
 
 
@@ -131,11 +153,18 @@ def weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def rebuild(
-    arch: str, settings: dict, tensors: dict[str, torch.Tensor], *, classes: int, size, device: str
+    arch: str,
+    settings: dict,
+    tensors: dict[str, torch.Tensor],
+    *,
+    classes: int,
+    size,
+    device: str,
+    precision: str = "float32",
 ) -> Normalised:
     """The model whose `weights` are `tensors`. Raises UserError when they do not fit the architecture."""
     network = constructed(arch, lambda: registry.load("architectures", arch)(classes, tuple(size), **settings), device)
-    model = Normalised(network, torch.zeros(3), torch.ones(3))
+    model = Normalised(network, torch.zeros(3), torch.ones(3), precision)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
