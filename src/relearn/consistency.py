@@ -30,6 +30,11 @@ def _recipe(params: Declared) -> Iterator[str]:
     recipe = params.recipe
     if recipe["nesterov"] and not recipe["momentum"]:
         yield "train: nesterov needs a momentum above 0; give one, or set nesterov: false"
+    part, batch = recipe["micro_batch"] or 0, recipe["batch"]
+    if part > batch:
+        yield f"train: micro_batch is {part}, which is to be a part of a batch of {batch}; give a smaller one"
+    if recipe["label_smoothing"] == 1:
+        yield "train: label_smoothing of 1 leaves nothing of the labels; give less"
 
 
 def _surrogates(params: Declared) -> Iterator[str]:

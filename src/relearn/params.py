@@ -52,7 +52,7 @@ class Recipe:
     """`train:`, the recipe that all methods share: an optimizer, warm-up and decay to 0, random crop and flip.
 
     `micro_batch` splits a batch into parts of so many images, whose gradients add up; batch norm sees a part at a time.
-    `alternate_flip` mirrors each image in every other epoch, instead of by chance. `probe_size` is the number of images
+    `probe_size` is the number of images
     in the probe set. After the first epoch, every `test_epochs` epochs and after the last, accuracy on clean test
     images and on the probe set is measured; a checkpoint is written every `checkpoint_epochs` epochs.
     """
@@ -70,7 +70,6 @@ class Recipe:
     label_smoothing: Fraction = 0.0
     crop_pad: Pad = 4
     flip: bool = True
-    alternate_flip: bool = False
     probe_size: PositiveInt = 2000
     test_epochs: PositiveInt = 1
     checkpoint_epochs: PositiveInt = 5

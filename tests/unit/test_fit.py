@@ -223,3 +223,65 @@ def test_a_restore_brings_back_the_momentum_of_the_snapshot(steps, tiny):
     assert not same(momentum(), before)
     run.training.restore(snapshot)
     assert same(momentum(), before)
+
+
+# What the recipe asks for
+
+
+def test_linear_decay_after_the_warm_up(tiny):
+    run = run_of(tiny, lr=0.2, warmup_steps=4, schedule="linear")
+    found = []
+    for _ in range(run.steps):
+        run.advance()
+        found.append(run.training.optimizer.param_groups[0]["lr"])
+    assert found == pytest.approx([0.2 * min(1, (step + 1) / 4) * (1 - step / 15) for step in range(15)])
+
+
+def test_micro_batches_add_up_to_the_gradient_of_the_batch(tiny):
+    """Batch norm sees a part at a time, so torch by hand does the same; 16 images in parts of 6, 6 and 4."""
+    seen = []
+
+    class Watching(ERM):
+        def loss(self, model, x, y, generator, criterion):
+            seen.append((x.clone(), y.clone()))
+            return super().loss(model, x, y, generator, criterion)
+
+    run, model = run_of(tiny, Watching(), warmup_steps=0, micro_batch=6), model_of(tiny).train()
+    run.advance()
+    assert [len(y) for _, y in seen] == [6, 6, 4]
+    for x, y in seen:
+        (torch.nn.functional.cross_entropy(model(x), y, reduction="sum") / 16).backward()
+    for (name, ours), theirs in zip(run.training.model.named_parameters(), model.parameters(), strict=True):
+        gradient = theirs.grad + 5e-4 * theirs
+        assert torch.allclose(ours, theirs - 0.1 * (1 + 0.9) * gradient, atol=1e-6), name
+    assert same(dict(run.training.model.named_buffers()), dict(model.named_buffers()))
+
+
+def test_a_micro_batch_of_the_whole_batch_changes_nothing(tiny):
+    plain, parts = run_of(tiny), run_of(tiny, micro_batch=16)
+    for run in (plain, parts):
+        for _ in range(3):
+            run.advance()
+    assert same(plain.training.model.state_dict(), parts.training.model.state_dict())
+
+
+def test_label_smoothing_gives_a_share_of_each_label_to_all_classes(tiny):
+    run = run_of(tiny, label_smoothing=0.3)
+    logits, labels = torch.randn(4, 10, generator=drawn()), torch.tensor([0, 3, 3, 9])
+    target = 0.7 * torch.nn.functional.one_hot(labels, 10) + 0.3 / 10
+    expected = -(target * logits.log_softmax(1)).sum(1).mean()
+    assert run.criterion(logits, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3, 4, 5]), (2, [1, 2, 4, 5]), (3, [1, 3, 5]), (9, [1, 5])])
+def test_only_some_epochs_are_tested(tiny, every, epochs):
+    run = run_of(tiny, epochs=5, test_epochs=every)
+    while run.training.step < run.steps:
+        run.advance()
+        if run.training.step % 5 == 0:
+            run.end_epoch(tiny)
+    assert [row["epoch"] for row in run.history] == epochs
+    assert [row["step"] for row in run.history] == [5 * epoch for epoch in epochs]
+    # loss and accuracy are those of one epoch, not of all since the last row
+    assert all(0 < row["train_loss"] < 5 and row["train_accuracy"] <= 100 for row in run.history)
+    assert {row["epoch"] for row in run.embeddings} == {1, 5}

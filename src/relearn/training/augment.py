@@ -12,31 +12,25 @@ from relearn.errors import UserError
 from relearn.probing.hiding import LUMA, gray
 
 
-def crop_and_flip(
-    images: torch.Tensor, pad: int, flip: bool | torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """Random crop after zero padding by `pad`, then a horizontal flip: of each image with probability 1/2, if `flip`.
+def crop_and_flip(images: torch.Tensor, pad: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
+    """Random crop after zero padding by `pad`, then, if `flip`, a horizontal flip with probability 1/2.
 
-    Images are (B, H, W, 3) uint8, and stay so. `flip` can also be a mask (B,) bool of those to flip. Raises UserError
-    for a `pad` of a side or more.
+    Images are (B, H, W, 3) uint8, and stay so. Raises UserError for a `pad` of a side or more.
     """
     count, height, width, channels = images.shape
     _check_pad(pad, height, width)
     device = images.device
     offset = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator, device=device)
-    drawn = torch.rand(count, 1, generator=generator, device=device) < 0.5
+    flipped = torch.rand(count, generator=generator, device=device) < 0.5
     if pad:
         padded = F.pad(images, (0, 0, pad, pad, pad, pad))
         # a row of a crop lies in one piece: take the pieces, of all places where one can begin
-        size, step, line = padded.numel(), channels, channels * width
-        pieces = padded.view(-1).as_strided((size - line + 1, line), (1, 1))
+        line = channels * width
+        pieces = padded.view(-1).as_strided((padded.numel() - line + 1, line), (1, 1))
         top = torch.arange(count, device=device)[:, None] * (height + 2 * pad) + offset[0]
         begin = (top + torch.arange(height, device=device)) * (width + 2 * pad) + offset[1]
-        images = pieces.index_select(0, (begin * step).view(-1)).view(count, height, width, channels)
-    if flip is False:
-        return images
-    flipped = drawn if flip is True else flip
-    return torch.where(flipped.view(-1, 1, 1, 1), images.flip(2), images)
+        images = pieces.index_select(0, (channels * begin).view(-1)).view(count, height, width, channels)
+    return torch.where(flipped.view(-1, 1, 1, 1), images.flip(2), images) if flip else images
 
 
 def shift_and_flip(x: torch.Tensor, pad: int, flip: bool, generator: torch.Generator) -> torch.Tensor:

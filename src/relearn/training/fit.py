@@ -83,8 +83,6 @@ class Run:
         self.steps = steps_per_epoch * recipe["epochs"]
         self.sums = torch.zeros(2, device=self.device)  # loss and correct images since the epoch began
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"])
-        # which images are mirrored in the epochs of even number, if each is in every other
-        self.mirrored = torch.rand(len(train), generator=seeds.generator("flip")).to(self.device) < 0.5
         self.groups = model.layer_groups()
         self.training = TrainingState(
             model,
@@ -200,12 +198,9 @@ class Run:
             self._order = (epoch, order)
         rows = self._order[1][within * batch : (within + 1) * batch]
         generator = self.seeds.generator("augment", step, device=str(self.device))
-        flip = self.recipe["flip"]
-        if flip and self.recipe["alternate_flip"]:
-            flip = self.mirrored.index_select(0, rows) ^ bool(epoch % 2)
         # index_select copies an image at a time; indexing with [rows] copies a value at a time, twenty times slower
         images = self.train.images.index_select(0, rows)
-        images = crop_and_flip(images, self.recipe["crop_pad"], flip, generator)
+        images = crop_and_flip(images, self.recipe["crop_pad"], self.recipe["flip"], generator)
         return images, self.train.labels.index_select(0, rows), generator
 
 

@@ -102,7 +102,8 @@ def build(
     initialise(network, generator)
     model = Normalised(network, *channel_statistics(images), precision)
     if network.fit_images:
-        some = torch.linspace(0, len(images) - 1, network.fit_images).long()  # of all classes, in whatever order
+        count = min(network.fit_images, len(images))
+        some = torch.linspace(0, len(images) - 1, count).long()  # of all classes, in whatever order the files are
         network.fit_to((transform(to_float(images[some].cpu())) - model.mean) / model.std)
     return _placed(model, device)
 
