@@ -120,6 +120,7 @@ def _run_job(options: argparse.Namespace) -> None:
     job = grid.job(checked, options.rule, options.argument)
     grid.check_inputs(checked, [job])
     cpu.limit_cpu_instructions(checked.compute["isa"])
+    memory.keep_freed()
     with locks.exclusive(job), memory.explained(job.command):
         before = grid.digests(checked, job)
         importlib.import_module(f"relearn.rules.{options.rule}").run(checked, **given)

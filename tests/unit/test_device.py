@@ -1,6 +1,7 @@
 """Jobs side by side on a machine of several GPUs: each gets one of its own, until its process ends."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 
 from helpers.projects import ROOT
 from relearn.errors import UserError
-from relearn.runtime import device
+from relearn.runtime import device, memory
 
 JOB = """
 import sys
@@ -118,3 +119,35 @@ def test_the_lock_of_a_gpu_is_no_way_to_another_file(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         device._claimed.__wrapped__(("0",))
     assert precious.read_text() == "precious"
+
+
+# The memory that a process keeps
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
+def test_freed_memory_is_kept_for_the_next_allocation():
+    """Blocks of 64 MB, allocated and freed again and again, cost page faults once."""
+    code = """
+import resource, sys, torch
+from relearn.runtime import memory
+if sys.argv[1] == "keep":
+    memory.keep_freed()
+torch.zeros(2**24).sum()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.zeros(2**24).sum()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+    def faults(how: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", code, how], check=True, capture_output=True).stdout)
+
+    assert faults("keep") < 100 and faults("leave") > 10_000
+
+
+def test_a_system_without_that_option_goes_on(monkeypatch):
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    memory.keep_freed()
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
+    memory.keep_freed()

@@ -1,6 +1,8 @@
 """Memory: refuse a job that cannot fit before it allocates anything, and say so when one runs out all the same."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,9 @@ from pathlib import Path
 from relearn.errors import UserError
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a job of a cluster
+#: options of glibc's mallopt, and values to try: from which size a block comes from the system (activations of a batch do
+#: not, a whole data set does), how much free memory stays at the end of the heap, by how much the heap grows
+GLIBC_OPTIONS = {-3: (2**28, 2**25), -1: (2**31 - 1,), -2: (2**26,)}
 WORDS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate", "invalid buffer size")
 
 
@@ -46,3 +51,16 @@ def explained(command: str) -> Iterator[None]:
 
 def _gb(size: float) -> str:
     return f"{size / 1e9:,.1f} GB"
+
+
+def keep_freed() -> None:
+    """Let the C library keep freed memory for the next allocation, rather than give it back to the system.
+
+    A training step allocates and frees the same large blocks; those that come fresh from the system are cleared page by
+    page, which took up to a third of a step. Only glibc offers it; elsewhere nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return
+    for option, values in GLIBC_OPTIONS.items():
+        any(mallopt(option, value) for value in values)  # it takes the first that this version allows
