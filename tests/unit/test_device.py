@@ -126,13 +126,14 @@ def test_the_lock_of_a_gpu_is_no_way_to_another_file(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
 def test_freed_memory_is_kept_for_the_next_allocation():
-    """Blocks of 64 MB, allocated and freed again and again, cost page faults once."""
+    """Blocks of 64 MB, allocated and freed again and again, cost page faults at first only."""
     code = """
 import resource, sys, torch
 from relearn.runtime import memory
 if sys.argv[1] == "keep":
     memory.keep_freed()
-torch.zeros(2**24).sum()
+for _ in range(5):
+    torch.zeros(2**24).sum()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     torch.zeros(2**24).sum()
@@ -142,7 +143,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     def faults(how: str) -> int:
         return int(subprocess.run([sys.executable, "-c", code, how], check=True, capture_output=True).stdout)
 
-    assert faults("keep") < 100 and faults("leave") > 10_000
+    assert faults("leave") > 160_000 > 5 * faults("keep")  # a block may find a new place once more
 
 
 def test_a_system_without_that_option_goes_on(monkeypatch):

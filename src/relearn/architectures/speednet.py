@@ -24,16 +24,13 @@ class Speednet(Grouped):
         """End the initialisation: set the filters of the whitening from `x` (N, 3, H, W) float32, as the model gets it.
 
         The filters are the eigenvectors of the covariance of all patches, each over the square root of its eigenvalue,
-        and the negatives of these, since ReLU follows. Convolutions begin as the identity as far as they are wide.
+        and the negatives of these, since ReLU follows.
         """
         whitening = self.get_submodule("whitening")[0]  # type: ignore[index]
         patches = x.unfold(2, PATCH, 1).unfold(3, PATCH, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * PATCH**2)
         values, vectors = torch.linalg.eigh((patches.T @ patches / len(patches)).double())
         filters = (vectors / (values + SMALLEST).sqrt()).T.flip(0).reshape(-1, 3, PATCH, PATCH).to(x.dtype)
         whitening.weight.copy_(torch.cat([filters, -filters]))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module is not whitening:
-                nn.init.dirac_(module.weight[: module.in_channels])
 
 
 @register

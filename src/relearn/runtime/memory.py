@@ -10,8 +10,8 @@ from pathlib import Path
 from relearn.errors import UserError
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a job of a cluster
-#: options of glibc's mallopt, and values to try: from which size a block comes from the system (activations of a batch do
-#: not, a whole data set does), how much free memory stays at the end of the heap, by how much the heap grows
+#: options of glibc's mallopt, and values to try: from which size a block comes from the system (a whole data set does,
+#: the activations of a batch do not), how much free memory stays at the end of the heap, by how much the heap grows
 GLIBC_OPTIONS = {-3: (2**28, 2**25), -1: (2**31 - 1,), -2: (2**26,)}
 WORDS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate", "invalid buffer size")
 
