@@ -2,10 +2,9 @@
 
 from __future__ import annotations  # the annotations of the dataclasses below stay text, as the registry reads them
 
-import dataclasses
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -51,10 +50,9 @@ class Compute:
 class Recipe:
     """`train:`, the recipe that all methods share: an optimizer, warm-up and decay to 0, random crop and flip.
 
-    `micro_batch` splits a batch into parts of so many images, whose gradients add up; batch norm sees a part at a time.
-    `probe_size` is the number of images
-    in the probe set. After the first epoch, every `test_epochs` epochs and after the last, accuracy on clean test
-    images and on the probe set is measured; a checkpoint is written every `checkpoint_epochs` epochs.
+    `micro_batch` splits a batch into parts whose gradients add up. `probe_size` is the number of images in the probe
+    set. Accuracy is measured after the first epoch, every `test_epochs` epochs and after the last; a checkpoint is
+    written every `checkpoint_epochs` epochs.
     """
 
     epochs: PositiveInt = 60
@@ -99,10 +97,8 @@ class PoisonSettings:
 def schema(declaration: type) -> tuple[Setting, ...]:
     """The settings that a dataclass declares."""
     return tuple(
-        Setting(
-            field.name, str(field.type), registry.REQUIRED if field.default is dataclasses.MISSING else field.default
-        )
-        for field in dataclasses.fields(declaration)
+        Setting(field.name, str(field.type), registry.REQUIRED if field.default is MISSING else field.default)
+        for field in fields(declaration)
     )
 
 

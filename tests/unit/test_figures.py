@@ -111,7 +111,7 @@ def timeline():
     ]
     rolled_back = [{"steps_taken": 4, "step": 4, "test_accuracy": 10.0, "acm_middle": 0.9, "probe_accuracy": 0.5}]
     method = {"use": "pst", "kept_trapped": 0.4}
-    settings = {"train": {"lr": 0.2, "warmup_steps": 0}, "method": method}
+    settings = {"train": {"lr": 0.2, "warmup_steps": 0, "schedule": "cosine"}, "method": method}
     run = {
         "cell": cell,
         "settings": settings,

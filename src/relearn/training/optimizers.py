@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 REST = 2.0  # Muon: the learning rate of what is not orthogonalised (norms, head), over `lr`
-STEPS = 3  # of the Newton-Schulz iteration
+ITERATIONS = 3  # of the Newton-Schulz iteration
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of its quintic polynomial, chosen by Jordan for the steepest slope at 0
 
 
@@ -62,12 +62,12 @@ class Muon(torch.optim.Optimizer):
 def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
     """A matrix with nearly the singular vectors of `matrix` (M, N) float32, all singular values between 0.5 and 1.5.
 
-    So it is after `STEPS` steps of a Newton-Schulz iteration, for singular values that are not tiny.
+    So it is after `ITERATIONS` steps of a Newton-Schulz iteration, for singular values that are not tiny.
     """
     first, third, fifth = COEFFICIENTS
     x = matrix.T if len(matrix) > matrix.shape[1] else matrix
     x = x / x.norm().clamp_min(1e-7)
-    for _ in range(STEPS):
+    for _ in range(ITERATIONS):
         square = x @ x.T
         x = first * x + (third * square + fifth * square @ square) @ x
     return x.T if len(matrix) > matrix.shape[1] else x
