@@ -50,9 +50,8 @@ class Compute:
 class Recipe:
     """`train:`, the recipe that all methods share: an optimizer, warm-up and decay to 0, random crop and flip.
 
-    `micro_batch` splits a batch into parts whose gradients add up. `probe_size` is the number of images in the probe
-    set. Accuracy is measured after the first epoch, every `test_epochs` epochs and after the last; a checkpoint is
-    written every `checkpoint_epochs` epochs.
+    `micro_batch` splits a batch into parts whose gradients add up. `probe_size` is the size of the probe set. Accuracy
+    is measured after epoch 1, every `test_epochs` epochs and at the end; checkpoints: every `checkpoint_epochs` epochs.
     """
 
     epochs: PositiveInt = 60
