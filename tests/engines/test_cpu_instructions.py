@@ -1,6 +1,7 @@
 """Limited CPU instructions: what a setting of `compute.isa` changes, and what it must not."""
 
 import hashlib
+import json
 import os
 import platform
 
@@ -84,3 +85,47 @@ def test_a_processor_without_the_instructions_runs_without_the_limit_and_says_so
 def test_the_shipped_grid_is_limited(project):
     assert project.run("prepare", "digits")[0] == 0 == project.run("poison", "digits/clean")[0]
     assert '"cpu_capability": "AVX2"' in (project.folder / "results/poisons/digits/clean/poison.run.json").read_text()
+
+
+@pytest.mark.parametrize(("flags", "used"), [("fpu avx2 avx512_bf16", "bfloat16"), ("fpu avx2", "float32")])
+def test_every_job_records_the_precision_that_was_used(project, flags, used):
+    """With everything that the recipe can ask for: speednet, Muon, micro-batches, smoothed labels, few tests."""
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["compute"] = {"precision": "bfloat16"}
+    params["train"] |= {"epochs": 5, "batch": 256, "micro_batch": 100, "optimizer": "muon", "schedule": "linear"}
+    params["train"] |= {"label_smoothing": 0.1, "test_epochs": 3, "warmup_steps": 2}
+    params["datasets"] = {"digits": {"copies": 1, "size": 16}}
+    params["poisons"] = {"clean": {}, "hypo": {"surrogate": "small", "steps": 8}, "em": {"arch": "net", "rounds": 1}}
+    params["surrogates"] = {"small": {"arch": "net", "epochs": 1}}
+    params["architectures"] = {"net": {"use": "speednet", "width": 4}}
+    params["methods"] = {"erm": {}}
+    params["grid"] = {
+        "main": dict.fromkeys(("datasets", "poisons", "architectures", "methods"), "all") | {"seeds": [0]}
+    }
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (project.folder / "cpuinfo").write_text(f"flags : {flags}\n")
+    cell = "digits/hypo/net/erm/0"
+    commands = [
+        ["prepare", "digits"],
+        ["surrogate", "digits/small"],
+        ["poison", "digits/hypo"],
+        ["poison", "digits/em"],
+    ]
+    commands += [["train", cell], ["evaluate", cell]]
+    script = f"""
+import pathlib
+from relearn.__main__ import main
+from relearn.runtime import cpu
+cpu.PROCESSOR = pathlib.Path("cpuinfo")
+raise SystemExit(max(main(command) for command in {commands}))"""
+    code, _, said = project.python("-c", script)
+    assert code == 0, said
+    results = project.folder / "results"
+    paths = ["surrogates/digits/small/surrogate", "poisons/digits/hypo/poison", "poisons/digits/em/poison"]
+    paths += [f"runs/{cell}/train"]
+    assert [json.loads((results / f"{path}.json").read_text())["precision"] for path in paths] == [used] * 4
+    assert said.count("which this processor does not have; the job runs in float32") == 4 * (used == "float32")
+    rows = (results / f"runs/{cell}/history.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "3", "5"]
+    found = json.loads((results / f"metrics/{cell}/record.json").read_text())["result"]
+    assert found["oracle_epoch"] in (1, 3, 5) and found["oracle_accuracy"] >= found["accuracy"] - 1e-6
