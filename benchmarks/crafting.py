@@ -10,7 +10,7 @@ from benchmarks.timing import head, interleaved, number, ratios, row, spread
 
 ARCHITECTURE = ("cnn", {"width": 16})
 ROUNDS = 3  # at most: a round takes many seconds
-FEWER = {"sem": {"train_steps": 2}, "rem": {"train_steps": 1}}  # they would take most of the time
+FEWER = {"sem": {"train_steps": 1}, "rem": {"train_steps": 1}}  # they would take most of the time
 
 
 def report(options: Options) -> Iterator[str]:

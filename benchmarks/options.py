@@ -35,11 +35,11 @@ class Options:
     small: Architectures = field(default_factory=lambda: SMALL)
     large: Architectures = field(default_factory=lambda: LARGE)
     growth: tuple[tuple[int, int, int], ...] = (
-        (20_000, 10, 32),
         (5_000, 10, 32),
+        (20_000, 10, 32),
         (50_000, 10, 32),
-        (20_000, 100, 32),
-        (20_000, 10, 64),
+        (5_000, 100, 32),
+        (5_000, 10, 64),
     )
 
     @property
