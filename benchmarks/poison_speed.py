@@ -18,6 +18,7 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from relearn import registry
 from relearn.crafting import perturbation
@@ -44,15 +45,36 @@ def random_images(count: int) -> Split:
     return split(images, torch.arange(count) % 10)
 
 
-def new_context(name: str, train: Split, arch: tuple[str, dict]) -> CraftContext:
+def new_context(name: str, train: Split, arch: tuple[str, dict], precision: str = "float32") -> CraftContext:
     """The context that the poison `name` is crafted with; its surrogate has three checkpoints, all untrained."""
-    context = CraftContext(name, Seeds("benchmark", name), "cpu", 10, {"net": arch})
-    context.surrogate, *earlier = (
-        models.build(*arch, images=train.images, classes=10, generator=torch.Generator(), device="cpu")
-        for _ in range(3)
-    )
+    context = CraftContext(name, Seeds("benchmark", name), "cpu", 10, {"net": arch}, precision)
+    own = {"images": train.images, "classes": 10, "device": "cpu", "precision": precision}
+    context.surrogate, *earlier = (models.build(*arch, generator=torch.Generator(), **own) for _ in range(3))
     context.load_earlier = lambda: earlier
     return context
+
+
+def declared_passes(name: str, settings: dict, count: int) -> float:
+    """The forward and backward passes over `count` images that the poison declares for `settings`."""
+    defaults = {s.name: s.default for s in registry.entry("poisons", name).settings}
+    return registry.module("poisons", name).PASSES[name](defaults | settings, count)
+
+
+def crafting(name: str, settings: dict, train: Split, context: CraftContext) -> Callable[[], torch.Tensor]:
+    """An action that crafts the poison."""
+    make = registry.load("poisons", name)
+    return lambda: make(train, context, **settings)
+
+
+def bare_pass(model: nn.Module, train: Split, batch: int) -> Callable[[], None]:
+    """An action that takes the gradient of the loss to every image, batch by batch."""
+
+    def plain() -> None:
+        for rows in torch.arange(len(train)).split(batch):
+            x = (levels(train.images[rows]) / 255).requires_grad_(True)
+            torch.autograd.grad(F.cross_entropy(model(x), train.labels[rows], reduction="sum"), x)
+
+    return plain
 
 
 def bare(name: str, count: int) -> None:
@@ -68,12 +90,7 @@ def bare(name: str, count: int) -> None:
 def attacks(arch: tuple[str, dict], options: argparse.Namespace) -> None:
     """Print the time of a declared pass over that of a bare one, for each attack."""
     train = random_images(options.attacked)
-    model = new_context("bare", train, arch).trained_surrogate()
-
-    def plain() -> None:
-        for rows in torch.arange(len(train)).split(128):
-            x = (levels(train.images[rows]) / 255).requires_grad_(True)
-            torch.autograd.grad(F.cross_entropy(model(x), train.labels[rows], reduction="sum"), x)
+    plain = bare_pass(new_context("bare", train, arch).trained_surrogate(), train, WHOLE["batch"])
 
     def seconds(action: Callable[[], object]) -> float:
         begin = time.perf_counter()
@@ -82,16 +99,13 @@ def attacks(arch: tuple[str, dict], options: argparse.Namespace) -> None:
 
     plain()
     for name, settings in ATTACKS.items():
-        make, passes = registry.load("poisons", name), registry.module("poisons", name).PASSES[name]
-        defaults = {s.name: s.default for s in registry.entry("poisons", name).settings}
-        declared = passes(defaults | settings, len(train))
-        ratios = []
+        declared, found = declared_passes(name, settings, len(train)), []
         for _ in range(options.repeats):
-            context = new_context(name, train, arch)
+            craft = crafting(name, settings, train, new_context(name, train, arch))
             before = seconds(plain)
-            taken = seconds(lambda: make(train, context, **settings))  # noqa: B023, called at once
-            ratios.append(taken / declared / (0.5 * (before + seconds(plain))))
-        print(f"| {name} | {declared:.0f} | {median(ratios):.2f} |", flush=True)
+            taken = seconds(craft)
+            found.append(taken / declared / (0.5 * (before + seconds(plain))))
+        print(f"| {name} | {declared:.0f} | {median(found):.2f} |", flush=True)
 
 
 def main() -> None:

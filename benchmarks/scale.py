@@ -97,7 +97,7 @@ def placeholder(checked: Params, job: grid.Job, path: Path) -> bytes:
 
 
 class Clock:
-    """Runs commands in the copy and prints a row for each."""
+    """Runs commands in the copy and measures each."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -107,10 +107,9 @@ class Clock:
             "RELEARN_DEVICE": "cpu",
         }
         self.env = os.environ | own | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        print("| command | state | seconds | CPU seconds | peak memory | goal |\n|---|---|---|---|---|---|", flush=True)
 
-    def row(self, command: str, state: str, goal: str = "") -> None:
-        """Run `command` and print what it cost. A failure ends the benchmark and shows what the command printed."""
+    def measured(self, command: str) -> tuple[float, float, float]:
+        """Run `command`: its seconds, CPU seconds and peak memory in MB. A failure ends the benchmark and shows why."""
         with tempfile.TemporaryFile("w+") as printed:
             begin = time.perf_counter()
             child = subprocess.Popen(
@@ -123,7 +122,11 @@ class Clock:
                 printed.seek(0)
                 sys.exit(f"{command} failed:\n{printed.read()}")
         memory = used.ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
-        cpu = used.ru_utime + used.ru_stime
+        return wall, used.ru_utime + used.ru_stime, memory
+
+    def row(self, command: str, state: str, goal: str = "") -> None:
+        """Run `command` and print what it cost."""
+        wall, cpu, memory = self.measured(command)
         print(f"| `{command}` | {state} | {wall:.1f} | {cpu:.1f} | {memory:.0f} MB | {goal} |", flush=True)
 
 
@@ -145,6 +148,7 @@ def main() -> None:
         checked = params.load()
         print(f"{len(grid.cells(checked))} cells, {len(grid.jobs(checked))} jobs\n")
         clock = Clock(Path(folder))
+        print("| command | state | seconds | CPU seconds | peak memory | goal |\n|---|---|---|---|---|---|", flush=True)
         clock.row("relearn grid --write", "", "2")
         clock.row("relearn plan", "nothing made")
         clock.row("snakemake -n", "nothing made", "10")

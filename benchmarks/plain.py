@@ -1,0 +1,88 @@
+"""How the training loop compares with a plain one, written as research code usually is."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.options import Options
+from benchmarks.runs import new_run, random_images
+from benchmarks.timing import head, interleaved, ratios, row, spread
+from relearn.data import Split
+from relearn.runtime.torchvision_compat import torchvision
+from relearn.training.fit import Run
+from relearn.training.models import channel_statistics
+
+
+def report(options: Options) -> Iterator[str]:
+    """A table: CPU time of an image in the plain loop over that in ours."""
+    train = random_images(max(options.images, options.batch))
+    actions: dict[tuple[str, str], Callable[[], object]] = {}
+    for name, architecture in options.small.items():
+        actions[name, "plain"] = plain_step(new_run(architecture, train, options), train)
+        for precision in options.precisions:
+            actions[name, precision] = new_run(architecture, train, options, precision=precision).advance
+    times = interleaved(actions, options.repeats, options.piece)
+    yield (
+        "## A plain loop\n\nDataLoader(num_workers=0) over PIL images, torchvision's transforms, SGD, float32, "
+        f"`loss.item()` each step; batches of {options.batch}.\n"
+    )
+    columns = (f"its time over relearn's in {precision}" for precision in options.precisions)
+    yield head("architecture", "plain, images/s", *columns)
+    for name in options.small:
+        plain = times[name, "plain"]
+        found = (spread(ratios(plain, times[name, precision])) for precision in options.precisions)
+        yield row(name, spread([options.batch / taken for taken in plain]), *found)
+
+
+class Images(Dataset):
+    """Images and labels as torchvision's own datasets give them: a PIL image at a time, transformed."""
+
+    def __init__(self, train: Split, transform: Callable):
+        self.images, self.labels, self.transform = train.images.numpy(), train.labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[row])), self.labels[row]
+
+
+def plain_step(run: Run, train: Split) -> Callable[[], None]:
+    """A step of the plain loop, with the network and the recipe of `run`, which is not used otherwise."""
+    transforms = torchvision().transforms
+    mean, std = (part.tolist() for part in channel_statistics(train.images))
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(train.images.shape[1], padding=run.recipe["crop_pad"]),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
+    loader = DataLoader(Images(train, transform), run.recipe["batch"], shuffle=True, num_workers=0, drop_last=True)
+    # without the layout that relearn gives its models
+    network: nn.Module = run.training.model.network.to(memory_format=torch.contiguous_format)  # type: ignore
+    own = {name: run.recipe[name] for name in ("lr", "momentum", "nesterov", "weight_decay")}
+    optimizer = torch.optim.SGD(network.parameters(), **own)
+    batches = _forever(loader)
+    total = 0.0
+
+    def step() -> None:
+        nonlocal total
+        x, y = next(batches)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(network(x), y)
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+
+    return step
+
+
+def _forever(loader: DataLoader) -> Iterator:
+    while True:
+        yield from loader
