@@ -9,6 +9,7 @@ from dataclasses import replace
 from benchmarks import crafting, grid, growth, machine, memory, plain, pst, training
 from benchmarks.options import Options
 from relearn.runtime import device as devices
+from relearn.runtime import memory as memory_of_jobs
 from relearn.runtime.seeding import deterministic
 
 #: name -> what prints it; all but `grid`, which takes many minutes, by default
@@ -46,6 +47,7 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
+    memory_of_jobs.keep_freed()
     deterministic(given.threads)
     options = Options(given.threads, given.repeats, given.batch, devices.choose())
     for line in whole(given.parts or DEFAULT, options):

@@ -69,11 +69,12 @@ class Normalised(nn.Module):
 
 def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation per channel, in [0, 1], of images (N, H, W, 3) uint8; sums of integers are exact."""
-    total, square = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
-    for part in images.cpu().split(4096):
-        part = part.reshape(-1, 3).to(torch.int64)
-        total += part.sum(0)
-        square += part.square().sum(0)
+    channels = images.cpu().reshape(-1, 3).T
+    counts = torch.stack(
+        [torch.bincount(channel, minlength=256) for channel in channels]
+    )  # how often each level is there
+    levels = torch.arange(256)
+    total, square = counts @ levels, counts @ levels.square()
     count = images.numel() // 3
     mean = total.double() / count
     std = (square.double() / count - mean.square()).clamp_min(1.0).sqrt()
