@@ -1,7 +1,6 @@
 """The peak memory of a training over what it cannot do without: images, model, activations of a batch."""
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,12 +13,12 @@ from benchmarks import runs
 from benchmarks.options import Options
 from benchmarks.timing import head, number, row
 from relearn.data import to_float
+from relearn.runtime.run_report import peak_memory_mb
 from relearn.runtime.seeding import deterministic
 from relearn.training.fit import Run
 from relearn.training.models import COPIES
 
 ROOT = Path(__file__).resolve().parents[1]
-STATUS = Path("/proc/self/status")
 IMPORTS = "import relearn, torch; from benchmarks.memory import peak; print(peak())"
 STEPS = 3
 MEGABYTE = 2**20
@@ -51,11 +50,7 @@ def report(options: Options) -> Iterator[str]:
 
 def peak() -> int:
     """The most bytes of memory that this process has had at once."""
-    # getrusage of a child begins with the peak of the process that started it
-    if STATUS.exists():
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return round(peak_memory_mb() * 2**20)
 
 
 def activations(run: Run) -> int:

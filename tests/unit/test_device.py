@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -152,3 +153,15 @@ def test_a_system_without_that_option_goes_on(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "linux")
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
     memory.keep_freed()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="getrusage of a child begins with its parent's peak")
+def test_peak_memory_is_that_of_the_job_not_of_who_started_it():
+    child = "from relearn.runtime.run_report import peak_memory_mb; print(peak_memory_mb())"
+    code = f"""
+import subprocess, sys
+held = bytes(300 * 2**20)
+sys.stdout.write(subprocess.run([sys.executable, "-c", {child!r}], check=True, capture_output=True, text=True).stdout)
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert 5 < float(found.stdout) < 200
