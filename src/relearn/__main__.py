@@ -162,9 +162,12 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    checked = params.load()
+    cpu.limit_cpu_instructions(checked.compute["isa"])
+    memory.keep_freed()
     from relearn.planning import plan  # it needs torch
 
-    print(plan.plan(params.load(), options.write))
+    print(plan.plan(checked, options.write))
 
 
 def entry() -> None:

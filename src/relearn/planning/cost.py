@@ -21,13 +21,15 @@ def passes(params: Params, poison: str, images: int) -> float:
     return float(declared[use](params.settings("poisons", poison), images)) if use in declared else 0.0
 
 
-def speed(params: Params, arch: str, height: int, width: int) -> tuple[float, int]:
+def speed(params: Params, arch: str, height: int, width: int, precision: str) -> tuple[float, int]:
     """Images per second of forward and backward, and bytes of the weights, measured here and now on a few batches."""
     use, settings = params.architectures[arch]
-    batch, device = params.recipe["batch"], devices.choose()
+    batch, device = params.recipe["micro_batch"] or params.recipe["batch"], devices.choose()
     generator = Seeds("plan").generator("images")
     images = torch.randint(0, 256, (batch, height, width, 3), generator=generator, dtype=torch.uint8)
-    model = models.build(use, settings, images=images, classes=10, generator=generator, device=device)
+    model = models.build(
+        use, settings, images=images, classes=10, generator=generator, device=device, precision=precision
+    )
     x = to_float(images.to(device))
     for k in range(WARM + TIMED):
         if k == WARM:
@@ -38,14 +40,14 @@ def speed(params: Params, arch: str, height: int, width: int) -> tuple[float, in
     return TIMED * batch / (time.perf_counter() - begin), sum(t.numel() * 4 for t in model.state_dict().values())
 
 
-def cost_message(params: Params, poison: str, train: Split) -> str:
-    """One line on what crafting a poison for these images will cost."""
+def cost_message(params: Params, poison: str, train: Split, precision: str) -> str:
+    """One line on what crafting a poison for these images in `precision` will cost."""
     count, arch = len(train), params.target_arch(poison)
     needed = passes(params, poison, count)
     if not arch or not needed:
         return f"poison {poison}: {count} images, no model"
     height, width = train.images.shape[1:3]
-    seconds = needed * count / speed(params, arch, height, width)[0]
+    seconds = needed * count / speed(params, arch, height, width, precision)[0]
     return (
         f"poison {poison}: {count} images, {needed:.0f} passes each through {arch}, "
         f"at most about {_duration(seconds)} at the speed of a few batches just timed"

@@ -49,7 +49,8 @@ def plan(params: Params, write: bool = False) -> str:
     found = {dataset: sizes.size(params, dataset) for dataset in dict.fromkeys(cell.dataset for cell in cells)}
     known = {dataset: size or sizes.UNKNOWN for dataset, size in found.items()}
     speeds: dict[str, tuple[float, int]] = {}
-    costs = {job: _cost(params, job, known, speeds) for job in jobs}
+    precision = devices.precision(params.compute, devices.choose())
+    costs = {job: _cost(params, job, known, speeds, precision) for job in jobs}
     if write:
         large = {job: cost for job, cost in costs.items() if job.rule in COPIES}
         estimates.write(params, {job.command: _request(job, cost.seconds, known) for job, cost in large.items()})
@@ -102,7 +103,9 @@ def _request(job: grid.Job, seconds: float, known: dict[str, Size]) -> dict[str,
     return {"runtime": minutes, "mem_mb": math.ceil(MARGIN * (peak_memory_mb() + data) / 100) * 100}
 
 
-def _cost(params: Params, job: grid.Job, known: dict[str, Size], speeds: dict[str, tuple[float, int]]) -> Cost:
+def _cost(
+    params: Params, job: grid.Job, known: dict[str, Size], speeds: dict[str, tuple[float, int]], precision: str
+) -> Cost:
     if job.rule not in _WORK:
         return Cost(0.0, STARTUP_SECONDS, 0.0)
     images, height, width = known[_dataset(job)]
@@ -111,7 +114,7 @@ def _cost(params: Params, job: grid.Job, known: dict[str, Size], speeds: dict[st
         return Cost(work.passes, STARTUP_SECONDS, work.disk)
     if work.arch not in speeds:
         print(f"timing {work.arch} on images of {height}x{width} ...", file=sys.stderr, flush=True)
-        speeds[work.arch] = cost.speed(params, work.arch, height, width)
+        speeds[work.arch] = cost.speed(params, work.arch, height, width, precision)
     per_second, weights = speeds[work.arch]
     disk = work.disk if job.rule == "poison" else work.disk + weights
     return Cost(work.passes, STARTUP_SECONDS + work.passes * images / per_second, disk)

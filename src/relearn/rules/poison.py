@@ -38,7 +38,7 @@ def run(params: Params, dataset: str, poison: str) -> None:
     settings = grid.settings(
         params, "poison", inherited=facts["settings"], surrogate_settings=surrogate_settings, **names
     )
-    print(cost.cost_message(params, poison, train), file=sys.stderr, flush=True)
+    print(cost.cost_message(params, poison, train, precision), file=sys.stderr, flush=True)
     with run_report(grid.sidecar("poison", "run.json", **names), device):
         craft = CraftContext(
             label=f"poison {dataset}/{poison}",
