@@ -37,7 +37,7 @@ def adopt(params: Params) -> str:
     clean = [job for job in jobs if not reasons[job]]
     if clean:
         targets = (job.outputs[0] for job in clean)
-        _run("snakemake", "--cores", "1", "--quiet", "all", "--touch", "--force", "--", *targets)
+        _run("snakemake", "--cores", "1", "--touch", "--force", "--", *targets)
     left = [name for job in clean for name in job.outputs if not _snakemake_file("metadata", name).exists()]
     if left or (left := _foreign(clean)):
         raise UserError(f"{_some(left)} not adopted: something else changes results; run: relearn adopt")
