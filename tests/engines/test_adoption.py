@@ -124,16 +124,6 @@ def test_it_records_only_what_is_clean_and_leaves_nothing_locked(folder):
     assert not list((folder / ".snakemake").glob("locks/*")) and not list((folder / ".snakemake/incomplete").iterdir())
 
 
-def test_it_waits_for_a_snakemake_that_runs(folder):
-    locks = folder / ".snakemake/locks"
-    locks.mkdir(parents=True)
-    for kind in ("input", "output"):
-        (locks / f"0.{kind}.lock").write_text(f"{POISON}\n")
-    output = run(folder, "relearn", "adopt", fails=True)
-    assert output.startswith("relearn: Snakemake is running here, or was killed") and output.count("\n") == 1
-    assert not list((folder / METADATA).rglob("*"))
-
-
 @pytest.mark.parametrize("command", ["relearn --help", "relearn check-params", "relearn adopt", "snakemake -n"])
 def test_no_torch_is_loaded_where_nothing_is_computed(folder, command):
     """It takes seconds to load, and both engines can be on a machine that has none."""

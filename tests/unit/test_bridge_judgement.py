@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from snakemake.persistence.file import FilePersistence
 
 from helpers.bridge import filled, md5, record, remember
 from helpers.engines import POISON, RECORD
@@ -126,3 +127,34 @@ def test_adopt_looks_at_what_snakemake_did(folder, monkeypatch, left):
     monkeypatch.setattr(bridge, "_has_settings", lambda *arguments: True)
     with pytest.raises(UserError, match=f"{RECORD} is not adopted"):
         bridge.adopt(params.load())
+
+
+@pytest.mark.parametrize("program", ["dvc", "snakemake", "a lock"])
+def test_where_nothing_can_be_judged_nothing_is_changed(folder, monkeypatch, program):
+    """Without either engine, and while Snakemake runs."""
+    record(folder)
+    remember(RECORD)
+    Path(POISON).write_text("changed")
+    for other in {"dvc", "snakemake"} - {program}:
+        (folder / "bin").mkdir(exist_ok=True)
+        (folder / "bin" / other).write_text("#!/bin/sh\nexit 0\n")
+        (folder / "bin" / other).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder / "bin"))
+    if program == "a lock":
+        (folder / ".snakemake/locks").mkdir()
+        (folder / ".snakemake/locks/0.output.lock").write_text(f"{POISON}\n")
+    before = {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
+    wanted = "Snakemake is running here" if program == "a lock" else f"{program} is not installed here"
+    with pytest.raises(UserError, match=wanted):
+        bridge.adopt(params.load())
+    assert before == {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_real_lock_is_seen(folder):
+    bridge._check_idle()
+    persistence = FilePersistence()
+    persistence._write_locks("output", [POISON])
+    with pytest.raises(UserError, match="is running here"):
+        bridge._check_idle()
+    persistence._delete_locks()
+    bridge._check_idle()

@@ -4,6 +4,7 @@ import base64
 import functools
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ ADOPTING = "RELEARN_ADOPTING"  # set for the Snakemake that runs for this comman
 CHANGED = "not the files that DVC recorded"
 OTHER_SETTINGS = "made with other settings than params.yaml now has"
 OLD = 1  # seconds; Snakemake takes a file of time 0 for a missing one
+MISSING = object()
+RUNNING = "Snakemake is running here, or was killed; wait for it, or: snakemake --unlock"
 
 
 def adopt(params: Params) -> str:
@@ -30,6 +33,7 @@ def adopt(params: Params) -> str:
     be judged: without dvc.lock or an engine, or when dvc.yaml is out of date.
     """
     dvc.check_written(params)
+    _check_idle()
     jobs = grid.jobs(params)
     reasons = _reasons(params, jobs)
     # first, so that a kill adopts nothing stale
@@ -92,6 +96,14 @@ def check_results(jobs: list[grid.Job]) -> None:
 def adopts() -> bool:
     """Whether this process is the Snakemake that `relearn adopt` runs."""
     return bool(os.environ.get(ADOPTING))
+
+
+def _check_idle() -> None:
+    """Raises UserError without Snakemake, and where one runs: its jobs would change what is judged here."""
+    if not shutil.which("snakemake"):
+        raise UserError(_not_installed("snakemake"))
+    if any(SNAKEMAKE.glob("locks/*.lock")):
+        raise UserError(RUNNING)
 
 
 def _check_copies(jobs: list[grid.Job]) -> None:
@@ -165,24 +177,34 @@ def _header(name: str) -> dict:
 
 
 def _foreign(jobs: list[grid.Job]) -> list[str]:
-    """Files that exist, but not as Snakemake left them: it has no record of them, or one of another time."""
+    """Files that exist, but not as Snakemake left them: it has no record of them, or one of another time.
+
+    `snakemake -n` does this for every file of the grid: two looks at the disk each, for those where they take long.
+    """
     found = []
-    for name in (name for job in jobs for name in job.outputs if Path(name).exists()):
-        if _snakemake_file("incomplete", name).exists():  # the job runs or was killed: Snakemake knows that itself
+    running = {path for path in SNAKEMAKE.joinpath("incomplete").rglob("*") if path.is_file()}
+    for name in (name for job in jobs for name in job.outputs):
+        try:
+            time = os.stat(name).st_mtime
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        record = _snakemake_file("metadata", name)
-        if not record.exists() and os.stat(name).st_mtime == OLD:  # marked by `_mark_outdated`: it will run again
+        if running and _snakemake_file("incomplete", name) in running:  # or killed: Snakemake knows that itself
             continue
-        if not record.exists() or _endtime(record) != os.stat(name).st_mtime:
+        recorded = _endtime(_snakemake_file("metadata", name))
+        if recorded is MISSING and time == OLD:  # marked by `_mark_outdated`: it will run again
+            continue
+        if recorded != time:
             found.append(name)
     return found
 
 
 def _endtime(record: Path) -> object:
-    """The time of a file as Snakemake left it; None where its record is damaged, which counts as none."""
+    """The time of a file as Snakemake left it; None where its record is damaged, MISSING where it has none."""
     try:
-        found = files.read_json(record)
-    except (UserError, OSError, RecursionError):
+        found = json.loads(record.read_bytes())
+    except FileNotFoundError:
+        return MISSING
+    except (OSError, ValueError, RecursionError):
         return None
     return found.get("endtime") if isinstance(found, dict) else None
 
@@ -210,16 +232,18 @@ def _run(program: str, *arguments: str) -> str:
     try:
         done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise UserError(
-            f"{program} is not installed here, and relearn adopt needs both engines; install it with: make install"
-        ) from None
+        raise UserError(_not_installed(program)) from None
     if "cannot be locked" in done.stderr:
-        raise UserError("Snakemake is running here, or was killed; wait for it, or: snakemake --unlock")
+        raise UserError(RUNNING)
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         reason = next((line for line in lines if "rror" in line), lines[-1])
         raise UserError(f"{program} {arguments[0]} failed: {reason}")
     return done.stdout + done.stderr if program == "snakemake" else done.stdout
+
+
+def _not_installed(program: str) -> str:
+    return f"{program} is not installed here, and relearn adopt needs both engines; install it with: make install"
 
 
 def _outputs(jobs: list[grid.Job]) -> str:
