@@ -6,7 +6,7 @@ import sys
 from snakemake.utils import min_version
 
 from relearn import grid, params, registry
-from relearn.engines import bridge
+from relearn.engines import bridge, touching
 from relearn.errors import UserError, one_line
 from relearn.planning import estimates
 
@@ -26,6 +26,8 @@ try:
         bridge.check_results(list(JOBS.values()))
         for job in JOBS.values():
             grid.digests(PARAMS, job)  # here, where an error is one line; each input is read once
+        if bridge.adopts() and "--touch" in sys.argv:
+            touching.replace_scheduler()
 except (UserError, OSError) as error:
     print(f"relearn: {one_line(str(error))}", file=sys.stderr)
     sys.exit(2)

@@ -1,6 +1,5 @@
 """The bridge between the engines and the comparison of results, over files that no engine made."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.engines import GIT, POISON, PRESET, RECORD
-from helpers.projects import copy_project
+from helpers.bridge import filled, record, remember
+from helpers.engines import GIT, POISON, RECORD
 from relearn import grid, params
 from relearn.engines import bridge, dvc, verify
 from relearn.errors import UserError
@@ -19,22 +18,8 @@ from relearn.errors import UserError
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with a tiny grid, its dvc.yaml, and a file for every artifact."""
-    copy_project(tmp_path / "copy")
-    shutil.copy(PRESET, tmp_path / "copy/params.yaml")
-    monkeypatch.chdir(tmp_path / "copy")
-    dvc.write(params.load())
-    for job in grid.jobs(params.load()):
-        for name in job.outputs:
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Path(name).write_text(name)
+    monkeypatch.chdir(filled(tmp_path / "copy"))
     return tmp_path / "copy"
-
-
-def remember(name: str) -> None:
-    """What Snakemake would note of a file it has just made."""
-    record = bridge._snakemake_file("metadata", name)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps({"endtime": os.stat(name).st_mtime}))
 
 
 def test_without_dvc_lock_adopt_is_refused_and_changes_nothing(folder):
@@ -161,7 +146,7 @@ def test_results_that_are_links_to_the_cache_are_refused(folder, monkeypatch):
     record(folder)
     before = (folder / "dvc.lock").read_bytes()
     for kind in ("symlink", "reflink,hardlink,symlink,copy"):
-        monkeypatch.setattr(bridge, "_run", lambda *arguments, kind=kind: kind if "config" in arguments else "{}")
+        monkeypatch.setattr(bridge, "_run", lambda *arguments, kind=kind: kind)
         for act in (bridge.adopt, bridge.record_in_dvc):
             with pytest.raises(
                 UserError, match="links to DVC's cache.*dvc config cache.type reflink,copy && dvc checkout"
@@ -184,63 +169,6 @@ def test_a_damaged_record_of_snakemake_is_none(folder, content):
     bridge._snakemake_file("metadata", RECORD).write_text(content)
     with pytest.raises(UserError, match=f"{RECORD} is not as Snakemake left it"):
         bridge.check_results(grid.jobs(params.load()))
-
-
-def record(folder: Path) -> dict[str, str]:
-    """Write the dvc.lock of the files as they are; the MD5 of each."""
-    sums = {
-        name: hashlib.md5(Path(name).read_bytes()).hexdigest()
-        for job in grid.jobs(params.load())
-        for name in job.outputs
-    }
-    locked = {
-        dvc.stage_name(job): {"outs": [{"path": name, "md5": sums[name]} for name in job.outputs]}
-        for job in grid.jobs(params.load())
-    }
-    (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": locked}))
-    return sums
-
-
-def dvc_says(monkeypatch, status: str, without: str = "") -> None:
-    """Let `dvc status` and `dvc stage list` give these answers, and every file have the right settings."""
-    stages = [dvc.stage_name(job) for job in grid.jobs(params.load())]
-    listed = "\n".join(stage for stage in stages if stage != without)
-    monkeypatch.setattr(bridge, "_run", lambda *arguments: status if "status" in arguments else listed)
-    monkeypatch.setattr(bridge, "_has_settings", lambda *arguments: True)
-
-
-def test_a_stage_that_dvc_does_not_know_is_not_clean(folder, monkeypatch):
-    record(folder)
-    dvc_says(monkeypatch, "{}", without="train-digits-lsp-cnn-erm-0")
-    reasons = bridge._reasons(params.load(), grid.jobs(params.load()))
-    found = {f"{job.rule} {job.argument}": reason for job, reason in reasons.items() if reason}
-    assert found.pop("train digits/lsp/cnn/erm/0") == "no stage of DVC's"
-    assert found and set(found.values()) == {"made from these"}
-
-
-@pytest.mark.parametrize("said", ["", "[]", '{"train": "x"}', "ERROR: no", "[" * 100_000])
-def test_an_answer_of_dvc_that_is_none_is_one_line(folder, monkeypatch, said):
-    record(folder)
-    dvc_says(monkeypatch, said)
-    with pytest.raises(UserError, match="dvc status --json said nothing that relearn understands"):
-        bridge._reasons(params.load(), grid.jobs(params.load()))
-
-
-def test_adopt_hashes_itself_what_dvc_calls_clean(folder, monkeypatch):
-    record(folder)
-    dvc_says(monkeypatch, "{}")
-    histories = "results/runs/digits/lsp/cnn/erm/0/history.csv"
-    checked = params.load()
-    job = next(job for job in grid.jobs(checked) if histories in job.outputs)
-    assert not any(bridge._reasons(checked, grid.jobs(checked)).values())
-    Path(histories).write_text("corrupt")
-    reasons = bridge._reasons(checked, grid.jobs(checked))
-    assert reasons[job] == "not the files that DVC recorded"
-    assert {found.rule for found, reason in reasons.items() if reason == "made from these"} == {
-        "evaluate",
-        "aggregate",
-        "tabulate",
-    }
 
 
 def test_verify_names_what_is_corrupt_in_the_cache(folder):

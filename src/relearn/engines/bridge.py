@@ -1,9 +1,12 @@
 """Both engines in one results/: what one made, the other takes over, and never anything stale. Needs no torch."""
 
 import base64
+import functools
 import json
 import os
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from relearn import grid
@@ -18,23 +21,30 @@ ADOPTING = "RELEARN_ADOPTING"  # set for the Snakemake that runs for this comman
 CHANGED = "not the files that DVC recorded"
 OTHER_SETTINGS = "made with other settings than params.yaml now has"
 OLD = 1  # seconds; Snakemake takes a file of time 0 for a missing one
+MISSING = object()
+RUNNING = "Snakemake is running here, or was killed; wait for it, or: snakemake --unlock"
 
 
 def adopt(params: Params) -> str:
-    """Let Snakemake take over what DVC calls clean, and run everything else again; returns a line per kind of result.
+    """Let Snakemake take over what DVC has recorded, and run everything else again; returns a line per kind of result.
 
     A job is clean when its files, inputs, sources and settings are those of dvc.lock, its files carry the settings of
     params.yaml, and all of its inputs come from clean jobs. Raises UserError, with nothing changed, where that cannot
     be judged: without dvc.lock or an engine, or when dvc.yaml is out of date.
     """
     dvc.check_written(params)
+    _check_idle()
     jobs = grid.jobs(params)
     reasons = _reasons(params, jobs)
     # first, so that a kill adopts nothing stale
     _mark_outdated([name for job in jobs if reasons[job] for name in job.outputs])
     clean = [job for job in jobs if not reasons[job]]
     if clean:
-        _run("snakemake", *_QUIET, "--touch", "--force", "--", *(job.outputs[0] for job in clean))
+        targets = (job.outputs[0] for job in clean)
+        _run("snakemake", "--cores", "1", "--touch", "--force", "--", *targets)
+    left = [name for job in clean for name in job.outputs if not _snakemake_file("metadata", name).exists()]
+    if left or (left := _foreign(clean)):
+        raise UserError(f"{_some(left)} not adopted: something else changes results; run: relearn adopt")
     lines = [f"{_outputs(clean)} adopted by Snakemake"]
     for reason in dict.fromkeys(filter(None, reasons.values())):
         lines.append(f"{_outputs([job for job in jobs if reasons[job] == reason])} to run again: {reason}")
@@ -75,7 +85,7 @@ def check_results(jobs: list[grid.Job]) -> None:
 
     Snakemake judges such a file by its time alone, and would take what DVC brought for the result of any settings.
     """
-    foreign = _foreign(jobs) if dvc.LOCK.exists() and not os.environ.get(ADOPTING) else []
+    foreign = _foreign(jobs) if dvc.LOCK.exists() and not adopts() else []
     if foreign:
         raise UserError(
             f"{_some(foreign)} not as Snakemake left it, as after dvc repro, pull or checkout; "
@@ -83,12 +93,26 @@ def check_results(jobs: list[grid.Job]) -> None:
         )
 
 
+def adopts() -> bool:
+    """Whether this process is the Snakemake that `relearn adopt` runs."""
+    return bool(os.environ.get(ADOPTING))
+
+
+def _check_idle() -> None:
+    """Raises UserError without Snakemake, and where one runs: its jobs would change what is judged here."""
+    if not shutil.which("snakemake"):
+        raise UserError(_not_installed("snakemake"))
+    if any(SNAKEMAKE.glob("locks/*.lock")):
+        raise UserError(RUNNING)
+
+
 def _check_copies(jobs: list[grid.Job]) -> None:
     """Raises UserError where DVC makes links to its cache of results: their times are those of the cache.
 
     Equal files share one, and Snakemake's `--touch` and this module would change it for all, each time anew.
     """
-    kinds = [kind for kind in ("symlink", "hardlink") if kind in _run("dvc", "config", "cache.type")]
+    allowed = _run("dvc", "config", "cache.type")
+    kinds = [kind for kind in ("symlink", "hardlink") if kind in allowed]
     if kinds or any(Path(name).is_symlink() for job in jobs for name in job.outputs):
         raise UserError(
             f"results are links to DVC's cache (cache.type {kinds[0] if kinds else 'was symlink'}), by whose times "
@@ -98,15 +122,13 @@ def _check_copies(jobs: list[grid.Job]) -> None:
 
 def _reasons(params: Params, jobs: list[grid.Job]) -> dict[grid.Job, str]:
     """Why each job must run again; "" for one that is clean. The order of `jobs` has every job after its inputs."""
-    recorded = dvc.read_lock()
+    recorded = dvc.read_stages()
     _check_copies(jobs)
-    known = set(_run("dvc", "stage", "list", "--name-only").split())
-    status = _status()
+    md5 = functools.cache(lambda name: file_digest(Path(name), "md5"))  # DVC trusts cache and times; here all is read
     reasons: dict[grid.Job, str] = {}
     stale: set[str] = set()
     for job in jobs:
-        # of a stage that it does not know, DVC's status says nothing, as of one that is clean
-        reasons[job] = _reason(params, job, recorded, status) if dvc.stage_name(job) in known else "no stage of DVC's"
+        reasons[job] = _reason(params, job, recorded.get(dvc.stage_name(job)), md5)
         if reasons[job] in ("", OTHER_SETTINGS) and stale & set(job.inputs):
             reasons[job] = "made from these"
         if reasons[job]:
@@ -114,29 +136,15 @@ def _reasons(params: Params, jobs: list[grid.Job]) -> dict[grid.Job, str]:
     return reasons
 
 
-def _status() -> dict[str, list]:
-    """What DVC says has changed, by stage."""
-    try:
-        found = json.loads(_run("dvc", "status", "--json").strip().splitlines()[-1])
-    except (ValueError, IndexError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(entries, list) for entries in found.values()):
-        raise UserError("dvc status --json said nothing that relearn understands; is it that of envs/requirements.txt?")
-    return found
-
-
-def _reason(params: Params, job: grid.Job, recorded: dict, status: dict) -> str:
-    name = dvc.stage_name(job)
+def _reason(params: Params, job: grid.Job, recorded: dvc.Recorded | None, md5: Callable[[str], str | None]) -> str:
     if not all(Path(output).is_file() for output in job.outputs):
         return "missing"
-    if set(recorded.get(name, {})) != set(job.outputs):
+    if recorded is None or set(recorded.outputs) != set(job.outputs):
         return "not in dvc.lock"
-    changes = [entry for entry in status.get(name, ()) if entry != "always changed"]  # said of every list of inputs
-    if changes:
-        outputs = any("changed outs" in entry for entry in changes if isinstance(entry, dict))
-        return CHANGED if outputs else "settings, sources or inputs have changed since DVC recorded them"
-    if any(file_digest(Path(output), "md5") != md5 for output, md5 in recorded[name].items()):
-        return CHANGED  # DVC calls it clean: it does not hash what it put there itself, and trusts cache and remotes
+    if recorded.outputs != {output: md5(output) for output in job.outputs}:
+        return CHANGED
+    if not dvc.is_current(job, recorded, grid.values(params, job.keys), md5):
+        return "settings, sources or inputs have changed since DVC recorded them"
     if not all(_has_settings(params, job, output) for output in job.outputs):
         return OTHER_SETTINGS
     if job.rule == "inputs" and not _lists_inputs(params, job):
@@ -169,24 +177,34 @@ def _header(name: str) -> dict:
 
 
 def _foreign(jobs: list[grid.Job]) -> list[str]:
-    """Files that exist, but not as Snakemake left them: it has no record of them, or one of another time."""
+    """Files that exist, but not as Snakemake left them: it has no record of them, or one of another time.
+
+    `snakemake -n` does this for every file of the grid: two looks at the disk each, for those where they take long.
+    """
     found = []
-    for name in (name for job in jobs for name in job.outputs if Path(name).exists()):
-        if _snakemake_file("incomplete", name).exists():  # the job runs or was killed: Snakemake knows that itself
+    running = {path for path in SNAKEMAKE.joinpath("incomplete").rglob("*") if path.is_file()}
+    for name in (name for job in jobs for name in job.outputs):
+        try:
+            time = os.stat(name).st_mtime
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        record = _snakemake_file("metadata", name)
-        if not record.exists() and os.stat(name).st_mtime == OLD:  # marked by `_mark_outdated`: it will run again
+        if running and _snakemake_file("incomplete", name) in running:  # or killed: Snakemake knows that itself
             continue
-        if not record.exists() or _endtime(record) != os.stat(name).st_mtime:
+        recorded = _endtime(_snakemake_file("metadata", name))
+        if recorded is MISSING and time == OLD:  # marked by `_mark_outdated`: it will run again
+            continue
+        if recorded != time:
             found.append(name)
     return found
 
 
 def _endtime(record: Path) -> object:
-    """The time of a file as Snakemake left it; None where its record is damaged, which counts as none."""
+    """The time of a file as Snakemake left it; None where its record is damaged, MISSING where it has none."""
     try:
-        found = files.read_json(record)
-    except (UserError, OSError, RecursionError):
+        found = json.loads(record.read_bytes())
+    except FileNotFoundError:
+        return MISSING
+    except (OSError, ValueError, RecursionError):
         return None
     return found.get("endtime") if isinstance(found, dict) else None
 
@@ -200,15 +218,12 @@ def _snakemake_file(kind: str, name: str) -> Path:
 
 def _mark_outdated(names: list[str]) -> None:
     """Make Snakemake run again what makes these files: without a record, and older than their sources."""
-    existing = [name for name in names if Path(name).exists()]
-    known = [name for name in names if _snakemake_file("metadata", name).exists()]
-    if known:
-        _run("snakemake", *_QUIET, "--cleanup-metadata", *known)
-    for name in existing:
-        os.utime(name, (OLD, OLD))
-
-
-_QUIET = ("--cores", "1", "--quiet", "all")
+    for name in names:
+        if _snakemake_file("metadata", name).exists():  # as `snakemake --cleanup-metadata` does, but in no time
+            for kind in ("incomplete", "metadata"):
+                _snakemake_file(kind, name).unlink(missing_ok=True)
+        if Path(name).exists():
+            os.utime(name, (OLD, OLD))
 
 
 def _run(program: str, *arguments: str) -> str:
@@ -217,16 +232,18 @@ def _run(program: str, *arguments: str) -> str:
     try:
         done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise UserError(
-            f"{program} is not installed here, and relearn adopt needs both engines; install it with: make install"
-        ) from None
+        raise UserError(_not_installed(program)) from None
     if "cannot be locked" in done.stderr:
-        raise UserError("Snakemake is running here, or was killed; wait for it, or: snakemake --unlock")
+        raise UserError(RUNNING)
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         reason = next((line for line in lines if "rror" in line), lines[-1])
         raise UserError(f"{program} {arguments[0]} failed: {reason}")
     return done.stdout + done.stderr if program == "snakemake" else done.stdout
+
+
+def _not_installed(program: str) -> str:
+    return f"{program} is not installed here, and relearn adopt needs both engines; install it with: make install"
 
 
 def _outputs(jobs: list[grid.Job]) -> str:

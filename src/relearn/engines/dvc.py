@@ -1,13 +1,17 @@
 """dvc.yaml, generated whole from the jobs of the grid, and dvc.lock, read. Needs no torch."""
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
 from relearn import grid, params
 from relearn.errors import UserError
 from relearn.params import Params
+from relearn.runtime import yaml_loader
 from relearn.runtime.files import write_text
 
 FILE = Path("dvc.yaml")
@@ -17,12 +21,28 @@ MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")  # DVC adds .dir to that of a folder
 DEPTH = 60  # levels of YAML in dvc.lock; more than params.yaml may have, whose settings are in it
 CONFLICT = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
 PLOT = Path("workflow/plots/cells.json")  # a line per cell; DVC's own template would join all of them
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C; a dvc.lock of 1,000 cells has 4 MB
+SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C; a dvc.lock of 1,000 cells has 4 MB
 Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 HEAD = """\
 # Generated from params.yaml by `relearn grid --write`, a stage per job; do not edit. Snakemake does not read it.
 # `dvc repro` runs all of it, `dvc repro --glob 'train-*'` the jobs of a rule.
 """
+
+
+class Loader(SafeLoader):
+    """Reads what DVC writes: YAML 1.2, in which `no` and `2020-01-01` are texts."""
+
+    yaml_implicit_resolvers = yaml_loader.Loader.yaml_implicit_resolvers
+    yaml_constructors = yaml_loader.Loader.yaml_constructors
+
+
+class Recorded(NamedTuple):
+    """What dvc.lock has of a stage: command, the MD5 of what it read and wrote by path, its keys of params.yaml."""
+
+    command: object
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    settings: str
 
 
 def render(checked: Params) -> str:
@@ -59,7 +79,12 @@ def stage_name(job: grid.Job) -> str:
 
 
 def read_lock() -> dict[str, dict[str, str]]:
-    """The MD5 of every output that dvc.lock has, by stage and path. Raises UserError when it is missing or corrupt.
+    """The MD5 of every output that dvc.lock has, by stage and path. Raises UserError when it is missing or corrupt."""
+    return {name: stage.outputs for name, stage in read_stages().items()}
+
+
+def read_stages() -> dict[str, Recorded]:
+    """What dvc.lock has of every stage, by its name. Raises UserError when it is missing or corrupt.
 
     It may come from a stranger: a hash becomes part of a path in DVC's cache, so that only 32 hex digits pass for one.
     """
@@ -79,17 +104,39 @@ def read_lock() -> dict[str, dict[str, str]]:
         stages = yaml.load(text, Loader=Loader)["stages"]
         if len({id(stage.get("outs", stage)) for stage in stages.values()}) < len(stages):
             raise ValueError("stages share outputs")
-        found = {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
+        found = {name: _recorded(stage) for name, stage in stages.items()}
     except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         raise UserError(f"{LOCK} is not what DVC writes; restore it with: git checkout HEAD {LOCK}") from None
-    for name, outs in found.items():
-        for output, md5 in outs.items():
+    for name, stage in found.items():
+        for output, md5 in stage.outputs.items():
             if not isinstance(name, str) or not isinstance(output, str) or not _is_md5(md5):
                 raise UserError(
                     f"{LOCK}: stage {name!r} records {output!r} under {md5!r}, which is not an MD5 of 32 hex digits; "
                     f"restore it with: git checkout HEAD {LOCK}"
                 )
     return found
+
+
+def is_current(job: grid.Job, recorded: Recorded, values: dict, md5: Callable[[str], str | None]) -> bool:
+    """Whether DVC recorded the job with the command, inputs, sources and settings that it has now.
+
+    `values` are those of the job's keys. `dvc status` says the same, but takes half a minute for 1,000 cells.
+    """
+    return (
+        recorded.command == job.command
+        and recorded.inputs == {name: md5(name) for name in (*job.inputs, *job.sources)}
+        and recorded.settings == _canonical({str(params.FILE): values} if values else {})
+    )
+
+
+def _recorded(stage: dict) -> Recorded:
+    inputs, outputs = ({entry["path"]: entry["md5"] for entry in stage.get(key, [])} for key in ("deps", "outs"))
+    return Recorded(stage.get("cmd"), inputs, outputs, _canonical(stage.get("params", {})))
+
+
+def _canonical(settings: dict) -> str:
+    """Settings as text, which tells `1` from `1.0` and from `true`, as Python's `==` does not."""
+    return json.dumps(settings, sort_keys=True)
 
 
 def _check_yaml(text: str) -> None:
