@@ -10,6 +10,10 @@ from relearn import registry
 from relearn.crafting import perturbation as perturbations
 
 
+def uses_a_model(name: str) -> bool:
+    return any(setting.kind in NAMES for setting in registry.entry("poisons", name).settings)
+
+
 @pytest.fixture(params=["tiny", "odd"])
 def train(request):
     return request.getfixturevalue(request.param)
@@ -53,13 +57,31 @@ def test_poisons(name, train, craft, foreign):
         assert smaller.value < perturbation.budget.value and smaller.norm == perturbation.budget.norm
 
 
+@pytest.mark.parametrize("name", [name for name in registry.entries("poisons") if uses_a_model(name)])
+def test_poisons_are_crafted_in_bfloat16_too(name, tiny, craft):
+    """The noise is not that of float32, but as large, and the same every time."""
+    make, own = registry.load("poisons", name), cheap("poisons", name)
+
+    def crafted(precision: str) -> torch.Tensor:
+        context = craft(name, tiny)
+        context.precision = precision
+        if context.surrogate is not None:
+            context.surrogate.precision = precision
+        perturbation = make(tiny, context, **own)
+        perturbations.apply(tiny.images, perturbation)
+        return perturbation.delta
+
+    one, plain = crafted("bfloat16"), crafted("float32")
+    assert torch.equal(one, crafted("bfloat16")) and not torch.equal(one, plain)
+    assert one.abs().mean().item() == pytest.approx(plain.abs().mean().item(), rel=0.2)
+
+
 @named("poisons")
 def test_poisons_that_train_or_attack_a_model_say_what_it_costs(name):
     """`relearn plan` would call such a poison free of charge otherwise."""
     entry = registry.entry("poisons", name)
     declared = getattr(registry.module("poisons", name), "PASSES", {})
-    uses_a_model = any(setting.kind in NAMES for setting in entry.settings)
-    assert (name in declared) == uses_a_model
-    if uses_a_model:
+    assert (name in declared) == uses_a_model(name)
+    if uses_a_model(name):
         defaults = {s.name: NAMES.get(s.kind) if s.default is registry.REQUIRED else s.default for s in entry.settings}
         assert 0 < declared[name](defaults, 50_000) < 100_000  # DeepConfuse alone makes 80,000
