@@ -56,7 +56,14 @@ def test_a_figure_refuses_a_run_of_other_settings(figure, project):
     write_rows(folder / "embeddings.csv", [{"epoch": 1, "group": "block2", "label": 0, "x": 0.0, "y": 0.0}])
     verdict = {"group": "block2", "acm": 0.1, "probe_accuracy": 0.1, "hidden_accuracy": 0.1, "kept": None}
     verdict |= {"verdict": "cannot tell", "reason": "not yet learned"}
-    info = {"cell": vars(cell), "verdict": verdict, "steps": 1, "steps_taken": 1, "rolled_back": []}
+    info = {
+        "cell": vars(cell),
+        "precision": "float32",
+        "verdict": verdict,
+        "steps": 1,
+        "steps_taken": 1,
+        "rolled_back": [],
+    }
     write_json(folder / "train.json", info | {"settings": settings})
     code, err = figure("[digits/clean/cnn/erm/0]", "plot", "embedding")
     assert code == 2 and "results/summary/histories.csv does not exist" in err  # what was checked so far is good

@@ -28,7 +28,12 @@ CELL = {"dataset": "digits", "poison": "lsp", "arch": "cnn", "method": "pst", "s
 VERDICT = {"group": "block2", "acm": 0.5, "probe_accuracy": 0.5, "hidden_accuracy": 0.2, "kept": None}
 VERDICT |= {"verdict": "cannot tell", "reason": "not yet learned"}
 RESULT = {"accuracy": 50.0, "oracle_accuracy": 60.0, "oracle_epoch": 1, "passes": 1.0, "acm": 0.5, "kept": 1.0}
-WORK = {"steps": 2, "steps_taken": 3, "rolled_back": [{"steps_taken": 1, "probe_accuracy": 0.5, "test_accuracy": 50.0}]}
+WORK = {
+    "precision": "float32",
+    "steps": 2,
+    "steps_taken": 3,
+    "rolled_back": [{"steps_taken": 1, "probe_accuracy": 0.5, "test_accuracy": 50.0}],
+}
 JSON = {
     "record": (
         structures.RECORD,
