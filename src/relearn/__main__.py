@@ -122,10 +122,14 @@ def _run_job(options: argparse.Namespace) -> None:
     cpu.limit_cpu_instructions(checked.compute["isa"])
     memory.keep_freed()
     with locks.exclusive(job), memory.explained(job.command):
-        before = grid.digests(checked, job)
+        before, code = grid.digests(checked, job), registry.source_digest(job.rule, job.sources)
         importlib.import_module(f"relearn.rules.{options.rule}").run(checked, **given)
         if grid.digests(params.Params(checked.raw), job) != before:  # of another object nothing is remembered
             raise UserError(f"files of yours changed while `{job.command}` read them; run it again")
+        if (
+            registry.source_digest(job.rule, job.sources) != code
+        ):  # engines would take the result for that of the new code
+            raise UserError(f"source files changed while `{job.command}` ran; run it again")
 
 
 def _check(options: argparse.Namespace) -> None:

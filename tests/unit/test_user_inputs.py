@@ -1,5 +1,6 @@
 """The user's own files and folders: what changes their digest, what is read again, and what is refused."""
 
+import importlib
 import json
 import os
 import shutil
@@ -241,6 +242,22 @@ def test_a_job_whose_input_changes_under_it_fails(mine, monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "relearn: files of yours changed while `relearn inputs poisons/outside` read them; run it again\n"
     )
+
+
+def test_a_job_whose_sources_change_under_it_fails(mine, monkeypatch, capsys):
+    """It ran the old code, but its result is newer than the new, so no engine would see that."""
+    link_sources(Path())
+    source = mine.absolute().parent / "source.py"
+    source.write_text("old")
+    monkeypatch.setattr(importlib.import_module("relearn.registry.sources"), "rule_sources", lambda rule: (source,))
+    monkeypatch.setattr(rule, "run", lambda params, **given: None)
+    assert __main__.main(["inputs", "poisons/outside"]) == 0
+    for change in (lambda: source.write_text("new"), source.unlink):
+        monkeypatch.setattr(rule, "run", lambda params, change=change, **given: change())
+        assert __main__.main(["inputs", "poisons/outside"]) == 2
+        assert capsys.readouterr().err == (
+            "relearn: source files changed while `relearn inputs poisons/outside` ran; run it again\n"
+        )
 
 
 def test_dvc_does_not_record_new_files_beside_old_results(mine, monkeypatch):

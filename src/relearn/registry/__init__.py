@@ -29,7 +29,7 @@ from relearn.registry.settings import (
     shown,
     suggest,
 )
-from relearn.registry.sources import check_package, imports, relative, rule_sources, sources
+from relearn.registry.sources import check_package, imports, relative, rule_sources, source_digest, sources
 
 __all__ = [
     "KINDS",
@@ -69,6 +69,7 @@ __all__ = [
     "register",
     "relative",
     "rule_sources",
+    "source_digest",
     "shown",
     "sources",
     "suggest",

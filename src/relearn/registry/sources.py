@@ -1,6 +1,8 @@
 """The source files behind a job: what a file of this package imports, directly or not, read from the source text."""
 
 import ast
+import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,6 +46,15 @@ def sources(*paths: Path) -> tuple[Path, ...]:
 def rule_sources(rule: str) -> tuple[Path, ...]:
     """The files that every job of a rule runs, sorted: its own and what that imports."""
     return sources(PACKAGE / "rules" / f"{rule}.py")
+
+
+def source_digest(rule: str, more: Iterable[str]) -> str:
+    """The SHA-256 of what is now in the source files of a rule, and in `more`, named as by `relative`."""
+    total = hashlib.sha256()
+    for file in (*rule_sources(rule), *(PACKAGE.parents[1] / name for name in more)):
+        content = file.read_bytes() if file.exists() else b""  # it may be deleted at any time
+        total.update(hashlib.sha256(content).digest())
+    return total.hexdigest()
 
 
 def check_package() -> None:
