@@ -126,9 +126,8 @@ def _run_job(options: argparse.Namespace) -> None:
         importlib.import_module(f"relearn.rules.{options.rule}").run(checked, **given)
         if grid.digests(params.Params(checked.raw), job) != before:  # of another object nothing is remembered
             raise UserError(f"files of yours changed while `{job.command}` read them; run it again")
-        if (
-            registry.source_digest(job.rule, job.sources) != code
-        ):  # engines would take the result for that of the new code
+        # the result is newer than the new code, so engines would take it for a result of that
+        if registry.source_digest(job.rule, job.sources) != code:
             raise UserError(f"source files changed while `{job.command}` ran; run it again")
 
 

@@ -49,7 +49,7 @@ def run(params: Params, dataset: str, poison: str) -> None:
             precision=precision,
             whole=whole,
             checkpoint_path=grid.sidecar("poison", "checkpoint", **names),
-            settings_hash=settings_hash(settings),
+            settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )
         if weights:
             craft.surrogate, craft.load_earlier = _surrogate(params, dataset, poison, weights, whole, craft)

@@ -51,7 +51,7 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
             probe_set=ProbeSet.draw(train.to(device), recipe["probe_size"], seeds.generator("probe")),
             label=f"surrogate {dataset}/{surrogate}",
             checkpoint_path=grid.sidecar("surrogate", "checkpoint.safetensors", **names),
-            settings_hash=settings_hash(settings),
+            settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )
         facts = facts | {"settings": settings}
         save_tensors(grid.path("surrogate", "model", **names), models.weights(model), facts)

@@ -58,7 +58,7 @@ def run(params: Params, cell: grid.Cell) -> None:
             probe_set=ProbeSet.draw(train, params.recipe["probe_size"], seeds.generator("probe")),
             label=f"train {cell}",
             checkpoint_path=grid.sidecar("train", "checkpoint.safetensors", **vars(cell)),
-            settings_hash=settings_hash(settings),
+            settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )
         report["images"] = fitted.steps_taken * params.recipe["batch"]
         save_tensors(
