@@ -162,7 +162,7 @@ class Order:
         run(self.folder, *GIT, "checkout", "-q", "two")
 
     def edit(self):
-        other = CODE.read_text().replace("warm * 0.5", "warm * 0.6")
+        other = CODE.read_text().replace("return warm * ", "return 0.9 * warm * ")
         assert other != CODE.read_text()
         (self.folder / CODE.relative_to(ROOT)).write_text(other)
 
