@@ -20,6 +20,7 @@ HELP = {
     "prepare": "make or download a dataset",
     "surrogate": "train the model that poisons are crafted on",
     "poison": "craft a poisoned training set",
+    "pretrain": "train on the poisoned images, without their labels or with, what methods start from",
     "train": "train a victim",
     "evaluate": "write the record of a cell",
     "aggregate": "gather all records of the grid",

@@ -250,7 +250,7 @@ def _setting_errors(where: str, declared: tuple[Setting, ...], given: dict, raw:
         error = by_name[key].error(given[key])
         if error:
             found.append(f"{where}.{key}: {error}")
-    for section, annotation in (("architectures", "ArchitectureName"), ("surrogates", "SurrogateName")):
+    for annotation, section in registry.NAMED.items():
         for s in declared:
             value = given.get(s.name, s.default)
             names = raw.get(section) or {}

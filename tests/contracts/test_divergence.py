@@ -77,7 +77,8 @@ def test_methods(name, bad, at_once, tiny, losses, tmp_path, monkeypatch):
     """Of two epochs of five steps; the checkpoint of the first must not stay, since it leads there again."""
     monkeypatch.setattr(divergence, "AT_ONCE", at_once)
     method, model, checkpoint = registry.load("methods", name)(**cheap("methods", name)), model_of(tiny), tmp_path / "c"
-    method.initialise(model, models.weights(model_of(tiny, seed=3)))
+    weights = models.weights(model_of(tiny, seed=3))
+    method.initialise(model, weights, weights)
     losses["bad"] = bad
     probe_set = ProbeSet.draw(tiny, 40, Seeds("test").generator("probe"))
     how = {"probe_set": probe_set, "label": "train this", "checkpoint_path": checkpoint}
@@ -97,7 +98,8 @@ def test_methods(name, bad, at_once, tiny, losses, tmp_path, monkeypatch):
 def test_a_rate_that_is_far_too_high(name, lr, tiny):
     """Weights overflow in one place or another; the old code gave records of 10 %, or failed after all training."""
     method, model = registry.load("methods", name)(**cheap("methods", name)), model_of(tiny)
-    method.initialise(model, models.weights(model_of(tiny, seed=3)))
+    weights = models.weights(model_of(tiny, seed=3))
+    method.initialise(model, weights, weights)
     probe_set = ProbeSet.draw(tiny, 40, Seeds("test").generator("probe"))
     how = {"probe_set": probe_set, "label": "train this"}
     with pytest.raises(NotFiniteError, match=r"^train this: .*(step \d+ of 15, learning rate|loss of the last epoch)"):

@@ -23,7 +23,8 @@ def methods_model(train, purpose: str = "init") -> models.Normalised:
 
 def methods_fit(name: str, train):
     model, method = methods_model(train), registry.load("methods", name)(**cheap("methods", name))
-    method.initialise(model, models.weights(methods_model(train, "surrogate")))
+    weights = models.weights(methods_model(train, "surrogate"))
+    method.initialise(model, weights, weights)
     probe_set = ProbeSet.draw(train, 40, Seeds("test").generator("probe"))
     how = {"probe_set": probe_set, "label": "test"}
     fitted = fit(model, method, train, train, RECIPE, Seeds("test", 0), **how)

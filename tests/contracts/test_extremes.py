@@ -85,7 +85,8 @@ def trained(train, method, recipe: dict) -> None:
     how = {"images": train.images, "classes": 10, "generator": torch.Generator(), "device": "cpu"}
     models.build("cnn", {"width": 8}, **how, size=method.input_size((32, 32)))
     model = model_of(train)
-    method.initialise(model, models.weights(model_of(train, seed=3)))
+    weights = models.weights(model_of(train, seed=3))
+    method.initialise(model, weights, weights)
     probe_set = ProbeSet.draw(train, recipe["probe_size"], Seeds("test").generator("probe"))
     fit(model.train(), method, train, train, recipe, Seeds("test"), probe_set=probe_set, label="t")
 

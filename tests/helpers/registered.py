@@ -25,7 +25,7 @@ CHEAP |= {
     "searches": 2,
     "sample": 4,
 }
-NAMES = {"ArchitectureName": "cnn", "SurrogateName": "surrogate"}
+NAMES = {"ArchitectureName": "cnn", "SurrogateName": "surrogate", "PretrainingName": "pretraining"}
 
 
 def named(kind: str):

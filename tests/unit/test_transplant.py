@@ -22,7 +22,7 @@ def test_transplant_copies_and_freezes_exactly_the_groups_asked_for(groups, tiny
     method, surrogate, model = Transplant(surrogate="clean_model", groups=groups), surrogate_of(tiny), model_of(tiny)
     taken = tuple(f"network.{name}." for name in GROUPS[:groups])
     fresh = models.weights(model_of(tiny))
-    method.initialise(model, surrogate)
+    method.initialise(model, surrogate, {})
     begin = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for name, tensor in begin.items():
         assert torch.equal(tensor, (surrogate if name.startswith(taken) else fresh)[name]), name
@@ -48,7 +48,7 @@ def test_transplant_from_a_model_that_does_not_fit(tiny):
         with pytest.raises(
             UserError, match=rf"'block1' of surrogate 'narrow' .* \(0.weight: {found}, the victim has \(8, 3, 3, 3\)\)"
         ):
-            Transplant(surrogate="narrow", groups=2).initialise(model, surrogate)
+            Transplant(surrogate="narrow", groups=2).initialise(model, surrogate, {})
         assert same(models.weights(model), before)
 
 

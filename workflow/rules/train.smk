@@ -1,4 +1,23 @@
-# Victims and their records, a job per cell.
+# What methods start from, victims, and their records: the last two a job per cell.
+
+
+rule pretrain:
+    input:
+        needs("pretrain"),
+    output:
+        outputs("pretrain"),
+    log:
+        grid.log("pretrain"),
+    conda:
+        "../../envs/relearn.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=estimate("pretrain", "mem_mb", 4000),
+        runtime=estimate("pretrain", "runtime", 240),
+    params:
+        settings=settings("pretrain"),
+    shell:
+        command("pretrain")
 
 
 rule train:

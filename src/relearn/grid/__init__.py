@@ -3,6 +3,7 @@
 from relearn.grid.inputs import listing
 from relearn.grid.jobs import Job, cells, check_inputs, digests, job, jobs, plotted_cells, values
 from relearn.grid.paths import RESULTS, RULES, Cell, Rule, log, parse, path, sidecar
+from relearn.grid.pretrained import pretrained
 from relearn.grid.provenance import settings
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "parse",
     "path",
     "plotted_cells",
+    "pretrained",
     "settings",
     "sidecar",
     "values",

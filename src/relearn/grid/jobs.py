@@ -14,7 +14,8 @@ from typing import NamedTuple
 from relearn import registry
 from relearn.errors import UserError
 from relearn.grid import inputs as user_inputs
-from relearn.grid.paths import RULES, Cell, coordinates, parse, path
+from relearn.grid.paths import PRETRAINING, RULES, Cell, coordinates, parse, path
+from relearn.grid.pretrained import pretrained
 from relearn.params import AXES, Params
 
 LISTS = ("sources", "inputs")  # rules that list files which are not in results/, for the engines to watch
@@ -97,14 +98,16 @@ def jobs(params: Params) -> list[Job]:
         arguments["prepare"].append(cell.dataset)
         arguments["surrogate"] += [f"{cell.dataset}/{surrogate}" for surrogate in surrogates if surrogate]
         arguments["poison"].append(f"{cell.dataset}/{cell.poison}")
+        if found := pretrained(params, cell):
+            arguments["pretrain"].append(PRETRAINING.format(**found))
         arguments["train"].append(str(cell))
         arguments["evaluate"].append(str(cell))
     arguments["aggregate"] = [""]
     arguments["tabulate"] = params.names("tables")
     arguments["plot"] = params.names("figures")
-    found = [job(params, rule, argument) for rule in RULES for argument in dict.fromkeys(arguments[rule])]
-    entries = dict.fromkeys(entry for one in found for entry in one.entries)
-    return [job(params, "inputs", f"{section}/{name}") for section, name in entries] + found
+    wanted = [job(params, rule, argument) for rule in RULES for argument in dict.fromkeys(arguments[rule])]
+    entries = dict.fromkeys(entry for one in wanted for entry in one.entries)
+    return [job(params, "inputs", f"{section}/{name}") for section, name in entries] + wanted
 
 
 def plotted_cells(params: Params, figure: str) -> list[Cell]:
@@ -200,9 +203,17 @@ def _poison(params: Params, dataset: str, poison: str) -> Needs:
     return Needs(inputs, entries, keys)
 
 
+def _pretrain(params: Params, dataset: str, poison: str, arch: str, pretraining: str, seed: int) -> Needs:
+    inputs = [path("poison", "train", dataset=dataset, poison=poison)]
+    entries = [("architectures", arch), ("pretraining", pretraining)]
+    return Needs(inputs, entries, ["compute", "train", f"architectures.{arch}", f"pretraining.{pretraining}"])
+
+
 def _train(params: Params, cell: Cell) -> Needs:
     inputs = [cell.path("poison", "train"), cell.path("prepare", "test")]
     inputs += _weights(params, "methods", cell.method, cell.dataset, "model")
+    found = pretrained(params, cell)
+    inputs += [path("pretrain", "model", **found)] if found else []
     entries = [("architectures", cell.arch), ("methods", cell.method)]
     return Needs(inputs, entries, ["compute", "train", f"architectures.{cell.arch}", f"methods.{cell.method}"])
 
@@ -216,7 +227,7 @@ def _evaluate(params: Params, cell: Cell) -> Needs:
 def _aggregate(params: Params) -> Needs:
     wanted = cells(params)
     inputs = [cell.path("evaluate", "record") for cell in wanted] + [cell.path("train", "history") for cell in wanted]
-    return Needs(inputs, [], ["compute", "train", "surrogates", *AXES, "grid"])
+    return Needs(inputs, [], ["compute", "train", "surrogates", "pretraining", *AXES, "grid"])
 
 
 def _tabulate(params: Params, table: str) -> Needs:
@@ -243,6 +254,7 @@ _NEEDS: dict[str, Callable[..., Needs]] = {
     "prepare": _prepare,
     "surrogate": _surrogate,
     "poison": _poison,
+    "pretrain": _pretrain,
     "train": _train,
     "evaluate": _evaluate,
     "aggregate": _aggregate,

@@ -9,6 +9,7 @@ from relearn.runtime.structures import LARGEST
 
 RESULTS = "results"
 CELL = "{dataset}/{poison}/{arch}/{method}/{seed}"
+PRETRAINING = "{dataset}/{poison}/{arch}/{pretraining}/{seed}"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ RULES = {
         info="surrogate.json",
     ),
     "poison": _in_folder("poisons", "{dataset}/{poison}", train="train.safetensors", info="poison.json"),
+    "pretrain": _in_folder(
+        "pretraining", PRETRAINING, model="model.safetensors", history="history.csv", info="pretrain.json"
+    ),
     "train": _in_folder(
         "runs",
         CELL,
@@ -67,13 +71,7 @@ class Cell:
     @classmethod
     def parse(cls, text: str) -> "Cell":
         """The cell that `text`, DATASET/POISON/ARCH/METHOD/SEED, spells. Raises UserError when it spells none."""
-        coordinates = _split("train", text)
-        seed = coordinates.pop("seed")
-        if not re.fullmatch("0|[1-9][0-9]*", seed):
-            raise UserError(f"the seed of a cell is a whole number, 0 or more; found '{seed}' in '{text}'")
-        if int(seed[:20]) > LARGEST:
-            raise UserError(f"the seed of a cell is at most {LARGEST}; found '{seed}'")
-        return cls(**coordinates, seed=int(seed))
+        return cls(**_split("train", text))
 
     def __str__(self) -> str:
         return CELL.format(**vars(self))
@@ -113,11 +111,21 @@ def log(rule: str) -> str:
     return f"{RESULTS}/logs/{rule}/{RULES[rule].argument or 'all'}.log"
 
 
-def _split(rule: str, argument: str) -> dict[str, str]:
+def _split(rule: str, argument: str) -> dict:
+    """The names in an argument of a rule by coordinate; a seed as a number."""
     pattern = RULES[rule].argument
     names = [part[1:-1] for part in pattern.split("/")] if pattern else []
     values = argument.split("/") if argument else []
     if len(names) != len(values):
         form = "/".join(names).upper() or "no argument"
         raise UserError(f"relearn {rule} takes {form}, found '{argument}'")
-    return dict(zip(names, values, strict=True))
+    found = dict(zip(names, values, strict=True))
+    return found | ({"seed": _seed(found["seed"], argument)} if "seed" in found else {})
+
+
+def _seed(seed: str, argument: str) -> int:
+    if not re.fullmatch("0|[1-9][0-9]*", seed):
+        raise UserError(f"the seed of a cell is a whole number, 0 or more; found '{seed}' in '{argument}'")
+    if int(seed[:20]) > LARGEST:
+        raise UserError(f"the seed of a cell is at most {LARGEST}; found '{seed}'")
+    return int(seed)

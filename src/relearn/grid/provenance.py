@@ -5,6 +5,7 @@ from typing import Any
 
 from relearn.grid import inputs
 from relearn.grid.paths import Cell
+from relearn.grid.pretrained import pretrained
 from relearn.params import Params
 
 Given = dict[str, Any]
@@ -12,15 +13,16 @@ Own = tuple[tuple[str, Given] | None, dict]  # the rule and arguments of the job
 
 
 def settings(
-    params: Params, rule: str, /, *, inherited: dict | None = None, surrogate_settings: dict | None = None, **given
+    params: Params, rule: str, /, *, inherited: dict | None = None, starts: dict | None = None, **given
 ) -> dict:
     """All settings, resolved, that the output of a job depends on, back to the data.
 
     Without more they are those of params.yaml as it stands; `aggregate` compares records with these. A job that writes
     them beside its numbers gives what it found in the headers of its inputs instead: `inherited`, the settings of the
-    split it has read, and `surrogate_settings`, those of the weights it starts from.
+    split it has read, and `starts`, those of the weights it starts from, as "surrogate_settings" and
+    "pretraining_settings".
     """
-    upstream, own = _OWN[rule](params, surrogate_settings, **given)
+    upstream, own = _OWN[rule](params, starts or {}, **given)
     if upstream is None:
         return own
     if inherited is None:
@@ -28,33 +30,44 @@ def settings(
     return inherited | own
 
 
-def _prepare(params: Params, _: dict | None, dataset: str) -> Own:
+def _prepare(params: Params, _: dict, dataset: str) -> Own:
     return None, {"dataset": _entry(params, "datasets", dataset)}
 
 
-def _surrogate(params: Params, _: dict | None, dataset: str, surrogate: str) -> Own:
+def _surrogate(params: Params, _: dict, dataset: str, surrogate: str) -> Own:
     own = params.settings("surrogates", surrogate)
     model = {"surrogate": own, "architecture": _entry(params, "architectures", own["arch"])}
     return ("prepare", {"dataset": dataset}), {"compute": params.compute, "train": params.recipe} | model
 
 
-def _poison(params: Params, found: dict | None, dataset: str, poison: str) -> Own:
+def _poison(params: Params, starts: dict, dataset: str, poison: str) -> Own:
     own = _entry(params, "poisons", poison)
     arch = params.named("poisons", poison, "ArchitectureName")
     if arch:
         own |= {"compute": params.compute, "architecture": _entry(params, "architectures", arch)}
-    own |= _surrogate_settings(params, "poisons", poison, dataset, found)
+    own |= _surrogate_settings(params, "poisons", poison, dataset, starts)
     return ("prepare", {"dataset": dataset}), {"poison": own}
 
 
-def _train(params: Params, found: dict | None, cell: Cell) -> Own:
+def _pretrain(params: Params, _: dict, dataset: str, poison: str, arch: str, pretraining: str, seed: int) -> Own:
+    own = {
+        "compute": params.compute,
+        "train": params.recipe,
+        "architecture": _entry(params, "architectures", arch),
+        "pretraining": _entry(params, "pretraining", pretraining),
+    }
+    return ("poison", {"dataset": dataset, "poison": poison}), own
+
+
+def _train(params: Params, starts: dict, cell: Cell) -> Own:
     own = {
         "compute": params.compute,
         "train": params.recipe,
         "architecture": _entry(params, "architectures", cell.arch),
         "method": _entry(params, "methods", cell.method),
     }
-    own["method"] |= _surrogate_settings(params, "methods", cell.method, cell.dataset, found)
+    own["method"] |= _surrogate_settings(params, "methods", cell.method, cell.dataset, starts)
+    own["method"] |= _pretraining_settings(params, cell, starts)
     return ("poison", {"dataset": cell.dataset, "poison": cell.poison}), own
 
 
@@ -62,6 +75,7 @@ _OWN: dict[str, Callable[..., Own]] = {
     "prepare": _prepare,
     "surrogate": _surrogate,
     "poison": _poison,
+    "pretrain": _pretrain,
     "train": _train,
     "evaluate": _train,
 }
@@ -73,9 +87,18 @@ def _entry(params: Params, section: str, name: str) -> dict:
     return params.settings(section, name) | {"use": params.entry(section, name).name} | digests
 
 
-def _surrogate_settings(params: Params, section: str, name: str, dataset: str, found: dict | None) -> dict:
-    """The settings of the surrogate that an entry names, if any, as `found` or as params.yaml has them."""
+def _surrogate_settings(params: Params, section: str, name: str, dataset: str, starts: dict) -> dict:
+    """The settings of the surrogate that an entry names, if any, as `starts` or else params.yaml has them."""
     surrogate = params.named(section, name, "SurrogateName")
     if not surrogate:
         return {}
+    found = starts.get("surrogate_settings")
     return {"surrogate_settings": found or settings(params, "surrogate", dataset=dataset, surrogate=surrogate)}
+
+
+def _pretraining_settings(params: Params, cell: Cell, starts: dict) -> dict:
+    """The same of the pretraining that the method of a cell names."""
+    coordinates = pretrained(params, cell)
+    if not coordinates:
+        return {}
+    return {"pretraining_settings": starts.get("pretraining_settings") or settings(params, "pretrain", **coordinates)}

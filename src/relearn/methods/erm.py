@@ -1,5 +1,7 @@
 """Empirical risk minimisation: plain training, and the hooks by which every other method says how it differs."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -39,8 +41,10 @@ class ERM:
         """The training images (N, H, W, 3) uint8, changed once before training."""
         return images
 
-    def initialise(self, model: Normalised, surrogate: dict[str, torch.Tensor]) -> None:
-        """Change the initial weights; `surrogate` has the weights of the surrogate that the method names, if any."""
+    def initialise(
+        self, model: Normalised, surrogate: dict[str, torch.Tensor], pretrained: dict[str, torch.Tensor]
+    ) -> None:
+        """Change the initial weights; there are those of the surrogate and of the pretraining that the method names."""
 
     def rates(self, groups: list[str]) -> dict[str, float]:
         """The initial learning-rate multiplier of each layer group; 0 freezes it (batch-norm statistics stay live)."""
@@ -68,9 +72,13 @@ class ERM:
     def loss(
         self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator, criterion: nn.Module
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss of a batch by `criterion`, and the logits by which training accuracy is counted."""
+        """The loss of a batch by `criterion`, and which answers are right, (B,) or a multiple of it, bool."""
         logits = model(x)
-        return criterion(logits.float(), y), logits
+        return criterion(logits.float(), y), logits.argmax(1) == y
+
+    def guessing(self, classes: int, batch: int) -> float:
+        """The loss of guessing. Training that ends far above it has diverged."""
+        return math.log(max(2, classes))
 
     def should_probe(self, step: int, steps_per_epoch: int) -> bool:
         """Whether the method wants a probe after `step` steps of the schedule."""

@@ -6,6 +6,7 @@ from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.registry import GroupCount, SurrogateName, register
 from relearn.training.models import Normalised
+from relearn.training.transfer import copy_groups
 
 
 @register
@@ -23,14 +24,13 @@ class Transplant(ERM):
         super().__init__(**augmentation)
         self.surrogate, self.groups = surrogate, groups
 
-    def initialise(self, model: Normalised, surrogate: dict[str, torch.Tensor]) -> None:
+    def initialise(
+        self, model: Normalised, surrogate: dict[str, torch.Tensor], pretrained: dict[str, torch.Tensor]
+    ) -> None:
         """Copy the surrogate's weights into the shallow groups."""
-        places = {module: name for name, module in model.named_modules()}
-        for name, group in list(model.layer_groups().items())[: self.groups]:
-            prefix = f"{places[group]}."
-            taken = {key.removeprefix(prefix): tensor for key, tensor in surrogate.items() if key.startswith(prefix)}
-            self._check_fit(name, taken, group.state_dict())
-            group.load_state_dict(taken)
+        shallow = list(model.layer_groups())[: self.groups]
+        remedy = "give a surrogate of the victim's architecture"
+        copy_groups(model, shallow, surrogate, f"surrogate '{self.surrogate}'", remedy)
 
     def rates(self, groups: list[str]) -> dict[str, float]:
         """0 for the transplanted groups, 1 for the others."""
@@ -40,14 +40,3 @@ class Transplant(ERM):
                 f"{', '.join(groups)}; give a smaller number"
             )
         return {group: float(k >= self.groups) for k, group in enumerate(groups)}
-
-    def _check_fit(self, name: str, taken: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
-        """Raise UserError when weights of the surrogate differ in name or shape from the victim's."""
-        found, needed = ({key: tuple(tensor.shape) for key, tensor in weights.items()} for weights in (taken, own))
-        if found != needed:
-            key = next(key for key in (*needed, *found) if found.get(key) != needed.get(key))
-            raise UserError(
-                f"transplant: layer group '{name}' of surrogate '{self.surrogate}' does not fit the victim's "
-                f"({key}: {found.get(key, 'none')}, the victim has {needed.get(key, 'none')}); "
-                "give a surrogate of the victim's architecture"
-            )

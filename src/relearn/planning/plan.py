@@ -14,7 +14,12 @@ from relearn.runtime.run_report import peak_memory_mb
 from relearn.runtime.seeding import deterministic
 
 STARTUP_SECONDS = 4.0  # of a job: Python, torch and the engine's own part
-COPIES = {"surrogate": 3, "poison": 12, "train": 3}  # copies of the dataset that a job holds; other rules are small
+COPIES = {
+    "surrogate": 3,
+    "poison": 12,
+    "pretrain": 3,
+    "train": 3,
+}  # copies of the dataset that a job holds; other rules are small
 MARGIN = 2.0  # what is asked for, over what is expected
 LEAST_MINUTES = 10  # and these on top: queues, start, a slower machine
 
@@ -135,6 +140,10 @@ def _poison(params: Params, size: Size, dataset: str, poison: str) -> Work:
     return Work(passes, params.target_arch(poison), math.prod(size) * 3)
 
 
+def _pretrain(params: Params, size: Size, dataset: str, poison: str, arch: str, pretraining: str, seed: int) -> Work:
+    return Work(2 * params.settings("pretraining", pretraining)["epochs"], arch, 0.0)  # two views of each image
+
+
 def _train(params: Params, size: Size, cell: grid.Cell) -> Work:
     return Work(params.recipe["epochs"], cell.arch, 0.0)
 
@@ -143,6 +152,7 @@ _WORK: dict[str, Callable[..., Work]] = {
     "prepare": _prepare,
     "surrogate": _surrogate,
     "poison": _poison,
+    "pretrain": _pretrain,
     "train": _train,
 }
 

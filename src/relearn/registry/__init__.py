@@ -2,6 +2,7 @@
 
 from relearn.registry.discovery import KINDS, PACKAGE, SECTIONS, Entry, entries, entry, load, module, register
 from relearn.registry.settings import (
+    NAMED,
     REQUIRED,
     TYPES,
     ArchitectureName,
@@ -19,6 +20,7 @@ from relearn.registry.settings import (
     Positive,
     PositiveFraction,
     PositiveInt,
+    PretrainingName,
     Radius,
     Seed,
     Setting,
@@ -33,6 +35,7 @@ from relearn.registry.sources import check_package, imports, relative, rule_sour
 
 __all__ = [
     "KINDS",
+    "NAMED",
     "PACKAGE",
     "REQUIRED",
     "SECTIONS",
@@ -53,6 +56,7 @@ __all__ = [
     "Positive",
     "PositiveFraction",
     "PositiveInt",
+    "PretrainingName",
     "Radius",
     "Seed",
     "Setting",

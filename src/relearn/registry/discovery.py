@@ -1,8 +1,8 @@
 """Discovery of everything registered, from the source text: nothing is imported, so no torch is needed.
 
-A registered thing is a function (a class for methods) marked with ``@register`` in one of the folders of `KINDS`. Its
-name is the name in params.yaml (of a class in snake case). Its keyword-only arguments are its settings, with their
-types and defaults. A class that passes ``**settings`` on to its base has the settings of the base too.
+A registered thing is a function, or a class (methods, pretrainings), marked with ``@register`` in one of the folders
+of `KINDS`. Its name is the name in params.yaml (of a class in snake case). Its keyword-only arguments are its settings,
+with their types and defaults. A class that passes ``**settings`` on to its base has the settings of the base too.
 """
 
 import ast
@@ -24,6 +24,7 @@ SECTIONS = {
     "poison": "poisons",
     "surrogate": "surrogates",
     "arch": "architectures",
+    "pretraining": "pretraining",
     "method": "methods",
     "table": "tables",
     "figure": "figures",

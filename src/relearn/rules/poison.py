@@ -17,7 +17,7 @@ from relearn.runtime.hashing import settings_hash
 from relearn.runtime.run_report import run_report
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
-from relearn.training.surrogates import load_surrogate
+from relearn.training.starts import load_surrogate
 
 
 def run(params: Params, dataset: str, poison: str) -> None:
@@ -34,10 +34,8 @@ def run(params: Params, dataset: str, poison: str) -> None:
     ratio = params.settings("poisons", poison)["ratio"]
     mask = draw_share(whole.labels, ratio, Seeds("poison", dataset).generator("ratio"))
     train = whole.pick(torch.nonzero(mask).flatten())
-    weights, surrogate_settings = load_surrogate(params, "poisons", poison, dataset)
-    settings = grid.settings(
-        params, "poison", inherited=facts["settings"], surrogate_settings=surrogate_settings, **names
-    )
+    weights, starts = load_surrogate(params, "poisons", poison, dataset)
+    settings = grid.settings(params, "poison", inherited=facts["settings"], starts=starts, **names)
     print(cost.cost_message(params, poison, train, precision), file=sys.stderr, flush=True)
     with run_report(grid.sidecar("poison", "run.json", **names), device):
         craft = CraftContext(

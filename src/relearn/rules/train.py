@@ -13,7 +13,7 @@ from relearn.runtime.run_report import run_report
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
 from relearn.training.fit import Fitted, fit
-from relearn.training.surrogates import load_surrogate
+from relearn.training.starts import load_pretrained, load_surrogate
 
 
 def run(params: Params, cell: grid.Cell) -> None:
@@ -28,10 +28,9 @@ def run(params: Params, cell: grid.Cell) -> None:
     train, facts = load_split(cell.path("poison", "train"))
     test, _ = load_split(cell.path("prepare", "test"))
     seeds = Seeds("train", cell.dataset, cell.arch, cell.seed)
-    surrogate, surrogate_settings = load_surrogate(params, "methods", cell.method, cell.dataset)
-    settings = grid.settings(
-        params, "train", inherited=facts["settings"], surrogate_settings=surrogate_settings, cell=cell
-    )
+    surrogate, starts = load_surrogate(params, "methods", cell.method, cell.dataset)
+    pretrained, more = load_pretrained(params, cell)
+    settings = grid.settings(params, "train", inherited=facts["settings"], starts=starts | more, cell=cell)
     with run_report(grid.sidecar("train", "run.json", **vars(cell)), device) as report:
         arch, arch_settings = params.architectures[cell.arch]
         method = params.build("methods", cell.method)
@@ -46,7 +45,7 @@ def run(params: Params, cell: grid.Cell) -> None:
             transform=method.eval_transform,
             precision=precision,
         )
-        method.initialise(model, surrogate)
+        method.initialise(model, surrogate, pretrained)
         train, test = train.to(device), test.to(device)
         fitted = fit(
             model,

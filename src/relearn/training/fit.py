@@ -2,7 +2,6 @@
 
 # ruff: noqa: D102, the hooks of the protocol are described in relearn.methods.erm
 
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ class Method(Protocol):
     def rates(self, groups: list[str]) -> dict[str, float]: ...
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor: ...
     def eval_transform(self, x: torch.Tensor) -> torch.Tensor: ...
+    def guessing(self, classes: int, batch: int) -> float: ...
     def loss(
         self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator, criterion: nn.Module
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
@@ -76,10 +76,11 @@ class Run:
         seeds: Seeds,
         probe_set: ProbeSet,
         label: str = "train",
+        section: str = "train",
     ):
         self.method, self.train, self.recipe, self.seeds = method, train, recipe, seeds
         self.device = train.images.device
-        steps_per_epoch = check(recipe, train)
+        steps_per_epoch = check(recipe, train, section)
         self.steps = steps_per_epoch * recipe["epochs"]
         self.sums = torch.zeros(2, device=self.device)  # loss and correct images since the epoch began
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"])
@@ -94,7 +95,7 @@ class Run:
             extra={"sums": self.sums},
         )
         self.training.set_rates(method.rates(list(self.groups)))
-        self.guard = FiniteGuard(label, "give a smaller lr or weight_decay under train:")
+        self.guard = FiniteGuard(label, f"give a smaller {_divergent(section)} under {section}:")
         self.history: list[dict] = []
         self.embeddings: list[dict] = []
         self.rolled_back: list[dict] = []
@@ -109,10 +110,11 @@ class Run:
         part = self.recipe["micro_batch"] or len(labels)
         for some, y in zip(images.split(part), labels.split(part), strict=True):
             x = self.method.augment(to_float(some), generator)
-            loss, logits = self.method.loss(training.model, x, y, generator, self.criterion)
+            loss, correct = self.method.loss(training.model, x, y, generator, self.criterion)
             self.guard.note(loss, "loss", self._place(training.step + 1))
             (loss * (len(y) / len(labels))).backward()
-            self.sums += torch.stack([loss.detach() * len(y), (logits.argmax(1) == y).sum()])
+            # an image counts once, however many answers the loss has of it
+            self.sums += torch.stack([loss.detach() * len(y), correct.sum() / (len(correct) / len(y))])
         optimizer.step()
         training.step += 1
         training.steps_taken += 1
@@ -127,7 +129,7 @@ class Run:
             self.history = [row for row in self.history if row["step"] <= step]
             self.embeddings = [row for row in self.embeddings if row["epoch"] * steps_per_epoch <= step]
 
-    def end_epoch(self, test: Split) -> None:
+    def end_epoch(self, test: Split | None) -> None:
         """Write the history's row, if this epoch is tested; the only place where the device is waited for.
 
         Raises DivergedError when anything of the epoch, the weights or what they compute is not finite.
@@ -145,7 +147,7 @@ class Run:
             return
         with self.guard.at(place):
             result = training.measure()
-            logits = metrics.logits(training.model, test.images, self.method.eval_transform)
+            tested = {} if test is None else {"test_accuracy": self._accuracy(test)}
         row = {
             "epoch": epoch,
             "step": training.step,
@@ -153,7 +155,7 @@ class Run:
             "stage": training.stage,
             "train_loss": loss,
             "train_accuracy": 100 * correct,
-            "test_accuracy": metrics.accuracy(logits, test.labels),
+            **tested,
             "probe_accuracy": result.accuracy,
             "hidden_accuracy": result.hidden_accuracy,
         }
@@ -177,9 +179,13 @@ class Run:
 
     def _check_last_loss(self, loss: float) -> None:
         """Raise DivergedError for a training that ends far worse than guessing: so does one that nearly overflowed."""
-        guessing = math.log(max(2, len(self.train.labels.unique())))
+        guessing = self.method.guessing(len(self.train.labels.unique()), self.recipe["batch"])
         if loss > WORSE_THAN_GUESSING * guessing:
             raise self.guard.error(f"the loss of the last epoch is {loss:.3g}, that of guessing is {guessing:.3g}")
+
+    def _accuracy(self, test: Split) -> float:
+        logits = metrics.logits(self.training.model, test.images, self.method.eval_transform)
+        return metrics.accuracy(logits, test.labels)
 
     def _place(self, step: int) -> str:
         """The `step`-th step in words, with the highest learning rate of a layer group."""
@@ -208,27 +214,29 @@ def fit(
     model: Normalised,
     method: Method,
     train: Split,
-    test: Split,
+    test: Split | None,
     recipe: dict,
     seeds: Seeds,
     *,
     probe_set: ProbeSet,
     label: str,
+    section: str = "train",
     checkpoint_path: Path | None = None,
     settings_hash: str = "",
 ) -> Fitted:
     """Train `model` on `train` by `method`; both splits lie on the model's device.
 
-    `recipe` holds the settings of `train:`. `test` is for monitoring alone: nothing is chosen by it. A checkpoint is
-    kept at `checkpoint_path`, resumed if it exists and has the same `settings_hash`, and removed at the end. Raises
+    `recipe` holds the settings of `train:`; messages name the `section` that they come from. `test` is for monitoring
+    alone: nothing is chosen by it, and without it the history has no accuracy on test images. A checkpoint is kept at
+    `checkpoint_path`, resumed if it exists and has the same `settings_hash`, and removed at the end. Raises
     DivergedError at the first loss that is not finite, and removes the checkpoint, which leads there again.
     """
     train = train.with_images(method.prepare(train.images))
     model.train()
-    run = Run(model, method, train, recipe, seeds, probe_set, label)
+    run = Run(model, method, train, recipe, seeds, probe_set, label, section)
     training, steps_per_epoch = run.training, run.training.steps_per_epoch
     shown = method.eval_transform(to_float(train.images[:1]))
-    check_batch(model, shown, recipe["micro_batch"] or recipe["batch"], "give a smaller batch under train:")
+    check_batch(model, shown, recipe["micro_batch"] or recipe["batch"], f"give a smaller batch under {section}:")
     saved = checkpoint.load(checkpoint_path, str(run.device)) if checkpoint_path and checkpoint_path.exists() else {}
     if checkpoint_path and saved.get("settings_hash") == settings_hash:
         with checkpoint.restoring(checkpoint_path):
@@ -257,7 +265,7 @@ def fit(
     )
 
 
-def _steps(run: Run, test: Split, label: str, checkpoint_path: Path | None, settings_hash: str) -> None:
+def _steps(run: Run, test: Split | None, label: str, checkpoint_path: Path | None, settings_hash: str) -> None:
     """All steps that are left, with probes, the rows of the history, and checkpoints."""
     training, steps_per_epoch = run.training, run.training.steps_per_epoch
     with ProgressBar(run.steps, label, training.step) as progress:
@@ -266,10 +274,16 @@ def _steps(run: Run, test: Split, label: str, checkpoint_path: Path | None, sett
             ended = training.step % steps_per_epoch == 0
             if ended:
                 run.end_epoch(test)
-                tested = {"test": f"{run.history[-1]['test_accuracy']:.1f} %"} if run.history else {}
+                last = run.history[-1] if run.history else {}
+                tested = {"test": f"{last['test_accuracy']:.1f} %"} if "test_accuracy" in last else {}
                 notes = tested | {"stage": training.stage}
                 progress.advance_to(training.step, **notes)
             if run.method.should_probe(training.step, steps_per_epoch):
                 run.take_probe()
             if ended and checkpoint_path and training.step // steps_per_epoch % run.recipe["checkpoint_epochs"] == 0:
                 checkpoint.save(checkpoint_path, {"run": run.state_dict(), "settings_hash": settings_hash})
+
+
+def _divergent(section: str) -> str:
+    """The settings of a section by which training can diverge."""
+    return "lr or weight_decay" if section == "train" else "lr"

@@ -4,11 +4,14 @@ from relearn.data import Split
 from relearn.errors import UserError
 
 
-def check(recipe: dict, train: Split) -> int:
-    """The steps of an epoch. Raises UserError for settings of `train:` that this training set makes impossible."""
+def check(recipe: dict, train: Split, section: str = "train") -> int:
+    """The steps of an epoch. Raises UserError for settings that this training set makes impossible.
+
+    `section` is where params.yaml has them, all but `probe_size`: `train`, or an entry.
+    """
     images, batch = len(train), recipe["batch"]
     if batch > images:
-        raise UserError(f"train.batch is {batch}, but the training set has {images} images; give a smaller batch")
+        raise UserError(f"{section}.batch is {batch}, but the training set has {images} images; give a smaller batch")
     steps_per_epoch = images // batch
     steps = steps_per_epoch * recipe["epochs"]
     if recipe["warmup_steps"] > steps:

@@ -1,0 +1,1 @@
+"""First stages of training on the poisoned images, whose weights methods start from."""
