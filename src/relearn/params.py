@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from relearn import consistency, registry
+from relearn import registry
 from relearn.errors import UserError, listed, shown
 from relearn.registry import (
     ArchitectureName,
@@ -187,7 +187,7 @@ def load(path: Path = FILE) -> Params:
         # without presets this is no project
         remedy = ", or get one with: relearn preset quickstart" if Path("workflow/presets").is_dir() else ""
         raise UserError(f"there is no {path} here; run this in the root of the project{remedy}") from None
-    found = errors(raw) or consistency.errors(Params(raw))
+    found = errors(raw) or registry.consistency.errors(Params(raw))
     if len(found) == 1:
         raise UserError(f"{path}: {found[0]}")
     if found:

@@ -8,7 +8,7 @@ import torch
 
 from helpers.registered import CHEAP, EVERYTHING, cheap, named
 from helpers.training import RECIPE, model_of
-from relearn import consistency, params, registry
+from relearn import params, registry
 from relearn.crafting import perturbation as perturbations
 from relearn.errors import UserError
 from relearn.probing.probe_set import ProbeSet
@@ -80,7 +80,7 @@ def test_poisons(name, tiny, craft, log):
 
 
 def trained(train, method, recipe: dict) -> None:
-    for error in consistency.errors(params.Params({"train": recipe, "grid": {}})):
+    for error in registry.consistency.errors(params.Params({"train": recipe, "grid": {}})):
         raise UserError(error)
     how = {"images": train.images, "classes": 10, "generator": torch.Generator(), "device": "cpu"}
     models.build("cnn", {"width": 8}, **how, size=method.input_size((32, 32)))

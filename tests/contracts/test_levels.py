@@ -12,7 +12,6 @@ from relearn import registry
 LEVELS = (
     ("errors",),
     ("registry", "runtime"),
-    ("consistency",),
     ("params",),
     ("grid", "data"),
     ("engines", "probing", "reporting"),
@@ -24,7 +23,7 @@ LEVELS = (
     ("__main__",),
 )
 # what Snakemake imports, and what answers on the command line before a job begins
-LIGHT = ("consistency", "engines", "errors", "grid", "params", "registry")
+LIGHT = ("engines", "errors", "grid", "params", "registry")
 LIGHT_FILES = (
     "__main__.py",
     "planning/estimates.py",
@@ -35,7 +34,11 @@ LIGHT_FILES = (
     "runtime/yaml_loader.py",
 )
 # files of registered things stand alone, but for these
-SHARED = {"methods": ["methods/erm.py"], "poisons/em_ops.py": ["poisons/em.py", "poisons/ops.py"]}
+SHARED = {
+    "methods": ["methods/erm.py"],
+    "pretraining": ["methods/__init__.py", "methods/erm.py", "pretraining/two_views.py"],
+    "poisons/em_ops.py": ["poisons/em.py", "poisons/ops.py"],
+}
 FILES = sorted(path for path in registry.PACKAGE.rglob("*.py") if path != registry.PACKAGE / "__init__.py")
 
 

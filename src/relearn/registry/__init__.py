@@ -1,5 +1,6 @@
 """Names, settings and source files of everything that is registered. Needs no torch."""
 
+from relearn.registry import consistency
 from relearn.registry.discovery import KINDS, PACKAGE, SECTIONS, Entry, entries, entry, load, module, register
 from relearn.registry.settings import (
     NAMED,
@@ -64,6 +65,7 @@ __all__ = [
     "SurrogateName",
     "Threads",
     "check_package",
+    "consistency",
     "entries",
     "entry",
     "group_count_error",

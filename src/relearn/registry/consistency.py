@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from relearn import registry
-from relearn.registry import group_count_error
+from relearn.registry.discovery import Entry
+from relearn.registry.settings import group_count_error
 
 
 class Declared(Protocol):
@@ -16,7 +16,7 @@ class Declared(Protocol):
     @property
     def recipe(self) -> dict: ...  # noqa: D102
     def names(self, section: str) -> list[str]: ...  # noqa: D102
-    def entry(self, section: str, name: str) -> registry.Entry: ...  # noqa: D102
+    def entry(self, section: str, name: str) -> Entry: ...  # noqa: D102
     def settings(self, section: str, name: str) -> dict: ...  # noqa: D102
     def named(self, section: str, name: str, annotation: str) -> Any: ...  # noqa: D102
 
