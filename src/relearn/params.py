@@ -1,31 +1,13 @@
 """params.yaml: read it, check all of it, and resolve every entry to its full settings. Needs no torch."""
 
-from __future__ import annotations  # the annotations of the dataclasses below stay text, as the registry reads them
-
 import math
 import re
-from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 from relearn import registry
 from relearn.errors import UserError, listed, shown
-from relearn.registry import (
-    ArchitectureName,
-    CheckpointCount,
-    Entry,
-    Fraction,
-    NonNegative,
-    NonNegativeInt,
-    Pad,
-    Positive,
-    PositiveFraction,
-    PositiveInt,
-    Seed,
-    Setting,
-    Threads,
-    suggest,
-)
+from relearn.registry import Entry, Setting, suggest
+from relearn.registry.sections import COMMON, Compute, Recipe, Surrogate, schema
 from relearn.runtime.files import expanded
 from relearn.runtime.yaml_loader import read_yaml
 
@@ -35,73 +17,6 @@ NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_NAME - 1}}}")
 MOST_CELLS = 100_000
 AXES = tuple(registry.SECTIONS[axis] for axis in ("dataset", "poison", "arch", "method"))  # of a block of the grid
 SECTIONS = ("compute", "train", *registry.SECTIONS.values(), "grid")
-
-
-@dataclass(frozen=True)
-class Compute:
-    """`compute:`, on which bytes depend too: CPU threads of a job, precision of training, CPU instructions."""
-
-    threads: Threads = 1
-    precision: Literal["float32", "bfloat16"] = "float32"
-    isa: Literal["native", "avx2", "sse4"] = "native"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """`train:`, the recipe that all methods share: an optimizer, warm-up and decay to 0, random crop and flip.
-
-    `micro_batch` splits a batch into parts whose gradients add up. `probe_size` is the size of the probe set. Accuracy
-    is measured after epoch 1, every `test_epochs` epochs and at the end; checkpoints: every `checkpoint_epochs` epochs.
-    """
-
-    epochs: PositiveInt = 60
-    batch: PositiveInt = 128
-    micro_batch: PositiveInt | None = None
-    optimizer: Literal["sgd", "muon", "adamw"] = "sgd"
-    lr: Positive = 0.1
-    schedule: Literal["cosine", "linear"] = "cosine"
-    warmup_steps: NonNegativeInt = 20
-    momentum: Fraction = 0.9
-    nesterov: bool = True
-    weight_decay: NonNegative = 5e-4
-    label_smoothing: Fraction = 0.0
-    crop_pad: Pad = 4
-    flip: bool = True
-    probe_size: PositiveInt = 2000
-    test_epochs: PositiveInt = 1
-    checkpoint_epochs: PositiveInt = 5
-
-
-@dataclass(frozen=True)
-class Surrogate:
-    """An entry of `surrogates:`, a model trained on clean images with the shared recipe; several poisons can name it.
-
-    `checkpoints` is how many states of its training are stored, evenly spaced, the last included; attacks on an
-    ensemble use them. `epochs` null means those of `train:`.
-    """
-
-    arch: ArchitectureName
-    epochs: PositiveInt | None = None
-    seed: Seed = 0
-    checkpoints: CheckpointCount = 1
-
-
-@dataclass(frozen=True)
-class PoisonSettings:
-    """What every entry of `poisons:` can set beside the settings of its poison: the share of images to poison."""
-
-    ratio: PositiveFraction = 1.0
-
-
-def schema(declaration: type) -> tuple[Setting, ...]:
-    """The settings that a dataclass declares."""
-    return tuple(
-        Setting(field.name, str(field.type), registry.REQUIRED if field.default is MISSING else field.default)
-        for field in fields(declaration)
-    )
-
-
-COMMON = {"poisons": schema(PoisonSettings)}  # settings that all entries of a section have
 
 
 class Params:
@@ -119,6 +34,11 @@ class Params:
     def recipe(self) -> dict:
         """The settings of `train:`."""
         return _resolved(schema(Recipe), self.raw.get("train"))
+
+    def recipe_of(self, method: str) -> dict:
+        """The recipe of a method: that of `train:`, for the `epochs` of the entry if it sets them."""
+        epochs = self.settings("methods", method)["epochs"]
+        return self.recipe | ({"epochs": epochs} if epochs else {})
 
     @property
     def architectures(self) -> dict[str, tuple[str, dict]]:

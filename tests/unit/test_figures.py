@@ -100,6 +100,7 @@ def timeline():
                 "acm_middle": acm,
                 "next_step": next_step,
                 "next_stage": "stage 1" if trap else "early",
+                "steps": 8,
                 "rate_stem": 0.0 if trap else 1.0,
                 "rate_middle": 0.0 if trap else 1.0,
                 "rate_head": 1.0,

@@ -21,12 +21,12 @@ from relearn.training import models
 def test_rate_warms_up_and_falls_to_zero(tiny):
     run = run_of(tiny, lr=0.2, warmup_steps=4)
     found = []
-    for _ in range(run.steps):
+    for _ in range(run.training.steps):
         run.advance()
         found.append(run.training.optimizer.param_groups[0]["lr"])
     cosine = [0.5 * (1 + math.cos(math.pi * step / 15)) for step in range(15)]
     assert found == pytest.approx([0.2 * min(1, (step + 1) / 4) * factor for step, factor in enumerate(cosine)])
-    assert run.steps == 15 and found[-1] < 0.01
+    assert run.training.steps == 15 and found[-1] < 0.01
 
 
 def test_one_step_is_sgd_on_the_batch(tiny):
@@ -231,7 +231,7 @@ def test_a_restore_brings_back_the_momentum_of_the_snapshot(steps, tiny):
 def test_linear_decay_after_the_warm_up(tiny):
     run = run_of(tiny, lr=0.2, warmup_steps=4, schedule="linear")
     found = []
-    for _ in range(run.steps):
+    for _ in range(run.training.steps):
         run.advance()
         found.append(run.training.optimizer.param_groups[0]["lr"])
     assert found == pytest.approx([0.2 * min(1, (step + 1) / 4) * (1 - step / 15) for step in range(15)])
@@ -276,7 +276,7 @@ def test_label_smoothing_gives_a_share_of_each_label_to_all_classes(tiny):
 @pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3, 4, 5]), (2, [1, 2, 4, 5]), (3, [1, 3, 5]), (9, [1, 5])])
 def test_only_some_epochs_are_tested(tiny, every, epochs):
     run = run_of(tiny, epochs=5, test_epochs=every)
-    while run.training.step < run.steps:
+    while run.training.step < run.training.steps:
         run.advance()
         if run.training.step % 5 == 0:
             run.end_epoch(tiny)

@@ -130,7 +130,7 @@ def test_a_row_per_probe(data):
     assert list(second) == [
         *("steps_taken", "step", "stage", "probe_accuracy", "hidden_accuracy", "kept", "verdict"),
         *(f"acm_{name}" for name in names),
-        *("next_step", "next_stage"),
+        *("next_step", "next_stage", "steps"),
         *(f"rate_{name}" for name in names),
     ]
     assert [first[key] for key in ("steps_taken", "step", "stage", "next_step", "next_stage")] == [

@@ -113,11 +113,8 @@ def _rates(axis: Axes, probes: pandas.DataFrame, run: dict) -> None:
         times.append(taken)
         steps.append(taken - begin + step)
     scheduled = [
-        [
-            recipe["lr"] * schedule.factor(step, run["steps"], recipe["warmup_steps"], recipe["schedule"])
-            for step in piece
-        ]
-        for piece in steps
+        [recipe["lr"] * schedule.factor(step, length, recipe["warmup_steps"], recipe["schedule"]) for step in piece]
+        for piece, length in zip(steps, probes["steps"], strict=True)
     ]
     lines: dict[tuple, list[str]] = {}
     for group in groups:

@@ -7,9 +7,11 @@ from torch import nn
 
 from relearn.errors import UserError
 from relearn.registry import Fraction, NonNegative, PositiveInt, Side, register
-from relearn.training import augment
+from relearn.training import augment, degrade, views
 from relearn.training.models import Normalised
 from relearn.training.state import TrainingState
+
+MIXING = 0.5  # strength of `mix`
 
 
 @register
@@ -20,8 +22,12 @@ class ERM:
     brightness, contrast and saturation by factors of 1 ± `jitter` and the hue by a quarter of it, in four images of
     five. `downsample` averages squares of so many pixels a side into one, in training and test images. `convolve`
     filters every training image `convolutions` times with a random 3x3 kernel, 1 in the middle plus noise in ±
-    `convolve`. Raises UserError for several convolutions of width 0.
+    `convolve`. `mix` mixes the colours of that share of the training images at random, `degrade` takes fine detail from
+    that share (relearn.training.degrade), and `contrast` changes brightness and contrast of all by factors of 1 ±
+    `contrast`. Raises UserError for several convolutions of width 0.
     """
+
+    stop_statistics = False  # whether batch norm of stopped groups uses its statistics as they are, and leaves them so
 
     def __init__(
         self,
@@ -31,11 +37,15 @@ class ERM:
         downsample: Side = 1,
         convolve: NonNegative = 0.0,
         convolutions: PositiveInt = 1,
+        mix: Fraction = 0.0,
+        degrade: Fraction = 0.0,
+        contrast: Fraction = 0.0,
     ):
         if convolutions > 1 and not convolve:
             raise UserError(f"{convolutions} convolutions of width 0 change nothing; set convolve above 0")
         self.gray, self.jitter, self.downsample = gray, jitter, downsample
         self.convolve, self.convolutions = convolve, convolutions
+        self.mix, self.degrade, self.contrast = mix, degrade, contrast
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """The training images (N, H, W, 3) uint8, changed once before training."""
@@ -54,12 +64,16 @@ class ERM:
         """A batch (B, 3, H, W) float32 in [0, 1] after crop and flip, augmented further."""
         if self.jitter:
             x = augment.colour_jitter(x, self.jitter, hue=self.jitter / 4, probability=0.8, generator=generator)
+        if self.mix:
+            x = views.random_channel_mixing(x, self.mix, MIXING, generator)
         if self.gray:
             x = augment.random_gray(x, self.gray, generator)
         x = augment.downsample(x, self.downsample)
         for _ in range(self.convolutions if self.convolve else 0):
             x = augment.random_convolution(x, self.convolve, generator)
-        return x
+        if self.degrade:
+            x = degrade.degrade(x, self.degrade, generator)
+        return views.brightness_contrast(x, self.contrast, generator) if self.contrast else x
 
     def eval_transform(self, x: torch.Tensor) -> torch.Tensor:
         """A batch as the model gets it outside training: of test images and of the probe set."""

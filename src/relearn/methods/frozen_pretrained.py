@@ -13,9 +13,11 @@ from relearn.training.transfer import copy_groups
 class FrozenPretrained(ERM):
     """Plain training of the `full_rate_groups` deepest layer groups; the others are pretrained and stay frozen.
 
-    The deep groups begin with the weights that every method of the cell's seed begins with. In the frozen ones
-    parameters stay as they are, while normalisation uses the victim's own batches.
+    The deep groups begin with the weights that every method of the cell's seed begins with. In the frozen ones neither
+    parameters nor batch-norm statistics change, and these are used as they are.
     """
+
+    stop_statistics = True
 
     def __init__(self, *, pretraining: PretrainingName, full_rate_groups: GroupCount = 3, **augmentation):
         super().__init__(**augmentation)

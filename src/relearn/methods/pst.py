@@ -1,5 +1,9 @@
 """Progressive Staged Training. Dang et al., 2023 (arXiv 2306.02064); docs/pst.md says what of it is ours."""
 
+from functools import partial
+
+import torch
+
 from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.registry import (
@@ -9,11 +13,14 @@ from relearn.registry import (
     NonNegativeInt,
     Positive,
     PositiveInt,
+    PretrainingName,
     group_count_error,
     register,
 )
+from relearn.training.models import Normalised
 from relearn.training.staging import Staging
 from relearn.training.state import TrainingState
+from relearn.training.transfer import copy_groups
 
 
 @register
@@ -28,6 +35,12 @@ class PST(ERM):
     there is no roll-back, and the next stage begins where the run stands. Before the first stage all groups learn at
     `early_rate` times their rate. There is a probe every `probe_steps` steps for `dense_epochs` epochs, then
     `probes_per_epoch` times an epoch.
+
+    With a `pretraining`, the first stage begins at step 0 again, with the shallow groups of that: learned from the same
+    images, without labels if it says so. They are stopped, with their batch-norm statistics, and the deep groups begin
+    anew, for `staged_epochs` (null: those of `train:`). With `plain_first` training is plain until then: what is
+    augmented in training images only is augmented from the first stage on, so that images which set no trap cost
+    nothing. What follows the trap is then `frozen_pretrained`, byte for byte.
     """
 
     def __init__(
@@ -42,9 +55,14 @@ class PST(ERM):
         dense_epochs: NonNegative = 2.0,
         probes_per_epoch: PositiveInt = 2,
         max_snapshots: NonNegativeInt = 3,
+        pretraining: PretrainingName | None = None,
+        staged_epochs: PositiveInt | None = None,
+        plain_first: bool = False,
         **augmentation,
     ):
         super().__init__(**augmentation)
+        self.pretraining, self.plain_first = pretraining, plain_first
+        self.stop_statistics = pretraining is not None
         self.staging = Staging(
             [],
             full_rate_groups=tuple(full_rate_groups),
@@ -56,7 +74,26 @@ class PST(ERM):
             dense_epochs=dense_epochs,
             probes_per_epoch=probes_per_epoch,
             max_snapshots=max_snapshots,
+            staged_epochs=staged_epochs,
         )
+
+    def initialise(
+        self, model: Normalised, surrogate: dict[str, torch.Tensor], pretrained: dict[str, torch.Tensor]
+    ) -> None:
+        """Keep the weights of the pretraining for the first stage."""
+        if self.pretraining is None:
+            return
+        slowed = list(model.layer_groups())[: -self.staging.full_rate_groups[0]]
+        source = f"pretraining '{self.pretraining}'"
+        self.staging.start = partial(
+            copy_groups, groups=slowed, weights=pretrained, source=source, remedy="run pretrain again"
+        )
+
+    def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """As plain training; with `plain_first` before the first stage only what test images get, too."""
+        if self.plain_first and self.staging.stage == 0:
+            return self.eval_transform(x)
+        return super().augment(x, generator)
 
     def rates(self, groups: list[str]) -> dict[str, float]:
         """`early_rate` everywhere. Raises UserError when a later stage would slow nothing, or there is none."""

@@ -74,6 +74,7 @@ class PST:
         return self._epochs(steps)
 
     def _epochs(self, steps: int) -> Iterator[int]:
+        self.training.steps = steps
         if not self.probes:
             self._take_probe()
         try:

@@ -56,7 +56,7 @@ def _result(accuracy: float, history: list[dict], info: dict) -> dict:
         "accuracy": accuracy,
         "oracle_accuracy": best["test_accuracy"],
         "oracle_epoch": best["epoch"],
-        "passes": info["steps_taken"] / info["steps"],
+        "passes": info["passes"],
         "acm": verdict["acm"],
         "kept": verdict["kept"],
         "verdict": verdict["verdict"],

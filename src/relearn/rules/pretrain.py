@@ -14,8 +14,7 @@ from relearn.runtime.run_report import run_report
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
 from relearn.training.fit import fit
-
-VIEWS = 2  # passes per image and epoch
+from relearn.training.objectives import VIEWS
 
 
 def run(params: Params, dataset: str, poison: str, arch: str, pretraining: str, seed: int) -> None:

@@ -13,6 +13,7 @@ from relearn.runtime.run_report import run_report
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
 from relearn.training.fit import Fitted, fit
+from relearn.training.objectives import VIEWS
 from relearn.training.starts import load_pretrained, load_surrogate
 
 
@@ -46,25 +47,29 @@ def run(params: Params, cell: grid.Cell) -> None:
             precision=precision,
         )
         method.initialise(model, surrogate, pretrained)
+        recipe = params.recipe_of(cell.method)
         train, test = train.to(device), test.to(device)
         fitted = fit(
             model,
             method,
             train,
             test,
-            params.recipe,
+            recipe,
             seeds,
-            probe_set=ProbeSet.draw(train, params.recipe["probe_size"], seeds.generator("probe")),
+            probe_set=ProbeSet.draw(train, recipe["probe_size"], seeds.generator("probe")),
             label=f"train {cell}",
             checkpoint_path=grid.sidecar("train", "checkpoint.safetensors", **vars(cell)),
             settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )
-        report["images"] = fitted.steps_taken * params.recipe["batch"]
+        report["images"] = fitted.steps_taken * recipe["batch"]
         save_tensors(
             cell.path("train", "model"), models.weights(model), {"classes": facts["classes"], "settings": settings}
         )
         _write_rows(cell, fitted, facts["classes"])
         work = {"steps_taken": fitted.steps_taken, "steps": fitted.steps, "rolled_back": fitted.rolled_back}
+        before = more["pretraining_settings"]["pretraining"]["epochs"] * VIEWS if more else 0
+        epochs = fitted.steps_taken / (len(train) // recipe["batch"])
+        work["passes"] = (epochs + before) / params.recipe["epochs"]  # over those of plain training
         info = {"cell": vars(cell), "settings": settings, "precision": precision, "verdict": _verdict(fitted)} | work
         files.write_json(cell.path("train", "info"), info)
 

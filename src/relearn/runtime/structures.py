@@ -79,6 +79,7 @@ TRAIN_INFO = {
     "verdict": VERDICT,
     "steps_taken": COUNT,
     "steps": COUNT,
+    "passes": NUMBER,
     "rolled_back": [{"steps_taken": WHOLE, "probe_accuracy": NUMBER, "test_accuracy": NUMBER}],
 }
 DATA_INFO = {"classes": [TEXT], "settings": MAPPING}
@@ -98,6 +99,7 @@ RUN_STATE = {
         "rates": MAPPING,
         "stage": TEXT,
         "step": WHOLE,
+        "steps": WHOLE,
         "steps_taken": WHOLE,
         "probes": [MAPPING],
     },
@@ -126,6 +128,7 @@ PROBES: Columns = {
     "verdict": ANSWER,
     "next_step": WHOLE,
     "next_stage": TEXT,
+    "steps": COUNT,
 }
 EMBEDDINGS: Columns = {"epoch": COUNT, "group": TEXT, "label": TEXT, "x": NUMBER, "y": NUMBER}
 RECORDS: Columns = CELL | USES | RESULT

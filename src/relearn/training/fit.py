@@ -33,6 +33,8 @@ WORSE_THAN_GUESSING = 10  # times the loss of guessing: a training that ends so 
 class Method(Protocol):
     """What the training loop asks of a method; `relearn.methods.erm.ERM` defines every hook and describes it."""
 
+    stop_statistics: bool
+
     def prepare(self, images: torch.Tensor) -> torch.Tensor: ...
     def rates(self, groups: list[str]) -> dict[str, float]: ...
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor: ...
@@ -81,7 +83,6 @@ class Run:
         self.method, self.train, self.recipe, self.seeds = method, train, recipe, seeds
         self.device = train.images.device
         steps_per_epoch = check(recipe, train, section)
-        self.steps = steps_per_epoch * recipe["epochs"]
         self.sums = torch.zeros(2, device=self.device)  # loss and correct images since the epoch began
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"])
         self.groups = model.layer_groups()
@@ -91,6 +92,8 @@ class Run:
             {name: Group(list(module.parameters()), module) for name, module in self.groups.items()},
             probe_set,
             steps_per_epoch=steps_per_epoch,
+            steps=steps_per_epoch * recipe["epochs"],
+            stop_statistics=method.stop_statistics,
             eval_transform=method.eval_transform,
             extra={"sums": self.sums},
         )
@@ -138,12 +141,12 @@ class Run:
         place = self._place(training.step)
         loss, correct = (self.sums / (training.steps_per_epoch * batch)).tolist()
         self.guard.check_number(loss, "mean loss of the epoch", place)
-        if training.step == self.steps:
+        if training.step == training.steps:
             self._check_last_loss(loss)
         self.guard.check_weights(training.model, place)
         self.sums.zero_()
         epoch = training.step // training.steps_per_epoch
-        if epoch > 1 and epoch % self.recipe["test_epochs"] and training.step < self.steps:
+        if epoch > 1 and epoch % self.recipe["test_epochs"] and training.step < training.steps:
             return
         with self.guard.at(place):
             result = training.measure()
@@ -161,7 +164,7 @@ class Run:
         }
         row |= {f"acm_{name}": value for name, value in result.acm.items()}
         self.history.append(row | {f"rate_{name}": rate for name, rate in training.rates.items()})
-        if training.step in (training.steps_per_epoch, self.steps):
+        if training.step in (training.steps_per_epoch, training.steps):
             watch = middle_group(result)
             points = embed(training.probe_set, training.model, self.method.eval_transform, self.groups, watch)
             self.embeddings += [{"epoch": row["epoch"], **point} for point in points]
@@ -190,11 +193,11 @@ class Run:
     def _place(self, step: int) -> str:
         """The `step`-th step in words, with the highest learning rate of a layer group."""
         rate = self.recipe["lr"] * self._factor(max(0, step - 1)) * max(self.training.rates.values())
-        return f"step {step} of {self.steps}, learning rate {rate:g}"
+        return f"step {step} of {self.training.steps}, learning rate {rate:g}"
 
     def _factor(self, step: int) -> float:
         """The share of the learning rate at a step of the schedule."""
-        return schedule.factor(step, self.steps, self.recipe["warmup_steps"], self.recipe["schedule"])
+        return schedule.factor(step, self.training.steps, self.recipe["warmup_steps"], self.recipe["schedule"])
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
         step, batch = self.training.step, self.recipe["batch"]
@@ -242,7 +245,9 @@ def fit(
         with checkpoint.restoring(checkpoint_path):
             run.load_state_dict(structures.checked(checkpoint_path, saved, {"run": structures.RUN_STATE})["run"])
         print(
-            f"{label}: resuming at step {training.step} of {run.steps}, {checkpoint_path}", file=sys.stderr, flush=True
+            f"{label}: resuming at step {training.step} of {training.steps}, {checkpoint_path}",
+            file=sys.stderr,
+            flush=True,
         )
     try:
         if not training.steps_taken and method.should_probe(0, steps_per_epoch):
@@ -261,15 +266,15 @@ def fit(
         embeddings=run.embeddings,
         rolled_back=run.rolled_back,
         steps_taken=training.steps_taken,
-        steps=run.steps,
+        steps=training.steps,
     )
 
 
 def _steps(run: Run, test: Split | None, label: str, checkpoint_path: Path | None, settings_hash: str) -> None:
     """All steps that are left, with probes, the rows of the history, and checkpoints."""
     training, steps_per_epoch = run.training, run.training.steps_per_epoch
-    with ProgressBar(run.steps, label, training.step) as progress:
-        while training.step < run.steps:
+    with ProgressBar(training.steps, label, training.step) as progress:
+        while training.step < training.steps:
             run.advance()
             ended = training.step % steps_per_epoch == 0
             if ended:
@@ -277,6 +282,7 @@ def _steps(run: Run, test: Split | None, label: str, checkpoint_path: Path | Non
                 last = run.history[-1] if run.history else {}
                 tested = {"test": f"{last['test_accuracy']:.1f} %"} if "test_accuracy" in last else {}
                 notes = tested | {"stage": training.stage}
+                progress.total = training.steps  # a method may have set another
                 progress.advance_to(training.step, **notes)
             if run.method.should_probe(training.step, steps_per_epoch):
                 run.take_probe()

@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+VIEWS = 2  # of each image, so passes per image and epoch
+
 
 def nt_xent(projections: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The contrastive loss NT-Xent of two views, and which projections are nearest to their partner, (2B,) bool.

@@ -4,8 +4,11 @@ Dang et al., 2023 (arXiv 2306.02064) slow shallow layers when the activations sh
 Going back to a snapshot, stopping layer groups, and the trigger are ours, as are all definitions (docs/pst.md).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
+
+from torch import nn
 
 from relearn.probing.probe_set import ProbeResult
 from relearn.probing.verdict import KEPT, NOT_TRAPPED, TRAPPED, judge
@@ -17,7 +20,9 @@ class Staging:
     """Where a run stands between `early` and its last stage, and the snapshots that it can go back to.
 
     `groups` are the names of the layer groups, shallow to deep; the other fields that can be set are the settings of
-    the method `pst` (docs/pst.md). `snapshots` are the newest ones, oldest first.
+    the method `pst` (docs/pst.md). `snapshots` are the newest ones, oldest first. `start`, if given, changes the
+    weights with which the first stage begins: the shallow groups then come from there, so that only the beginning of
+    training is worth going back to.
     """
 
     groups: list[str]
@@ -30,6 +35,8 @@ class Staging:
     dense_epochs: float = 2.0
     probes_per_epoch: int = 2
     max_snapshots: int = 3
+    staged_epochs: int | None = None
+    start: Callable[[nn.Module], None] | None = None
     stage: int = field(default=0, init=False)  # how many stages have begun
     streak: int = field(default=0, init=False)  # how many probes in a row have shown the trap
     snapshots: list[dict] = field(default_factory=list, init=False)
@@ -58,12 +65,26 @@ class Staging:
         """
         decision = self.decide(training.measure(), training.step)
         if decision == "snapshot" and self.max_snapshots:
-            self.snapshots = [*self.snapshots, training.snapshot()][-self.max_snapshots :]
+            if not (self.start and self.stage == 0 and self.snapshots):
+                self.snapshots = [*self.snapshots, training.snapshot()][-self.max_snapshots :]
         elif decision == "next_stage":
             if self.snapshots:
                 training.restore(self.snapshots[-1])
+            if self.stage == 1:
+                self._begin(training)
             training.set_rates(self.rates())
             training.stage = self.name
+            if self.stage == 1 and self.start and self.max_snapshots and len(self.full_rate_groups) > 1:
+                self.snapshots = [training.snapshot()]
+
+    def _begin(self, training: TrainingState) -> None:
+        """Begin the first stage: with other weights, and in a schedule of its own, if settings say so."""
+        if self.start:
+            self.start(training.model)
+            training.forget_measurement()
+            self.snapshots = []
+        if self.staged_epochs:
+            training.steps = self.staged_epochs * training.steps_per_epoch
 
     def rates(self) -> dict[str, float]:
         """The learning-rate multiplier of each group in the present stage."""

@@ -37,8 +37,9 @@ def load_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) 
 class TrainingState:
     """A model in training: its optimizer, its layer groups with a learning-rate multiplier each, and its probes.
 
-    `step` is the position in the schedule and goes back on `restore`; `steps_taken` counts every optimizer step ever
-    taken; `probes` has a row per probe. `extra` are tensors beside the model's that snapshots cover too.
+    `step` is the position in the schedule of `steps`, and goes back on `restore`; `steps_taken` counts every optimizer
+    step ever taken; `probes` has a row per probe. `extra` are tensors beside the model's that snapshots cover too. With
+    `stop_statistics` the batch norm of groups at rate 0 uses its statistics as they are, and leaves them so.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class TrainingState:
         probe_set: ProbeSet,
         *,
         steps_per_epoch: int,
+        steps: int = 0,
+        stop_statistics: bool = False,
         eval_transform: Callable[[torch.Tensor], torch.Tensor] = unchanged,
         extra: Mapping[str, torch.Tensor] | None = None,
     ):
@@ -58,12 +61,21 @@ class TrainingState:
         self.trainable = {name: [p for p in group.parameters if p.requires_grad] for name, group in groups.items()}
         self.rates = dict.fromkeys(self.groups, 1.0)
         self.stage = "early"
-        self.step = self.steps_taken = 0
+        self.step, self.steps, self.steps_taken = 0, steps, 0
+        self.stop_statistics = stop_statistics
         self.probes: list[dict] = []
         self._result: tuple[int, ProbeResult] | None = None
         self._before_update: list[tuple[nn.Parameter, torch.Tensor, float]] = []
         optimizer.register_step_pre_hook(self._remember_slowed)
         optimizer.register_step_post_hook(self._slow_update)
+        owners = {parameter: name for name, group in self.groups.items() for parameter in group.parameters}
+        # batch norm without weights of its own belongs to no group, and goes on
+        self._norms = {
+            norm: owners[norm.weight]
+            for norm in model.modules()
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.weight in owners
+        }
+        model.register_forward_pre_hook(self._stop_statistics)
 
     def set_rates(self, rates: Mapping[str, float]) -> None:
         """Set the learning-rate multiplier of each layer group.
@@ -72,6 +84,9 @@ class TrainingState:
         multiplier in between scales the update itself, whatever the optimizer and its schedule made it.
         """
         self.rates = dict(rates)
+        if self.stop_statistics:
+            for norm, name in self._norms.items():
+                norm.train(self.model.training and self.rates[name] > 0)
         for name, parameters in self.trainable.items():
             for parameter in parameters:
                 parameter.requires_grad_(self.rates[name] > 0)
@@ -81,7 +96,7 @@ class TrainingState:
     def snapshot(self) -> dict:
         """A copy of what training has changed: weights, buffers, optimizer state, rates, stage, step, and `extra`."""
         extra = {name: tensor.clone() for name, tensor in self.extra.items()}
-        place = {"rates": dict(self.rates), "stage": self.stage, "step": self.step}
+        place = {"rates": dict(self.rates), "stage": self.stage, "step": self.step, "steps": self.steps}
         return copy_state(self.model, self.optimizer) | {"extra": extra} | place
 
     def restore(self, snapshot: dict) -> None:
@@ -90,7 +105,7 @@ class TrainingState:
         for name, tensor in self.extra.items():
             tensor.copy_(snapshot["extra"][name])
         self.set_rates(snapshot["rates"])
-        self.stage, self.step = snapshot["stage"], snapshot["step"]
+        self.stage, self.step, self.steps = snapshot["stage"], snapshot["step"], snapshot["steps"]
         self.forget_measurement()
 
     def measure(self) -> ProbeResult:
@@ -111,7 +126,7 @@ class TrainingState:
         found = judge(result)
         row |= {"hidden_accuracy": result.hidden_accuracy, "kept": found.kept, "verdict": found.answer}
         row |= {f"acm_{name}": value for name, value in result.acm.items()}
-        row |= {"next_step": self.step, "next_stage": self.stage}
+        row |= {"next_step": self.step, "next_stage": self.stage, "steps": self.steps}
         self.probes.append(row | {f"rate_{name}": rate for name, rate in self.rates.items()})
         return self.step < step
 
@@ -131,6 +146,13 @@ class TrainingState:
         """Put back what `state_dict` gave."""
         self.restore(state)
         self.steps_taken, self.probes = state["steps_taken"], list(state["probes"])
+
+    def _stop_statistics(self, *_) -> None:
+        """Keep batch norm of stopped groups in evaluation mode, whatever mode the loop has set for the model."""
+        if self.stop_statistics and self.model.training:
+            for norm, name in self._norms.items():
+                if self.rates[name] == 0:
+                    norm.eval()
 
     def _remember_slowed(self, *_) -> None:
         slowed = ((p, rate) for name, rate in self.rates.items() if rate not in (0, 1) for p in self.trainable[name])
