@@ -101,6 +101,9 @@ class ERM:
     def on_probe(self, training: TrainingState) -> None:
         """Act on a probe: `training` offers measure, snapshot, restore, set_rates and stage."""
 
+    def at_stage(self, stage: str) -> None:
+        """Take images outside training as the network does that was trained up to `stage`."""
+
     def state(self) -> dict:
         """Everything that a resumed run needs: nested dicts and lists of tensors, numbers and texts."""
         return {}

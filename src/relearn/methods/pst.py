@@ -1,7 +1,5 @@
 """Progressive Staged Training. Dang et al., 2023 (arXiv 2306.02064); docs/pst.md says what of it is ours."""
 
-from functools import partial
-
 import torch
 
 from relearn.errors import UserError
@@ -36,11 +34,11 @@ class PST(ERM):
     `early_rate` times their rate. There is a probe every `probe_steps` steps for `dense_epochs` epochs, then
     `probes_per_epoch` times an epoch.
 
-    With a `pretraining`, the first stage begins at step 0 again, with the shallow groups of that: learned from the same
-    images, without labels if it says so. They are stopped, with their batch-norm statistics, and the deep groups begin
-    anew, for `staged_epochs` (null: those of `train:`). With `plain_first` training is plain until then: what is
-    augmented in training images only is augmented from the first stage on, so that images which set no trap cost
-    nothing. What follows the trap is then `frozen_pretrained`, byte for byte.
+    With a `pretraining`, stages begin at step 0 again, with the shallow groups of that: learned from the same images,
+    without labels if it says so. They are stopped, with their batch-norm statistics, and the deep groups begin anew,
+    for `staged_epochs` (null: those of `train:`). With `plain_first` training is plain before the first stage, so that
+    images which set no trap cost nothing: what is augmented is augmented from then on, test images with it. With
+    `augmented_first` there is one more stage, the first, in which all groups learn and only the images are changed.
     """
 
     def __init__(
@@ -58,9 +56,12 @@ class PST(ERM):
         pretraining: PretrainingName | None = None,
         staged_epochs: PositiveInt | None = None,
         plain_first: bool = False,
+        augmented_first: bool = False,
         **augmentation,
     ):
         super().__init__(**augmentation)
+        if plain_first and self.downsample > 1:
+            raise UserError("pst: with plain_first the size of images cannot change half-way; leave downsample at 1")
         self.pretraining, self.plain_first = pretraining, plain_first
         self.stop_statistics = pretraining is not None
         self.staging = Staging(
@@ -75,6 +76,7 @@ class PST(ERM):
             probes_per_epoch=probes_per_epoch,
             max_snapshots=max_snapshots,
             staged_epochs=staged_epochs,
+            augmented_first=augmented_first,
         )
 
     def initialise(
@@ -83,17 +85,30 @@ class PST(ERM):
         """Keep the weights of the pretraining for the first stage."""
         if self.pretraining is None:
             return
-        slowed = list(model.layer_groups())[: -self.staging.full_rate_groups[0]]
-        source = f"pretraining '{self.pretraining}'"
-        self.staging.start = partial(
-            copy_groups, groups=slowed, weights=pretrained, source=source, remedy="run pretrain again"
-        )
+        groups, source = list(model.layer_groups()), f"pretraining '{self.pretraining}'"
+
+        def start(model: Normalised) -> None:
+            slowed = groups[: -self.staging.learning[self.staging.stage - 1]]
+            copy_groups(model, slowed, pretrained, source, "run pretrain again")
+
+        self.staging.start = start
+
+    @property
+    def plain(self) -> bool:
+        """Whether training is plain as yet."""
+        return self.plain_first and self.staging.stage == 0
 
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """As plain training; with `plain_first` before the first stage only what test images get, too."""
-        if self.plain_first and self.staging.stage == 0:
-            return self.eval_transform(x)
-        return super().augment(x, generator)
+        """As plain training, from the first stage on if so set."""
+        return x if self.plain else super().augment(x, generator)
+
+    def eval_transform(self, x: torch.Tensor) -> torch.Tensor:
+        """The same for images outside training."""
+        return x if self.plain else super().eval_transform(x)
+
+    def at_stage(self, stage: str) -> None:
+        """Take images as the network does that was trained up to `stage`."""
+        self.staging.stage = self.staging.number(stage)
 
     def rates(self, groups: list[str]) -> dict[str, float]:
         """`early_rate` everywhere. Raises UserError when a later stage would slow nothing, or there is none."""

@@ -15,12 +15,21 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.crafting.pgd import descend
 from relearn.data import Split, levels, subset
+from relearn.probing.hiding import gray
 from relearn.registry import ArchitectureName, Fraction, Levels, LinfBudget, Pad, PositiveInt, Seed, register
 from relearn.training.augment import shift_and_flip
 from relearn.training.state import copy_state, load_state
+from relearn.training.views import View
 
 RATE = 0.1  # the learning rate of the surrogate
 GRADIENT_NORM = 5.0  # the authors clip the surrogate's gradient to this norm
+
+#: what the surrogate of `em` sees of a batch in [0, 1], with a generator on the CPU
+SEEN: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
+    "crops": lambda x, _: x,
+    "gray": lambda x, _: gray(x),
+    "views": lambda x, generator: View().of(x, generator),
+}
 
 #: forward and backward passes per image at most, from settings and the number of images
 PASSES = {
@@ -46,6 +55,7 @@ def em(
     stop_error: Fraction | None = 0.01,
     crop_pad: Pad = 0,
     flip: bool = False,
+    through: Literal["crops", "gray", "views"] = "crops",
     rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
     seed: Seed = 0,
 ) -> Perturbation:
@@ -60,8 +70,12 @@ def em(
     augment nothing. With `crop_pad` and `flip` the surrogate trains as a victim does, with one draw per batch, as in Fu
     et al., 2022 (REM): without it a small surrogate ties the noise to single pixels, which a victim that crops does not
     learn. `rounding: em_legacy` publishes the images as the authors' loader does: without negative noise.
+
+    `through` makes the noise for a defence: the surrogate then sees the crops in grayscale, or by the views of
+    contrastive learning (relearn.training.views), one draw per image. The latter is the idea of AUE (Wang et al., 2024,
+    arXiv 2402.04010, section 4).
     """
-    surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip)
+    surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip, through)
     images, labels = levels(train.images.to(craft.device)), train.labels.to(craft.device)
     delta = torch.zeros_like(images)
     # drawn once: the authors take the order of the files, but the files of a folder come class by class
@@ -163,8 +177,18 @@ class _Surrogate:
     Images are (B, 3, H, W) float32 in 1/255.
     """
 
-    def __init__(self, train: Split, craft: CraftContext, arch: str, seed: int, crop_pad: int = 0, flip: bool = False):
+    def __init__(
+        self,
+        train: Split,
+        craft: CraftContext,
+        arch: str,
+        seed: int,
+        crop_pad: int = 0,
+        flip: bool = False,
+        through: str = "crops",
+    ):
         self.crop_pad, self.flip, self.generator = crop_pad, flip, craft.generator("augment", seed)
+        self.see = SEEN[through]
         self.guard, self.learned = craft.guard, 0
         self.model = craft.model(arch, train, craft.generator("init", seed))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
@@ -208,7 +232,9 @@ class _Surrogate:
         return descend([loss], images, delta, epsilon=epsilon, step_size=step_size, steps=steps, guard=self.guard)
 
     def _augmented(self, x: torch.Tensor) -> torch.Tensor:
-        return shift_and_flip(x, self.crop_pad, self.flip, self.generator) if self.crop_pad or self.flip else x
+        if self.crop_pad or self.flip:
+            x = shift_and_flip(x, self.crop_pad, self.flip, self.generator)
+        return self.see(x, self.generator)
 
     @torch.no_grad()
     def wrong(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,7 @@ def run(params: Params, cell: grid.Cell) -> None:
             raise UserError(f"{cell}: model.safetensors and train.json are not of one run: run train again")
         arch, settings = params.architectures[cell.arch]
         method = params.build("methods", cell.method)
+        method.at_stage(history[-1]["stage"])
         size = method.input_size(tuple(test.images.shape[1:3]))
         how = {"device": device, "precision": info["precision"]}
         model = models.rebuild(arch, settings, weights, classes=len(facts["classes"]), size=size, **how)

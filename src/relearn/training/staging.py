@@ -20,9 +20,9 @@ class Staging:
     """Where a run stands between `early` and its last stage, and the snapshots that it can go back to.
 
     `groups` are the names of the layer groups, shallow to deep; the other fields that can be set are the settings of
-    the method `pst` (docs/pst.md). `snapshots` are the newest ones, oldest first. `start`, if given, changes the
-    weights with which the first stage begins: the shallow groups then come from there, so that only the beginning of
-    training is worth going back to.
+    the method `pst` (docs/pst.md). `snapshots` are the newest ones, oldest first. `start`, if given, puts pretrained
+    weights into the groups that stages slow. Then, and with `augmented_first`, every stage begins anew at step 0: what
+    was learned before it came to nothing.
     """
 
     groups: list[str]
@@ -36,6 +36,7 @@ class Staging:
     probes_per_epoch: int = 2
     max_snapshots: int = 3
     staged_epochs: int | None = None
+    augmented_first: bool = False
     start: Callable[[nn.Module], None] | None = None
     stage: int = field(default=0, init=False)  # how many stages have begun
     streak: int = field(default=0, init=False)  # how many probes in a row have shown the trap
@@ -43,7 +44,7 @@ class Staging:
 
     def should_probe(self, step: int, steps_per_epoch: int) -> bool:
         """Whether to probe after `step` steps of the schedule; never once the last stage has begun."""
-        if self.stage == len(self.full_rate_groups):
+        if self.stage == len(self.learning):
             return False
         dense = step <= self.dense_epochs * steps_per_epoch
         return step % (self.probe_steps if dense else max(1, steps_per_epoch // self.probes_per_epoch)) == 0
@@ -64,25 +65,31 @@ class Staging:
         Without a snapshot the next stage begins where the run stands.
         """
         decision = self.decide(training.measure(), training.step)
-        if decision == "snapshot" and self.max_snapshots:
-            if not (self.start and self.stage == 0 and self.snapshots):
-                self.snapshots = [*self.snapshots, training.snapshot()][-self.max_snapshots :]
+        if decision == "snapshot" and self.max_snapshots and not (self.anew and self.snapshots):
+            self.snapshots = [*self.snapshots, training.snapshot()][-self.max_snapshots :]
         elif decision == "next_stage":
             if self.snapshots:
                 training.restore(self.snapshots[-1])
-            if self.stage == 1:
-                self._begin(training)
+            if self.anew:
+                self._begin_anew(training)
             training.set_rates(self.rates())
             training.stage = self.name
-            if self.stage == 1 and self.start and self.max_snapshots and len(self.full_rate_groups) > 1:
-                self.snapshots = [training.snapshot()]
 
-    def _begin(self, training: TrainingState) -> None:
-        """Begin the first stage: with other weights, and in a schedule of its own, if settings say so."""
-        if self.start:
+    @property
+    def learning(self) -> tuple[int, ...]:
+        """For each stage how many of the deepest groups learn at the full rate; of the first perhaps all."""
+        return (len(self.groups), *self.full_rate_groups) if self.augmented_first else self.full_rate_groups
+
+    @property
+    def anew(self) -> bool:
+        """Whether stages begin anew, so that there is but one snapshot: of step 0."""
+        return self.augmented_first or self.start is not None
+
+    def _begin_anew(self, training: TrainingState) -> None:
+        """Begin a stage at step 0, with a schedule of its own, and pretrained weights where groups are slowed."""
+        if self.start and self.learning[self.stage - 1] < len(self.groups):
             self.start(training.model)
             training.forget_measurement()
-            self.snapshots = []
         if self.staged_epochs:
             training.steps = self.staged_epochs * training.steps_per_epoch
 
@@ -90,13 +97,18 @@ class Staging:
         """The learning-rate multiplier of each group in the present stage."""
         if self.stage == 0:
             return dict.fromkeys(self.groups, self.early_rate)
-        slowed = len(self.groups) - self.full_rate_groups[self.stage - 1]
+        slowed = len(self.groups) - self.learning[self.stage - 1]
         return {group: self.rate if place < slowed else 1.0 for place, group in enumerate(self.groups)}
 
     @property
     def name(self) -> str:
         """`early`, or `stage k`."""
         return f"stage {self.stage}" if self.stage else "early"
+
+    @staticmethod
+    def number(name: str) -> int:
+        """The number of the stage of this `name`, 0 for `early`."""
+        return int(name.removeprefix("stage ")) if name != "early" else 0
 
     def state(self) -> dict:
         """What a resumed run needs."""
