@@ -20,7 +20,7 @@ ENTRIES = {(area, name): entry for area, names in TABLE.items() for name, entry 
 FIELDS = {"run", "says", "code", "made", "environment", "process", "longest", *tiny_project.CHANGES}
 LONGEST = 300  # characters of the line
 PROGRESS = re.compile(
-    r"(train|poison|surrogate) [\w/]+: |external: "
+    r"(train|poison|surrogate|pretrain) [\w/]+: |external: "
 )  # lines of a job in progress, what it will cost, what it found
 ALWAYS_MADE = (
     "results/locks/*",

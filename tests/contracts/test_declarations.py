@@ -34,7 +34,7 @@ def test_the_source_text_says_what_python_sees(kind, name):
 @pytest.mark.parametrize("kind, name", EVERYTHING)
 def test_arguments_are_those_the_rules_give(kind, name):
     given = {"datasets": ("root",), "poisons": ("train", "craft"), "architectures": ("num_classes", "image_size")}
-    given |= {"methods": (), "tables": ("records",)}
+    given |= {"pretraining": (), "methods": (), "tables": ("records",)}
     arguments = registry.entry(kind, name).arguments
     if kind == "figures":
         assert arguments and set(arguments) <= set(plot.GIVEN)

@@ -103,6 +103,26 @@ def test_methods(name, tiny, log):
             log(f"{setting.name}: {value}:", attempt(run) or "runs")
 
 
+@named("pretraining")
+def test_pretrainings(name, tiny, log):
+    for setting in registry.entry("pretraining", name).settings:
+        for value in ends(setting):
+
+            def run(setting=setting, value=value) -> None:
+                stage = registry.load("pretraining", name)(**cheap("pretraining", name) | {setting.name: value})
+                recipe = stage.recipe(RECIPE | {"probe_size": 40}, len(tiny))
+                model = model_of(tiny)
+                stage.attach(model, torch.Generator())
+                how = {
+                    "probe_set": ProbeSet.draw(tiny, 40, torch.Generator()),
+                    "label": "p",
+                    "section": "pretraining.p",
+                }
+                fit(model.train(), stage, tiny, None, recipe, Seeds("test"), **how)
+
+            log(f"{setting.name}: {value}:", attempt(run) or "runs")
+
+
 def test_recipe(tiny, log):
     for setting in params.schema(params.Recipe):
         for value in ends(setting):

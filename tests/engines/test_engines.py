@@ -125,10 +125,10 @@ def test_local_profiles_resolve(tmp_path):
     several = run(folder, "snakemake", "--profile", "profiles/multi-gpu", "--resources", "gpu=2", "-n")
     jobs = [
         sum(job.rule == rule for job in grid.jobs(params.load(folder / "params.yaml")))
-        for rule in ("surrogate", "poison", "train", "evaluate")
+        for rule in ("surrogate", "poison", "pretrain", "train", "evaluate")
     ]
     assert "gpu=" not in local
-    assert several.count("gpu=1") == sum(jobs) == 16  # each job that computes on a GPU asks for one
+    assert several.count("gpu=1") == sum(jobs) == 19  # each job that computes on a GPU asks for one
 
 
 def test_an_error_stops_both_engines_before_the_first_job(tmp_path):
@@ -236,7 +236,7 @@ def test_stale_and_missing_records_are_refused(made):
         folder, "relearn", "aggregate", fails=True
     )
     record.unlink()
-    assert "1 of 6 cells have no record: digits/clean/cnn/erm/0" in run(folder, "relearn", "aggregate", fails=True)
+    assert "1 of 7 cells have no record: digits/clean/cnn/erm/0" in run(folder, "relearn", "aggregate", fails=True)
     record.write_text(kept)
     run(folder, "relearn", "aggregate")
 

@@ -10,7 +10,7 @@ from helpers.engines import run
 from helpers.projects import MINI, copy_project
 from relearn.planning import estimates
 
-ESTIMATED = ("surrogate", "poison", "train")
+ESTIMATED = ("surrogate", "poison", "pretrain", "train")
 
 
 @pytest.fixture

@@ -26,12 +26,16 @@ surrogates:
   small: {arch: cnn, epochs: 1}
 architectures:
   cnn: {width: 8}
+pretraining:
+  look: {use: contrastive, epochs: 1, batch: 16}
 methods:
   erm: {}
   pst: {probe_steps: 1}
+  frozen: {use: frozen_pretrained, pretraining: look}
 grid:
   main: {datasets: [mine], poisons: [clean, lsp], architectures: [cnn], methods: [erm, pst], seeds: [0, 1]}
   other: {datasets: [mine], poisons: [hypo, given], architectures: [cnn], methods: [erm], seeds: [0]}
+  stage: {datasets: [mine], poisons: [lsp], architectures: [cnn], methods: [frozen], seeds: [0]}
 tables:
   accuracy: {}
   clean_cost: {}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.params_text import CELL, GOOD
+from helpers.params_text import CELL, GOOD, edited
 from relearn import grid, params
 from relearn.errors import UserError
 
@@ -43,6 +43,11 @@ def test_paths_of_a_cell():
         ("prepare", "digits", {"dataset": "digits"}),
         ("surrogate", "digits/small", {"dataset": "digits", "surrogate": "small"}),
         ("poison", "digits/em", {"dataset": "digits", "poison": "em"}),
+        (
+            "pretrain",
+            "digits/em/cnn/stage/3",
+            {"dataset": "digits", "poison": "em", "arch": "cnn", "pretraining": "stage", "seed": 3},
+        ),
         ("train", CELL, {"cell": grid.Cell("digits", "clean", "cnn", "erm", 0)}),
         ("evaluate", CELL, {"cell": grid.Cell("digits", "clean", "cnn", "erm", 0)}),
         ("aggregate", "", {}),
@@ -60,6 +65,7 @@ def test_arguments_of_rules(rule, argument, expected):
         ("prepare", "", "DATASET"),
         ("prepare", "digits/em", "DATASET"),
         ("poison", "digits", "DATASET/POISON"),
+        ("pretrain", "digits/em/cnn/stage", "DATASET/POISON/ARCH/PRETRAINING/SEED"),
         ("aggregate", "all", "no argument"),
     ],
 )
@@ -75,6 +81,8 @@ def test_arguments_of_another_form(rule, argument, form):
         ("train", "digits/clean/cnn/erm/x", "the seed of a cell"),
         ("train", "digits/cleen/cnn/erm/0", r"unknown poison 'cleen' in params.yaml; .*did you mean 'clean'"),
         ("surrogate", "digits/smal", r"unknown surrogate 'smal' in params.yaml; .*did you mean 'small'"),
+        ("pretrain", "digits/clean/cnn/stage/x", "the seed of a cell"),
+        ("pretrain", "digits/clean/cnn/stage/0", "unknown pretraining 'stage' in params.yaml; known: none"),
         ("sources", "trian", r"unknown rule 'trian'; .*did you mean 'train'"),
     ],
 )
@@ -95,3 +103,61 @@ def test_settings_of_a_cell_reach_back_to_the_data(tmp_path):
     # what a job found in the header of its input stands in the place of what params.yaml says
     read = {"dataset": {"use": "older"}, "poison": {"use": "older"}}
     assert grid.settings(checked, "train", inherited=read, cell=cell) == found | read
+
+
+# Pretrainings
+
+PRETRAINED = edited(
+    (
+        "methods:\n",
+        "pretraining:\n  stage: {use: contrastive, lr: 0.3}\n  once: {use: supervised, shared: true}\nmethods:\n",
+    ),
+    ("  erm: {}\n", "  erm: {}\n  a: {use: frozen_pretrained, pretraining: stage}\n  b: {use: a, pretraining: once}\n"),
+).replace("use: a,", "use: frozen_pretrained,")
+
+
+@pytest.fixture
+def pretrained(tmp_path) -> params.Params:
+    (tmp_path / "params.yaml").write_text(PRETRAINED)
+    return params.load(tmp_path / "params.yaml")
+
+
+def test_pretrainings_are_jobs_before_those_that_start_from_them(pretrained):
+    jobs = grid.jobs(pretrained)
+    wanted = [job.argument for job in jobs if job.rule == "pretrain"]
+    # one for each seed, or one for all
+    assert wanted == [
+        f"digits/{poison}/cnn/{rest}" for poison in ("clean", "hypo") for rest in ("stage/0", "stage/1", "once/0")
+    ]
+    by_command = {job.command: job for job in jobs}
+    place = {command: number for number, command in enumerate(by_command)}
+    for method, seed, own in (("a", 0, "stage/0"), ("a", 1, "stage/1"), ("b", 0, "once/0"), ("b", 1, "once/0")):
+        train = by_command[f"relearn train digits/clean/cnn/{method}/{seed}"]
+        model = f"results/pretraining/digits/clean/cnn/{own}/model.safetensors"
+        assert [name for name in train.inputs if "/pretraining/" in name] == [model]
+        assert place[f"relearn pretrain digits/clean/cnn/{own}"] < place[train.command]
+    plain = by_command["relearn train digits/clean/cnn/erm/0"]
+    assert not [name for name in plain.inputs if "/pretraining/" in name]
+
+
+def test_a_pretraining_reads_the_poisoned_images_alone(pretrained):
+    job = grid.job(pretrained, "pretrain", "digits/hypo/cnn/stage/1")
+    assert job.inputs == ("results/poisons/digits/hypo/train.safetensors", "results/sources/pretrain.sha256")
+    assert job.keys == ("compute", "train", "architectures.cnn", "pretraining.stage")
+    folder = "results/pretraining/digits/hypo/cnn/stage/1"
+    assert job.outputs == tuple(f"{folder}/{name}" for name in ("model.safetensors", "history.csv", "pretrain.json"))
+    assert "src/relearn/pretraining/contrastive.py" in job.sources
+    assert "pretraining" in grid.job(pretrained, "aggregate", "").keys
+
+
+def test_settings_of_a_cell_reach_back_to_its_pretraining(pretrained):
+    cell = grid.Cell.parse("digits/hypo/cnn/a/1")
+    found = grid.settings(pretrained, "train", cell=cell)
+    own = grid.settings(pretrained, "pretrain", **grid.parse("pretrain", "digits/hypo/cnn/stage/1"))
+    assert list(own) == ["dataset", "poison", "compute", "train", "architecture", "pretraining"]
+    assert own["pretraining"]["use"] == "contrastive" and own["pretraining"]["lr"] == 0.3
+    assert found["method"]["pretraining"] == "stage" and found["method"]["pretraining_settings"] == own
+    # what a job found in the header of the weights stands in the place of what params.yaml says
+    read = grid.settings(pretrained, "train", starts={"pretraining_settings": {"lr": 7}}, cell=cell)
+    assert read["method"] == found["method"] | {"pretraining_settings": {"lr": 7}}
+    assert "pretraining_settings" not in grid.settings(pretrained, "train", cell=grid.Cell.parse(CELL))["method"]

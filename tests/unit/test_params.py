@@ -149,6 +149,11 @@ ERRORS = {
         "em: {}",
         "poisons.em.arch: 'resnet18' is not in architectures; known: cnn",
     ),
+    "unknown pretraining": (
+        "erm: {}",
+        "erm: {use: frozen_pretrained, pretraining: stage}",
+        "methods.erm.pretraining: 'stage' is not in pretraining; known: none",
+    ),
     "unknown architecture of a surrogate": (
         "small: {arch: cnn}",
         "small: {arch: can}",

@@ -34,7 +34,7 @@ class View:
     def __post_init__(self) -> None:
         if self.mix + self.gray > 1 + 1e-9:
             raise UserError(
-                f"mix {self.mix:g} and gray {self.gray:g} are shares of the same images; give at most 1 both"
+                f"mix {self.mix:g} and gray {self.gray:g} are shares of the same images; give at most 1 for both"
             )
 
     def of(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
