@@ -1,4 +1,4 @@
-"""Ways of taking fine detail from images at random: coarse quantisation, half the resolution, noise.
+"""Ways of taking fine detail from images at random: coarse quantisation, or half the resolution.
 
 Batches are float32 (B, 3, H, W) in [0, 1], channels-last; generators are of the device of the batch.
 """
@@ -12,7 +12,6 @@ import torch.nn.functional as F
 SIDE = 8  # pixels of a block of JPEG
 COARSEST = 6.0  # times the table below: quality 8 of JPEG
 FINEST = 1.5  # quality 33
-MOST_NOISE = 0.15  # standard deviation, in a range of pixel values of 0 to 1
 #: the quantisation table of luminance, from annex K of the JPEG standard (ITU-T T.81)
 TABLE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -27,7 +26,7 @@ TABLE = (
 
 
 def degrade(x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """A `share` of the batch degraded, a third of it in each way, which images being drawn anew."""
+    """A `share` of the batch degraded, half of it quantised and half halved; which images is drawn."""
     order = torch.rand(len(x), generator=generator, device=x.device).argsort()
     bounds = [round(share * len(x) * k / len(WAYS)) for k in range(len(WAYS) + 1)]
     degraded = x.clone(memory_format=torch.preserve_format)
@@ -62,13 +61,7 @@ def halve(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return F.interpolate(coarse, size=x.shape[2:], mode="bilinear", align_corners=False)
 
 
-def add_noise(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Normal noise, of a standard deviation drawn per image from 0 to `MOST_NOISE`."""
-    strength = MOST_NOISE * torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device)
-    return (x + strength * torch.randn(x.shape, generator=generator, device=x.device)).clamp_(0, 1)
-
-
-WAYS: tuple[Callable[[torch.Tensor, torch.Generator], torch.Tensor], ...] = (quantise, halve, add_noise)
+WAYS: tuple[Callable[[torch.Tensor, torch.Generator], torch.Tensor], ...] = (quantise, halve)
 
 
 def _cosines(device: torch.device) -> torch.Tensor:
