@@ -1,5 +1,7 @@
 """Small models and runs of the training loop."""
 
+import torch
+
 from helpers.images import drawn
 from relearn import params
 from relearn.methods.erm import ERM
@@ -20,6 +22,13 @@ GUARD = FiniteGuard("test", "no remedy")
 def model_of(train, seed: int = 2, width: int = 8) -> models.Normalised:
     """A cnn for these images, always the same one of a seed."""
     return models.build("cnn", {"width": width}, images=train.images, classes=10, generator=drawn(seed), device="cpu")
+
+
+def pretrained_of(train, width: int = 8) -> dict[str, torch.Tensor]:
+    """Weights of another model, whose batch-norm statistics have moved too."""
+    model = model_of(train, seed=9, width=width).train()
+    model(train.images.permute(0, 3, 1, 2).float() / 255)
+    return models.weights(model)
 
 
 def run_of(train, method=None, model=None, **recipe) -> fit.Run:

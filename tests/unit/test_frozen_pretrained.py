@@ -4,17 +4,10 @@ import pytest
 import torch
 
 from helpers.compare import same
-from helpers.training import GROUPS, model_of, run_of
+from helpers.training import GROUPS, model_of, pretrained_of, run_of
 from relearn.errors import UserError
 from relearn.methods.frozen_pretrained import FrozenPretrained
 from relearn.training import models
-
-
-def pretrained_of(train, width: int = 8) -> dict[str, torch.Tensor]:
-    """Weights of another model, whose batch-norm statistics have moved too."""
-    model = model_of(train, seed=9, width=width).train()
-    model(train.images.permute(0, 3, 1, 2).float() / 255)
-    return models.weights(model)
 
 
 @pytest.mark.parametrize("kept", [1, 3, 4])
