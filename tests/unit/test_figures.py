@@ -141,6 +141,7 @@ def test_same_bytes(name, tmp_path):
     records, histories = frames()
     given = {
         "accuracy_matrix": (records,),
+        "accuracy_by_passes": (records,),
         "gallery": (examples(),),
         "shallow_study": study(),
         "embedding": embedded(),
@@ -170,6 +171,19 @@ def test_accuracy_matrix():
 def test_accuracy_matrix_leaves_holes_empty():
     records = frames(seeds=(0,))[0].drop(index=3)
     assert words(draw("accuracy_matrix", records).axes[0]) == ["25.0", "80.0", "80.0"]
+
+
+def test_accuracy_by_passes():
+    records = frames()[0]
+    records["passes"] = records["method"].map({"erm": 1.0, "pst": 3.0})
+    figure = draw("accuracy_by_passes", records)
+    tap, clean = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["tap", "clean"]
+    points = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in tap.lines[:2]}
+    means = records[records["poison"] == "tap"].groupby("method")["accuracy"].mean()
+    assert points == {"erm": (1.0, means["erm"]), "pst": (3.0, means["pst"])}
+    on_clean = records[(records["poison"] == "clean") & (records["method"] == "erm")]["accuracy"].mean()
+    assert clean.lines[-1].get_label() == "erm on clean data" and set(clean.lines[-1].get_ydata()) == {on_clean}
 
 
 def test_trap_curves():
