@@ -23,7 +23,7 @@ def frames(archs=("resnet18",), seeds=(0, 1)):
         cell = {"dataset": "toy", "poison": poison, "arch": arch, "method": method, "seed": seed}
         cell |= {"method_use": method, "poison_use": poison}
         final = 25.0 if (poison, method) == ("tap", "erm") else 80.0 + seed
-        records.append({**cell, "accuracy": final})
+        records.append({**cell, "accuracy": final, "passes": 1.0})
         for epoch in range(1, EPOCHS + 1):
             stage = "" if method == "erm" else "early" if epoch < 3 else f"stage {epoch // 3}"
             groups = {"acm_stem": 0.2 if arch == "resnet18" else numpy.nan, "acm_deep": 0.1 * epoch}

@@ -47,43 +47,64 @@ def cp(
     """
     images = levels(train.images.to(craft.device))
     delta = torch.zeros_like(images)
-    model = craft.model(arch, train, craft.generator("init", seed))
-    projector.attach(model, HIDDEN, OUT, craft.generator("projector", seed))
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
-    view, generator = View(), craft.generator("views", seed)
+    surrogate = _Surrogate(train, craft, arch, lr, seed)
     shuffled = torch.randperm(len(train), generator=craft.generator("order", seed))
     # the last batch may be short, but a single image could be compared with itself alone
     order = [rows.to(craft.device) for rows in shuffled.split(batch) if len(rows) > 1]
-
-    def loss(x: torch.Tensor) -> torch.Tensor:
-        projections = [projector.project(model, view.of(x, generator)) for _ in range(VIEWS)]
-        return nt_xent(torch.cat(projections), TEMPERATURE)[0]
-
     saved = craft.load_checkpoint("cp")
     begin = saved.get("round", 0)
     if begin:
         delta = saved["delta"].contiguous(memory_format=torch.channels_last)
-        load_state(model, optimizer, saved["surrogate"])
-        generator.set_state(saved["generator"].cpu())
+        surrogate.load_state(saved["surrogate"])
 
     def state(rounds_done: int) -> dict:
-        surrogate = copy_state(model, optimizer)
-        return {"round": rounds_done, "delta": delta, "surrogate": surrogate, "generator": generator.get_state()}
+        return {"round": rounds_done, "delta": delta, "surrogate": surrogate.state()}
 
     with craft.progress(rounds * len(order), begin * len(order)) as progress:
         for number in range(begin, rounds):
-            model.train().requires_grad_(True)
             for k in range(number * batches, (number + 1) * batches):
                 rows = order[k % len(order)]
-                optimizer.zero_grad(set_to_none=True)
-                found = loss((images[rows] + delta[rows]).clamp(0, 255) / 255)
-                craft.guard.note(found, "loss of the surrogate", f"its step {k + 1}, rate {lr:g}")
-                found.backward()
-                optimizer.step()
-            model.requires_grad_(False)  # batch norm stays that of training, in which the victim learns
+                surrogate.learn(images[rows] + delta[rows])
+            how = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "guard": craft.guard}
             for k, rows in enumerate(order, 1):
-                how = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "guard": craft.guard}
-                delta[rows] = descend([loss], images[rows], delta[rows], **how)
+                delta[rows] = descend([surrogate.loss], images[rows], delta[rows], **how)
                 progress.advance_to(number * len(order) + k)
             craft.save_checkpoint("cp", partial(state, number + 1))
     return Perturbation(delta.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon))
+
+
+class _Surrogate:
+    """A network with a projector that learns without labels; images are (B, 3, H, W) float32."""
+
+    def __init__(self, train: Split, craft: CraftContext, arch: str, lr: float, seed: int):
+        self.guard, self.lr, self.learned = craft.guard, lr, 0
+        self.view, self.generator = View(), craft.generator("views", seed)
+        self.model = craft.model(arch, train, craft.generator("init", seed))
+        projector.attach(self.model, HIDDEN, OUT, craft.generator("projector", seed))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+        self.model.train()  # in crafting, too: the victim's batch norm will see batches of poisoned images
+
+    def state(self) -> dict:
+        """All that training has changed."""
+        return copy_state(self.model, self.optimizer) | {"generator": self.generator.get_state()}
+
+    def load_state(self, state: dict) -> None:
+        """Put back what `state` gave."""
+        load_state(self.model, self.optimizer, state)
+        self.generator.set_state(state["generator"].cpu())
+
+    def learn(self, images: torch.Tensor) -> None:
+        """One step down the loss of images in 1/255."""
+        self.model.requires_grad_(True)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(images.clamp(0, 255) / 255)
+        self.learned += 1
+        self.guard.note(loss, "loss of the surrogate", f"its step {self.learned} since the job began, rate {self.lr:g}")
+        loss.backward()
+        self.optimizer.step()
+        self.model.requires_grad_(False)
+
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
+        """NT-Xent of two views of images in [0, 1], drawn anew."""
+        projections = [projector.project(self.model, self.view.of(x, self.generator)) for _ in range(VIEWS)]
+        return nt_xent(torch.cat(projections), TEMPERATURE)[0]

@@ -63,24 +63,19 @@ def em(
 
     A round trains the surrogate on `batches` mini-batches of poisoned images, then moves every perturbation `steps`
     signed steps of `step_size` (1/255) down the surrogate's loss, from where it stood. Rounds end when the surrogate's
-    error on the poisoned images is at most `stop_error` (null: never), at the latest after `rounds`. A small surrogate
-    has no error right after the first sweep, which says nothing: give it null.
+    error on the poisoned images is at most `stop_error` (null: never), at the latest after `rounds`.
 
     As with the authors, all rounds use one order, and the images that train the surrogate are not clipped. The authors
-    augment nothing. With `crop_pad` and `flip` the surrogate trains as a victim does, with one draw per batch, as in Fu
-    et al., 2022 (REM): without it a small surrogate ties the noise to single pixels, which a victim that crops does not
-    learn. `rounding: em_legacy` publishes the images as the authors' loader does: without negative noise.
-
-    `through` makes the noise for a defence: the surrogate then sees the crops in grayscale, or by the views of
-    contrastive learning (relearn.training.views), one draw per image. The latter is the idea of AUE (Wang et al., 2024,
-    arXiv 2402.04010, section 4).
+    augment nothing. With `crop_pad` and `flip` the surrogate trains as a victim does, with one draw per batch.
+    `through` lets it see the crops in grayscale, or by the views of contrastive learning, one draw per image; the
+    latter is the idea of AUE (Wang et al., 2024, arXiv 2402.04010). `rounding: em_legacy` publishes the images as the
+    authors' loader does: without negative noise.
     """
     surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip, through)
     images, labels = levels(train.images.to(craft.device)), train.labels.to(craft.device)
     delta = torch.zeros_like(images)
     # drawn once: the authors take the order of the files, but the files of a folder come class by class
-    shuffled = torch.randperm(len(train), generator=craft.generator("order", seed))
-    order = [rows.to(craft.device) for rows in shuffled.split(batch)]
+    order = torch.randperm(len(train), generator=craft.generator("order", seed)).to(craft.device).split(batch)
     saved = craft.load_checkpoint("em")
     begin = saved.get("round", 0)
     if begin:
