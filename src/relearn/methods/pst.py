@@ -87,7 +87,7 @@ class PST(ERM):
             return
         groups, source = list(model.layer_groups()), f"pretraining '{self.pretraining}'"
 
-        def start(model: Normalised) -> None:
+        def start(_: torch.nn.Module) -> None:
             slowed = groups[: -self.staging.learning[self.staging.stage - 1]]
             copy_groups(model, slowed, pretrained, source, "run pretrain again")
 

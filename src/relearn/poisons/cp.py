@@ -65,9 +65,16 @@ def cp(
             for k in range(number * batches, (number + 1) * batches):
                 rows = order[k % len(order)]
                 surrogate.learn(images[rows] + delta[rows])
-            how = {"epsilon": epsilon, "step_size": step_size, "steps": steps, "guard": craft.guard}
             for k, rows in enumerate(order, 1):
-                delta[rows] = descend([surrogate.loss], images[rows], delta[rows], **how)
+                delta[rows] = descend(
+                    [surrogate.loss],
+                    images[rows],
+                    delta[rows],
+                    epsilon=epsilon,
+                    step_size=step_size,
+                    steps=steps,
+                    guard=craft.guard,
+                )
                 progress.advance_to(number * len(order) + k)
             craft.save_checkpoint("cp", partial(state, number + 1))
     return Perturbation(delta.permute(0, 2, 3, 1).contiguous().cpu(), Budget("linf", epsilon))
