@@ -32,8 +32,8 @@ class Pretraining:
     """Trains a copy of a user's model by `stage`, once, on at most `most` images of `data`, drawn by `seed`.
 
     `data` has items as `ProbeSet.from_dataset` takes them, of the size of `images` (N, 3, H, W), a few of them; they
-    are normalised by `normalisation`. Nothing is trained before `start`. Raises UserError when a copy of the model
-    cannot be trained so.
+    are normalised by `normalisation`. Nothing is trained before `start`; afterwards `learned` are the weights by name.
+    Raises UserError when a copy of the model cannot be trained so.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Pretraining:
         needed = self.count * images[0].numel()
         memory.check(needed, f"{LABEL} on {self.count} images", "give smaller pretraining_images", self.device)
         self._rehearse(images[:8])
-        self._learned: dict[str, torch.Tensor] | None = None
+        self.learned: dict[str, torch.Tensor] | None = None
 
     def start(self, model: nn.Module, slowed: Sequence[str]) -> None:
         """Put what is learned into the groups `slowed` of the model, which has its weights of step 0."""
-        if self._learned is None:
-            self._learned = self._learn()
-        copy_owned(model, self._learned, [self.training.groups[name] for name in slowed])
+        if self.learned is None:
+            self.learned = self._learn()
+        copy_owned(model, self.learned, [self.training.groups[name] for name in slowed])
 
     def _learn(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers of a copy of the model, trained from the weights that the model has now."""
