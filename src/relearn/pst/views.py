@@ -32,7 +32,7 @@ class Normalisation:
     def check(self, images: torch.Tensor) -> None:
         """Raises UserError for images that are not (N, 3, H, W), or that another mean and std have normalised."""
         check_rgb(images)
-        x = images.float() * self.std + self.mean
+        x = images.float() * self.std.to(images.device) + self.mean.to(images.device)
         low, high = x.min().item(), x.max().item()
         if low < -OUTSIDE or high > 1 + OUTSIDE:
             raise UserError(
