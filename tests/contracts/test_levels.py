@@ -16,10 +16,10 @@ LEVELS = (
     ("grid", "data"),
     ("engines", "probing", "reporting"),
     ("training",),
-    ("crafting", "pst"),
+    ("crafting",),
     ("planning",),
     registry.KINDS,
-    ("rules",),
+    ("pst", "rules"),
     ("__main__",),
 )
 # what Snakemake imports, and what answers on the command line before a job begins

@@ -91,7 +91,7 @@ class Training:
         torch.manual_seed(self.step)  # dropout
         self.model.train()
         self.optimizer.zero_grad()
-        F.cross_entropy(self.model(images), labels).backward()
+        F.cross_entropy(self.model(self.pst.view(images)), labels).backward()
         self.optimizer.step()
         self.updates.append((self.step, self.optimizer.param_groups[0]["lr"]))
 

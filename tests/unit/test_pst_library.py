@@ -247,7 +247,7 @@ def test_a_state_of_another_network_is_refused(data):
         (lambda state: state | {"staging": state["staging"] | {"snapshots": [3]}}, r"no state of PST"),
         (lambda state: state | {"restore_schedule": True}, r"no state of PST"),
         (lambda state: state | {"steps_per_epoch": 7}, r"of 7 steps an epoch, steps_per_epoch is 5"),
-        (lambda state: state | {"staging": state["staging"] | {"stage": 2}}, r"in stage 2, full_rate_groups has 1"),
+        (lambda state: state | {"staging": state["staging"] | {"stage": 2}}, r"in stage 2, these settings have 1"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_whole(data, change, message):

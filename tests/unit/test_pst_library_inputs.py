@@ -289,7 +289,10 @@ def test_what_does_not_belong_together(data):
         ({"full_rate_groups": []}, r"full_rate_groups.*found \[\]"),
         ({"full_rate_groups": [0]}, r"full_rate_groups: must be .*found 0"),
         ({"kept_trapped": "x"}, r"kept_trapped: must be .*found 'x'"),
-        ({"gray": 1.0}, r"no setting 'gray'; known: "),
+        ({"grey": 1.0}, r"no setting 'grey'; known: .*did you mean 'gray'"),
+        ({"gray": 2.0}, r"gray: must be a number from 0 to 1, found 2.0"),
+        ({"downsample": 2}, r"downsample is 2, which would change the size"),
+        ({"staged_epochs": 3}, r"staged_epochs is 3, but the schedule is your own"),
         ({"groups": [["blocks.0", "head"]]}, r"groups: give two or more"),
     ],
 )

@@ -1,23 +1,27 @@
 """What PST is given: settings are checked, wrappers of model and optimizer taken off, and what does not fit refused."""
 
-import dataclasses
-
 import numpy
 import torch
 from torch import nn
 
 from relearn import registry
 from relearn.errors import UserError
+from relearn.methods import pst as workflow
+from relearn.pretraining.two_views import TwoViews
+from relearn.pst.views import Normalisation
 from relearn.registry import Setting, suggest
-from relearn.training.staging import Staging
 
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-_FIELDS = {field.name for field in dataclasses.fields(Staging) if field.init}
-#: the settings of the stages, as the method `pst` of the workflow declares them
-SETTINGS = {setting.name: setting for setting in registry.entry("methods", "pst").settings if setting.name in _FIELDS}
+#: the settings of the method `pst` of the workflow, but for the pretraining, which is an object here
+SETTINGS = {
+    setting.name: setting for setting in registry.entry("methods", "pst").settings if setting.name != "pretraining"
+}
+#: those of them that change images
+AUGMENTATION = [setting.name for setting in registry.entry("methods", "erm").settings]
 WHOLE = {
     "steps_per_epoch": Setting("steps_per_epoch", "PositiveInt", registry.REQUIRED),
     "probe_size": Setting("probe_size", "PositiveInt", 2000),
+    "pretraining_images": Setting("pretraining_images", "PositiveInt", 50_000),
     "seed": Setting("seed", "NonNegativeInt", 0),
     "epochs": Setting("epochs", "NonNegativeInt", registry.REQUIRED),
 }
@@ -45,23 +49,66 @@ def whole(name: str, value: object) -> int:
     return number
 
 
-def staging(settings: dict) -> Staging:
-    """The stages with these settings. Raises UserError for an unknown one, or a value that will not do."""
+def method(settings: dict, pretraining: TwoViews | None) -> workflow.PST:
+    """The method of the workflow with these settings.
+
+    Raises UserError for an unknown one, a value that will not do, or one that a loop of a user's own cannot have.
+    """
     for name in settings:
         if name not in SETTINGS:
             raise UserError(f"pst: no setting '{name}'; {suggest(name, SETTINGS)}")
     values = {name: checked(setting, settings.get(name, setting.default)) for name, setting in SETTINGS.items()}
     if values["max_snapshots"] < 1:
         raise UserError(f"pst: max_snapshots must be 1 or more, found {values['max_snapshots']}")
-    return Staging([], **values | {"full_rate_groups": tuple(values["full_rate_groups"])})
+    if values["staged_epochs"] is not None:
+        raise UserError(
+            f"pst: staged_epochs is {values['staged_epochs']}, but the schedule is your own: stages run for the "
+            "epochs of pst.epochs(); leave it out"
+        )
+    if values["downsample"] > 1:
+        raise UserError(
+            f"pst: downsample is {values['downsample']}, which would change the size of your images; "
+            "resize them in the dataset's transform"
+        )
+    return workflow.PST(**values, pretraining=None if pretraining is None else type(pretraining).__name__)
 
 
-def check_full_rate_groups(staging: Staging, groups: int) -> None:
-    """Raises UserError unless there is a stage, and each slows at least one of so many groups."""
-    if not staging.full_rate_groups or not all(1 <= count < groups for count in staging.full_rate_groups):
+def normalisation(mean: object, std: object, settings: dict, pretraining: TwoViews | None) -> Normalisation | None:
+    """By what images are normalised, None if that is not needed. Raises UserError when it is, and not given."""
+    augmented = [name for name in AUGMENTATION if settings.get(name, SETTINGS[name].default) != SETTINGS[name].default]
+    needed = augmented or ["pretraining"] * (pretraining is not None)
+    if mean is None and std is None and not needed:
+        return None
+    missing = [name for name, value in (("mean", mean), ("std", std)) if value is None]
+    if missing:
+        why = f"{needed[0]} needs" if needed else "give"
+        raise UserError(
+            f"pst: {why} both mean and std, by which the images are normalised, found no {' and no '.join(missing)}; "
+            "give those of the dataset's transform, 0 and 1 per channel if it has none"
+        )
+    return Normalisation(mean, std)
+
+
+def check_pretraining(pretraining: object) -> None:
+    """Raises UserError for what is no pretraining, or one with a setting that will not do."""
+    if pretraining is None:
+        return
+    if not isinstance(pretraining, TwoViews):
+        raise UserError(f"pst: pretraining must be an object such as Contrastive(epochs=2), found {_kind(pretraining)}")
+    known = registry.entries("pretraining").values()
+    declared = next((entry.settings for entry in known if entry.object == type(pretraining).__name__), ())
+    for setting in declared:
+        holder = pretraining.view if hasattr(pretraining.view, setting.name) else pretraining
+        if error := setting.error(_plain(getattr(holder, setting.name))):
+            raise UserError(f"pst: pretraining: {setting.name}: {' '.join(error.split()):.200}")
+
+
+def check_full_rate_groups(counts: tuple[int, ...], groups: int) -> None:
+    """Raises UserError unless there is a stage, and each of `counts` slows at least one of so many groups."""
+    if not counts or not all(1 <= count < groups for count in counts):
         raise UserError(
             f"pst: full_rate_groups says for each stage how many of the deepest groups stay at the full rate, "
-            f"1 to {groups - 1} here, found {list(staging.full_rate_groups)}"
+            f"1 to {groups - 1} here, found {list(counts)}"
         )
 
 

@@ -1,6 +1,6 @@
-"""`PST`, which watches a training loop. The method `pst` of the workflow shares its core.
+"""`PST`, which watches a training loop. It is the method `pst` of the workflow (relearn.methods.pst) around any loop.
 
-That is staging (relearn.training.staging), snapshots and learning rates (relearn.training.state) and the measurement
+They share stages and augmentation, snapshots and learning rates (relearn.training.state) and the measurement
 (relearn.probing).
 """
 
@@ -11,11 +11,14 @@ from collections.abc import Iterator
 import torch
 
 from relearn.errors import NotFiniteError, UserError
+from relearn.pretraining.two_views import TwoViews
 from relearn.probing.layer_groups import GroupList, layer_groups
 from relearn.probing.probe_set import ProbeResult, ProbeSet
 from relearn.probing.verdict import Verdict, judge
 from relearn.pst import arguments
+from relearn.pst.pretrain import Pretraining
 from relearn.pst.schedules import Schedules
+from relearn.pst.views import Views
 from relearn.training.state import TrainingState
 
 
@@ -27,9 +30,13 @@ class PST:
     (relearn.probing.items). The model returns logits (N, K), or an output with `logits`. About `probe_size` of the
     images, equally many of each class, are drawn with `seed`, stay in memory, and are measured by each probe.
     `steps_per_epoch` is the number of optimizer steps of an epoch, as a rule len(loader). `groups` lists the layer
-    groups, in place of those that are found (relearn.probing.layer_groups). `settings` are those of
-    relearn.training.staging.Staging: full_rate_groups, rate, confirm, ... The newest `max_snapshots` of weights,
-    buffers and optimizer state stay on the model's device.
+    groups, in place of those that are found (relearn.probing.layer_groups). `settings` are those of the method `pst`:
+    full_rate_groups, rate, confirm, gray, ... The newest `max_snapshots` of weights, buffers and optimizer state stay
+    on the model's device.
+
+    With settings that change images, every batch passes through `view`; they need `mean` and `std`, three numbers
+    each, by which `data` and batches are normalised. So does `pretraining`, such as relearn.pst.Contrastive(): the
+    first stage that slows groups then begins with groups learned from at most `pretraining_images` of the images.
 
     `probes` has a row per probe. Raises UserError for settings, data or a model that will not do; later at the first
     probe or end of an epoch that finds weights or outputs which are not finite, as every reading does.
@@ -46,21 +53,45 @@ class PST:
         groups: GroupList = None,
         probe_size: int = 2000,
         seed: int = 0,
+        mean=None,
+        std=None,
+        pretraining: TwoViews | None = None,
+        pretraining_images: int = 50_000,
         **settings,
     ):
-        self.staging = arguments.staging(settings)
+        arguments.check_pretraining(pretraining)
+        self.method = arguments.method(settings, pretraining)
+        self.staging = self.method.staging
+        normalisation = arguments.normalisation(mean, std, settings, pretraining)
         self.steps_per_epoch = arguments.whole("steps_per_epoch", steps_per_epoch)
-        generator = torch.Generator().manual_seed(arguments.whole("seed", seed))
+        seed = arguments.whole("seed", seed)
+        generator = torch.Generator().manual_seed(seed)
         model = arguments.bare_model(model)
         optimizer = arguments.bare_optimizer(optimizer, model)
         arguments.check_scheduler(scheduler, optimizer)
         probe_set = ProbeSet.from_dataset(data, arguments.whole("probe_size", probe_size), generator)
+        if normalisation:
+            normalisation.check(probe_set.images)
         probe_set.images = probe_set.images.to(next(model.parameters()).dtype)
         self.groups = layer_groups(model, probe_set.images[:2], groups)
-        arguments.check_full_rate_groups(self.staging, len(self.groups))
-        self.staging.groups = list(self.groups)
-        self.training = TrainingState(model, optimizer, self.groups, probe_set, steps_per_epoch=self.steps_per_epoch)
-        self.training.set_rates(self.staging.rates())
+        arguments.check_full_rate_groups(self.staging.full_rate_groups, len(self.groups))
+        self._views = Views(self.method, normalisation, seed)
+        self.training = TrainingState(
+            model,
+            optimizer,
+            self.groups,
+            probe_set,
+            steps_per_epoch=self.steps_per_epoch,
+            stop_statistics=self.method.stop_statistics,
+            eval_transform=self._views.evaluation,
+        )
+        self.training.set_rates(self.method.rates(list(self.groups)))
+        if pretraining and normalisation:
+            most = arguments.whole("pretraining_images", pretraining_images)
+            self._pretraining = Pretraining(
+                pretraining, self.training, data, probe_set.images, normalisation=normalisation, most=most, seed=seed
+            )
+            self.staging.start = self._start
         self._in_epoch = False
         self._schedules = Schedules(optimizer, scheduler)
 
@@ -119,6 +150,18 @@ class PST:
             self._check_finite()
         return not self._in_epoch
 
+    def view(self, images: torch.Tensor) -> torch.Tensor:
+        """A batch (B, 3, H, W), normalised, as the network gets it at the present stage; normalised again.
+
+        In training mode of the model it is augmented, with draws that depend on the seed and the step alone; in
+        evaluation mode it is as test images are taken, in grayscale if `gray` is 1. Where no setting changes images it
+        is the batch itself. Raises UserError for images that are not RGB.
+        """
+        training = self.training
+        if training.model.training:
+            return self._views.training(images, training.step, training.steps_taken)
+        return self._views.evaluation(images)
+
     @property
     def probes(self) -> list[dict]:
         """A row per probe: steps, stage, probe accuracy, ACM per layer group, and the rates from there on."""
@@ -170,6 +213,7 @@ class PST:
         schedules.pending, schedules.stored = state["restore_schedule"], copy.deepcopy(state["schedules"])
         training.set_rates(self.staging.rates())
         training.forget_measurement()
+        self._views.forget()
 
     def _check_state(self, state: dict) -> None:
         """Raises UserError when `state` is not one of this model and loop; nothing has changed then."""
@@ -192,10 +236,10 @@ class PST:
                 f"pst: the state is of {state['steps_per_epoch']} steps an epoch, steps_per_epoch is "
                 f"{self.steps_per_epoch}; resume with the same batches"
             )
-        if state["staging"]["stage"] > len(self.staging.full_rate_groups):
+        if state["staging"]["stage"] > len(self.staging.learning):
             raise UserError(
-                f"pst: the state is in stage {state['staging']['stage']}, full_rate_groups has "
-                f"{len(self.staging.full_rate_groups)}; resume with the same settings"
+                f"pst: the state is in stage {state['staging']['stage']}, these settings have "
+                f"{len(self.staging.learning)}; resume with the same settings"
             )
         here = {name: tuple(tensor.shape) for name, tensor in self.training.tensors()}
         for there in shapes:
@@ -218,7 +262,11 @@ class PST:
 
     def _take_probe(self) -> bool:
         self._check_finite()
-        return self.training.take_probe(self.staging.respond)
+        return self.training.take_probe(self.method.on_probe)
+
+    def _start(self, model: torch.nn.Module) -> None:
+        """Put pretrained weights into the groups that the present stage slows; the model is that of step 0."""
+        self._pretraining.start(model, list(self.groups)[: -self.staging.learning[self.staging.stage - 1]])
 
     def _snapshots(self) -> list[int]:
         return [snapshot["step"] for snapshot in self.staging.snapshots]
