@@ -61,6 +61,7 @@ def test_a_figure_refuses_a_run_of_other_settings(figure, project):
         "precision": "float32",
         "verdict": verdict,
         "steps": 1,
+        "passes": 1.0,
         "steps_taken": 1,
         "rolled_back": [],
     }

@@ -32,6 +32,7 @@ WORK = {
     "precision": "float32",
     "steps": 2,
     "steps_taken": 3,
+    "passes": 1.0,
     "rolled_back": [{"steps_taken": 1, "probe_accuracy": 0.5, "test_accuracy": 50.0}],
 }
 JSON = {

@@ -83,7 +83,7 @@ def test_every_optimizer_learns(name, tiny):
     rate = {"sgd": 0.05, "muon": 0.05, "adamw": 0.01}[name]
     run = run_of(tiny, optimizer=name, lr=rate, epochs=6, crop_pad=0)
     losses = []
-    for _ in range(run.steps):
+    for _ in range(run.training.steps):
         run.advance()
         if run.training.step % run.training.steps_per_epoch == 0:
             losses.append(run.sums[0].item())

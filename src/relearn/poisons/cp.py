@@ -11,6 +11,7 @@ from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.crafting.pgd import descend
 from relearn.data import Split, levels
+from relearn.errors import UserError
 from relearn.registry import ArchitectureName, Levels, LinfBudget, Positive, PositiveInt, Seed, register
 from relearn.training import projector
 from relearn.training.objectives import VIEWS, nt_xent
@@ -43,7 +44,8 @@ def cp(
 
     A round trains the surrogate by SimCLR on `batches` mini-batches of poisoned images, then moves every perturbation
     `steps` signed steps of `step_size` (1/255) down the same loss, through both views of each image. The views are
-    those of relearn.training.views, so this is the attack on the first stage of PST that knows it.
+    those of relearn.training.views, so this is the attack on the first stage of PST that knows it. Raises UserError
+    for a batch of one image.
     """
     images = levels(train.images.to(craft.device))
     delta = torch.zeros_like(images)
@@ -51,6 +53,8 @@ def cp(
     shuffled = torch.randperm(len(train), generator=craft.generator("order", seed))
     # the last batch may be short, but a single image could be compared with itself alone
     order = [rows.to(craft.device) for rows in shuffled.split(batch) if len(rows) > 1]
+    if not order:
+        raise UserError(f"cp compares the images of a batch, found batch: {batch}; give 2 or more")
     saved = craft.load_checkpoint("cp")
     begin = saved.get("round", 0)
     if begin:
