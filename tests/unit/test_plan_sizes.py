@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.params_text import edited
-from helpers.projects import copy_project
+from helpers.projects import ROOT, copy_project
 from relearn import params
 from relearn.datasets.digits import TEST_PER_CLASS
 from relearn.errors import UserError
@@ -63,3 +63,11 @@ def test_plan_says_what_it_times_and_that_a_machine_is_busy(here, monkeypatch, c
         assert ("this machine is busy (load 1000.0 on " in text) == busy
         assert "60000" not in text
     assert "timing cnn on images of 32x32 ..." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "method, expected",
+    [("erm", 5), ("view", 12), ("pst_rollback", 5), ("pst", 5 + 2 * 12)],  # two stages that begin anew
+)
+def test_a_method_is_planned_for_the_epochs_it_may_train(method, expected):
+    assert cost.epochs(params.load(ROOT / "workflow/presets/pst.yaml"), method) == expected

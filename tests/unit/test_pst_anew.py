@@ -95,6 +95,12 @@ def test_the_batch_norm_of_stopped_groups_is_used_as_it_is(tiny):
     assert all(norm.training for norm in norms)
 
 
+@pytest.mark.parametrize("settings", [{"augmented_first": True}, {"pretraining": "p"}])
+def test_stages_that_begin_anew_need_a_snapshot(settings):
+    with pytest.raises(UserError, match="go back to step 0, found max_snapshots: 0; give 1 or more"):
+        PST(max_snapshots=0, **settings)
+
+
 def test_a_size_that_would_change_half_way_is_refused():
     with pytest.raises(UserError, match="size of images cannot change half-way"):
         PST(plain_first=True, downsample=2)

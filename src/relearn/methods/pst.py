@@ -21,6 +21,17 @@ from relearn.training.state import TrainingState
 from relearn.training.transfer import copy_groups
 
 
+def _most_epochs(settings: dict, epochs: int) -> int:
+    """Those of plain training and, of stages that begin anew, of each; a roll-back repeats too little to count."""
+    stages = len(settings["full_rate_groups"]) + settings["augmented_first"]
+    anew = settings["augmented_first"] or settings["pretraining"]
+    return epochs + (stages * (settings["staged_epochs"] or epochs) if anew else 0)
+
+
+#: epochs of training at most, from settings and the epochs of the recipe
+EPOCHS = {"pst": _most_epochs}
+
+
 @register
 class PST(ERM):
     """Train all layers until the trap shows, go back to before it, and go on with the shallow layer groups slowed.
@@ -62,6 +73,8 @@ class PST(ERM):
         super().__init__(**augmentation)
         if plain_first and self.downsample > 1:
             raise UserError("pst: with plain_first the size of images cannot change half-way; leave downsample at 1")
+        if (augmented_first or pretraining is not None) and not max_snapshots:
+            raise UserError("pst: stages that begin anew go back to step 0, found max_snapshots: 0; give 1 or more")
         self.pretraining, self.plain_first = pretraining, plain_first
         self.stop_statistics = pretraining is not None
         self.staging = Staging(

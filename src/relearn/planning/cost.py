@@ -21,6 +21,13 @@ def passes(params: Params, poison: str, images: int) -> float:
     return float(declared[use](params.settings("poisons", poison), images)) if use in declared else 0.0
 
 
+def epochs(params: Params, method: str) -> int:
+    """Epochs that a method of params.yaml trains for at most: those of its recipe, but for stages that it adds."""
+    use, own = params.entry("methods", method).name, params.recipe_of(method)["epochs"]
+    declared = getattr(registry.module("methods", use), "EPOCHS", {})
+    return declared[use](params.settings("methods", method), own) if use in declared else own
+
+
 def speed(params: Params, arch: str, height: int, width: int, precision: str) -> tuple[float, int]:
     """Images per second of forward and backward, and bytes of the weights, measured here and now on a few batches."""
     use, settings = params.architectures[arch]

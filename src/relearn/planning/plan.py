@@ -145,7 +145,7 @@ def _pretrain(params: Params, size: Size, dataset: str, poison: str, arch: str, 
 
 
 def _train(params: Params, size: Size, cell: grid.Cell) -> Work:
-    return Work(params.recipe["epochs"], cell.arch, 0.0)
+    return Work(cost.epochs(params, cell.method), cell.arch, 0.0)
 
 
 _WORK: dict[str, Callable[..., Work]] = {
