@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.images import coloured
+from helpers.images import DEVICE, coloured
 from helpers.interruptible import CELL, TRAIN, Job, left_over, outputs, ran, small_project, timed
 from helpers.projects import Project, copy_project
 from relearn import registry
 from relearn.crafting.craft import CraftContext
 from relearn.data import Split
-from relearn.runtime.seeding import Seeds
+from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
 
 torch.set_num_threads(1)  # bytes depend on it, and the tests share the machine
+if DEVICE != "cpu":
+    deterministic(1)  # raises for what a GPU cannot compute twice alike
 
 SYSTEM = Path(__file__).parent / "system"  # all in here kills processes, fills disks or starts servers, for minutes
 LONGEST = (
@@ -98,12 +100,12 @@ def craft():
 
     def make(poison: str, train: Split) -> CraftContext:
         classes = int(train.labels.max()) + 1
-        made = CraftContext("test", Seeds("test", poison), "cpu", classes, {"cnn": ("cnn", {"width": 4})})
+        made = CraftContext("test", Seeds("test", poison), DEVICE, classes, {"cnn": ("cnn", {"width": 4})})
         if any(setting.kind == "SurrogateName" for setting in registry.entry("poisons", poison).settings):
             generator = Seeds("test").generator("surrogate")
             made.surrogate, *earlier = (
                 models.build(
-                    "cnn", {"width": 4}, images=train.images, classes=classes, generator=generator, device="cpu"
+                    "cnn", {"width": 4}, images=train.images, classes=classes, generator=generator, device=DEVICE
                 )
                 for _ in range(3)
             )

@@ -5,6 +5,7 @@ import math
 import torch
 
 from helpers.compare import same, stir
+from helpers.images import DEVICE
 from helpers.registered import cheap, named
 from relearn import params, registry
 from relearn.probing.probe_set import ProbeSet
@@ -18,10 +19,11 @@ RECIPE |= {"epochs": 2, "batch": 16, "warmup_steps": 2, "crop_pad": 2}
 
 def methods_model(train, purpose: str = "init") -> models.Normalised:
     generator = Seeds("test").generator(purpose)
-    return models.build("cnn", {"width": 4}, images=train.images, classes=10, generator=generator, device="cpu")
+    return models.build("cnn", {"width": 4}, images=train.images, classes=10, generator=generator, device=DEVICE)
 
 
 def methods_fit(name: str, train):
+    train = train.to(DEVICE)
     model, method = methods_model(train), registry.load("methods", name)(**cheap("methods", name))
     weights = models.weights(methods_model(train, "surrogate"))
     method.initialise(model, weights, weights)
@@ -54,12 +56,13 @@ def test_methods_keep_their_state_in_a_checkpoint(name, tiny, tmp_path):
     _, _, method = methods_fit(name, tiny)
     checkpoint.save(tmp_path / "state", {"method": method.state(), "settings_hash": "0"})
     other = registry.load("methods", name)(**cheap("methods", name))
-    other.load_state(checkpoint.load(tmp_path / "state", "cpu")["method"])
+    other.load_state(checkpoint.load(tmp_path / "state", DEVICE)["method"])
     assert same(other.state(), method.state())
 
 
 @named("methods")
 def test_methods_give_a_rate_to_each_group(name, tiny):
+    tiny = tiny.to(DEVICE)
     method, model = registry.load("methods", name)(**cheap("methods", name)), methods_model(tiny)
     rates = method.rates(list(model.layer_groups()))
     assert list(rates) == list(model.layer_groups())
@@ -72,10 +75,10 @@ def test_methods_give_a_rate_to_each_group(name, tiny):
 @named("methods")
 def test_methods_change_images_within_their_range(name, tiny):
     method = registry.load("methods", name)(**cheap("methods", name))
-    prepared = method.prepare(tiny.images.clone())
+    prepared = method.prepare(tiny.images.to(DEVICE, copy=True))
     assert prepared.shape == tiny.images.shape and prepared.dtype == torch.uint8
     x = prepared[:16].permute(0, 3, 1, 2).float() / 255
-    first, second = (method.augment(x.clone(), torch.Generator().manual_seed(7)) for _ in range(2))
+    first, second = (method.augment(x.clone(), torch.Generator(DEVICE).manual_seed(7)) for _ in range(2))
     assert torch.equal(first, second)
     for changed in (first, method.eval_transform(x.clone())):
         assert changed.shape == x.shape and changed.dtype == torch.float32 and changed.min() >= 0 and changed.max() <= 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.compare import same, stir
-from helpers.images import drawn
+from helpers.images import DEVICE, drawn
 from helpers.registered import cheap, named
 from helpers.training import RECIPE, model_of
 from relearn import registry
@@ -24,6 +24,7 @@ def made(name: str, **settings):
 
 
 def pretrained(name: str, train, checkpoint_path=None, shared=SHARED, **settings):
+    train = train.to(DEVICE)
     model, stage = model_of(train), made(name, **settings)
     recipe = stage.recipe(shared, len(train))
     stage.attach(model, drawn(3))

@@ -1,8 +1,13 @@
 """Small images, and generators to draw with."""
 
+import os
+
 import torch
 
 from relearn.data import Split, split
+
+#: where the contract tests of poisons, methods and pretrainings compute: RELEARN_TEST_DEVICE=cuda:0 tries them on a GPU
+DEVICE = os.environ.get("RELEARN_TEST_DEVICE", "cpu")
 
 
 def coloured(counts: list[int], size: tuple[int, int], seed: int) -> Split:

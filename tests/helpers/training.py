@@ -21,7 +21,8 @@ GUARD = FiniteGuard("test", "no remedy")
 
 def model_of(train, seed: int = 2, width: int = 8) -> models.Normalised:
     """A cnn for these images, always the same one of a seed."""
-    return models.build("cnn", {"width": width}, images=train.images, classes=10, generator=drawn(seed), device="cpu")
+    own = {"images": train.images, "classes": 10, "generator": drawn(seed), "device": str(train.images.device)}
+    return models.build("cnn", {"width": width}, **own)
 
 
 def pretrained_of(train, width: int = 8) -> dict[str, torch.Tensor]:

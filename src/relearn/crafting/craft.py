@@ -51,9 +51,9 @@ class CraftContext:
         #: what a poison computes must be finite: note the loss of every step of training on it
         self.guard = FiniteGuard(self.label, "give smaller rates or steps to this poison")
 
-    def generator(self, purpose: str, *more) -> torch.Generator:
-        """A generator on the CPU, so that draws are the same whatever the device."""
-        return self.seeds.generator(purpose, *more)
+    def generator(self, purpose: str, *more, device: str = "cpu") -> torch.Generator:
+        """A generator on the CPU, so that draws are the same whatever the device; on `device` for views of a batch."""
+        return self.seeds.generator(purpose, *more, device=device)
 
     def model(self, arch: str, train: Split, generator: torch.Generator) -> Normalised:
         """A fresh model of an architecture of params.yaml, for poisons that train their own."""

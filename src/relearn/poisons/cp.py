@@ -89,7 +89,7 @@ class _Surrogate:
 
     def __init__(self, train: Split, craft: CraftContext, arch: str, lr: float, seed: int):
         self.guard, self.lr, self.learned = craft.guard, lr, 0
-        self.view, self.generator = View(), craft.generator("views", seed)
+        self.view, self.generator = View(), craft.generator("views", seed, device=craft.device)
         self.model = craft.model(arch, train, craft.generator("init", seed))
         projector.attach(self.model, HIDDEN, OUT, craft.generator("projector", seed))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)

@@ -24,7 +24,7 @@ from relearn.training.views import View
 RATE = 0.1  # the learning rate of the surrogate
 GRADIENT_NORM = 5.0  # the authors clip the surrogate's gradient to this norm
 
-#: what the surrogate of `em` sees of a batch in [0, 1], with a generator on the CPU
+#: what the surrogate of `em` sees of a batch in [0, 1], with a generator on its device
 SEEN: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
     "crops": lambda x, _: x,
     "gray": lambda x, _: gray(x),
@@ -183,19 +183,21 @@ class _Surrogate:
         through: str = "crops",
     ):
         self.crop_pad, self.flip, self.generator = crop_pad, flip, craft.generator("augment", seed)
-        self.see = SEEN[through]
+        self.see, self.seeing = SEEN[through], craft.generator("views", seed, device=craft.device)
         self.guard, self.learned = craft.guard, 0
         self.model = craft.model(arch, train, craft.generator("init", seed))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
 
     def state(self) -> dict:
         """All that training has changed."""
-        return copy_state(self.model, self.optimizer) | {"generator": self.generator.get_state()}
+        draws = {"generator": self.generator.get_state(), "seeing": self.seeing.get_state()}
+        return copy_state(self.model, self.optimizer) | draws
 
     def load_state(self, state: dict) -> None:
         """Put back what `state` gave."""
         load_state(self.model, self.optimizer, state)
         self.generator.set_state(state["generator"].cpu())
+        self.seeing.set_state(state["seeing"].cpu())
 
     def learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """One step of the model down its loss."""
@@ -229,7 +231,7 @@ class _Surrogate:
     def _augmented(self, x: torch.Tensor) -> torch.Tensor:
         if self.crop_pad or self.flip:
             x = shift_and_flip(x, self.crop_pad, self.flip, self.generator)
-        return self.see(x, self.generator)
+        return self.see(x, self.seeing)
 
     @torch.no_grad()
     def wrong(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

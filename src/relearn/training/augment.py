@@ -110,7 +110,9 @@ def random_convolution(x: torch.Tensor, width: float, generator: torch.Generator
     noise = (torch.rand(count, 9, generator=generator, device=x.device) * 2 - 1) * width
     kernels = noise - noise.mean(1, keepdim=True)
     kernels[:, 4] += 1
-    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    # by hand, since the gradient of a reflecting F.pad is not deterministic on a GPU
+    padded = torch.cat([x[:, :, 1:2], x, x[:, :, -2:-1]], 2)
+    padded = torch.cat([padded[..., 1:2], padded, padded[..., -2:-1]], 3)
     filtered = torch.zeros_like(x)
     for place, weight in enumerate(kernels.T):
         row, column = divmod(place, 3)

@@ -49,18 +49,28 @@ class View:
 def random_resized_crop(x: torch.Tensor, smallest: float, flip: bool, generator: torch.Generator) -> torch.Tensor:
     """A crop of each image at a random place, enlarged again to its size; half are mirrored too, if `flip`.
 
-    The share of the sides that is left is uniform in [`smallest`, 1]. One bilinear resampling does it all.
+    The share of the sides that is left is uniform in [`smallest`, 1]. Resampling is bilinear, one matrix per axis and
+    image: unlike that of F.grid_sample its gradient is deterministic on a GPU.
     """
     count, device = len(x), x.device
     draws = torch.rand(count, 4, generator=generator, device=device)
     share = smallest + (1 - smallest) * draws[:, 0]
-    places = torch.zeros(count, 2, 3, device=device)  # where in the image, from -1 to 1, the points of the crop lie
-    places[:, 0, 0] = torch.where(draws[:, 1] < 0.5, -share, share) if flip else share
-    places[:, 1, 1] = share
-    places[:, :, 2] = (2 * draws[:, 2:] - 1) * (1 - share)[:, None]
-    grid = F.affine_grid(places, list(x.shape), align_corners=False)
-    cropped = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    mirrored = (draws[:, 1] < 0.5) & flip
+    down = _resampling(x.shape[2], share, draws[:, 3], torch.zeros_like(mirrored))
+    across = _resampling(x.shape[3], share, draws[:, 2], mirrored)
+    cropped = down[:, None] @ x @ across[:, None].mT
     return cropped.contiguous(memory_format=torch.channels_last).clamp_(0, 1)
+
+
+def _resampling(side: int, share: torch.Tensor, place: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Matrices (B, `side`, `side`): the part of an axis that begins at `place` of what is left over, enlarged to all.
+
+    `share`, `place` (B,) are in [0, 1]; beyond the border the last pixel goes on.
+    """
+    pixels = torch.arange(side, device=share.device)
+    centres = (pixels + 0.5) * share[:, None] + (place * (1 - share) * side)[:, None] - 0.5
+    weights = (1 - (centres.clamp(0, side - 1)[:, :, None] - pixels).abs()).clamp_(min=0)
+    return torch.where(mirrored[:, None, None], weights.flip(1), weights)
 
 
 def random_channel_mixing(
