@@ -20,6 +20,7 @@ PANELS = {
     "share of\naccuracy kept": 0.9,
     "learning rate": 1.0,
 }
+NAME = 0.15  # of the width of a panel, for the name of a stage
 
 
 @register
@@ -47,7 +48,7 @@ def stage_timeline(
         _measurements(column[1], column[2], trace, run["settings"]["method"])
         _rates(column[3], of_cell, run)
         _stages(column, of_cell, run["steps_taken"])
-        column[0].set_title("{method} on {poison}, {dataset}, {arch}, seed {seed}".format(**run["cell"]), pad=14)
+        column[0].set_title("{method} on {poison}, {dataset}, {arch}, seed {seed}".format(**run["cell"]), pad=22)
         column[-1].set(xlabel="optimizer steps taken", xlim=(0, run["steps_taken"]))
     for line, label in zip(axes, PANELS, strict=True):
         line[0].set_ylabel(label)
@@ -136,7 +137,10 @@ def _stages(column: numpy.ndarray, probes: pandas.DataFrame, end: int) -> None:
     for number, (begin, until, stage) in enumerate(spans):
         for axis in column:
             axis.axvspan(begin, until, color=PALETTE[1], alpha=0.08 * (number % 3 + 1), linewidth=0, zorder=0)
-        column[0].text(begin, 1.02, f" {stage}", transform=column[0].get_xaxis_transform(), fontsize=6.5, va="bottom")
+        raised = 0.1 * (until - begin < NAME * end)  # the name of a short stage would lie on that of the next
+        column[0].text(
+            begin, 1.02 + raised, f" {stage}", transform=column[0].get_xaxis_transform(), fontsize=6.5, va="bottom"
+        )
     for probe in probes[probes["next_step"] < probes["step"]].itertuples():
         for axis in column:
             label = "roll-back" if axis is column[0] else None
