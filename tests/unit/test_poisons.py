@@ -14,7 +14,7 @@ from relearn.errors import UserError
 from relearn.poisons import ar as autoregressive
 from relearn.poisons import ntga as tangent
 from relearn.poisons.ar import NEIGHBOURS, ar, fields, processes, response
-from relearn.poisons.cuda import convolve, cuda
+from relearn.poisons.cuda import convolve, cuda, huda, vuda
 from relearn.poisons.em import _Surrogate, em, em_classwise
 from relearn.poisons.lsp import lsp
 from relearn.poisons.noise import classwise_random, random
@@ -53,6 +53,26 @@ def test_cuda_by_hand(tiny, craft):
         filtered = F.conv2d(image[:, None], kernel.view(1, 1, 3, 3).double(), padding=1)[:, 0]
         expected = (filtered * 255 / filtered.max()).permute(1, 2, 0)
         assert ((poisoned[row].double() - expected).abs() <= 1.001).all()  # truncated
+
+
+@pytest.mark.parametrize("poison, shape", [(cuda, (3, 3)), (vuda, (3, 1)), (huda, (1, 3))])
+def test_kernels_mix_only_the_pixels_of_their_shape(poison, shape, craft):
+    """A single bright pixel becomes the kernel of its class, turned around, whose largest entry is 1."""
+    dots = torch.zeros(10, 9, 9, 3, dtype=torch.uint8)
+    dots[:, 4, 4] = 200
+    train = split(dots, torch.arange(10))
+    poisoned, _ = apply(train.images, poison(train, craft("cuda", train), blur=0.9))
+    spread = [(shape[0] - 1) // 2, (shape[1] - 1) // 2]
+    inside = poisoned[:, 4 - spread[0] : 5 + spread[0], 4 - spread[1] : 5 + spread[1]]
+    assert (poisoned.sum((1, 2, 3)) == inside.sum((1, 2, 3))).all() and (inside > 0).float().mean() > 0.9
+    assert (poisoned.flatten(1).amax(1) >= 254).all() and len(inside[..., 0].flatten(1).unique(dim=0)) == 10
+
+
+@pytest.mark.parametrize("poison", [cuda, vuda, huda])
+def test_a_kernel_larger_than_an_image_is_refused(poison, craft):
+    images = split(torch.zeros(2, 16, 16, 3, dtype=torch.uint8), torch.tensor([0, 1]))
+    with pytest.raises(UserError, match=f"{poison.__name__}: a kernel of 17 does not fit images of 16x16"):
+        poison(images, craft("cuda", images), kernel=17)
 
 
 def test_cuda_leaves_black_images_black(craft):

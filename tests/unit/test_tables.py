@@ -1,64 +1,21 @@
 """Tables: numbers worked out by hand, and their text byte for byte."""
 
+from pathlib import Path
+
 import pandas
 import pytest
 
 from helpers.projects import DATA
+from helpers.records import MORE, ROWS, THEIRS, frame
 from relearn import registry
 from relearn.errors import UserError
 from relearn.reporting.rendering import render
 from relearn.runtime import files, structures
 
 GOLDEN = DATA / "golden"
+GOLDEN_TABLES = ["accuracy", "oracle", "summary", "clean_cost", "relative", "benchmark", "paired", "published"]
 
-# Neither poisons nor methods stand in alphabetical order, and pst was not run on clean data. By hand:
-#   tap_4/pst   70 74 78  mean 74, deviations -4 0 4, sd = sqrt(32 / 2) = 4; of clean erm 74 / 90 = 82.222222 %
-#   tap_4/erm   20 22     mean 21, deviations -1 1,   sd = sqrt(2 / 1) = 1.414214;     21 / 90 = 23.333333 %
-#   clean/erm   90        one seed: no sd; 100 %
-#   oracle      tap_4/pst 75 77 79: mean 77, sd 2; tap_4/erm 31 31: mean 31, sd 0;
-#               epochs (50 + 52 + 57) / 3 = 53, (3 + 4) / 2 = 3.5
-#   trapped     0 of 3, 1 of 2, 0 of 1; one of the three cannot be told, and its share kept is missing
-COLUMNS = [
-    "poison",
-    "method",
-    "seed",
-    "accuracy",
-    "oracle_accuracy",
-    "oracle_epoch",
-    "passes",
-    "acm",
-    "kept",
-    "verdict",
-]
-ROWS = [
-    ("tap_4", "pst", 0, 70.0, 75.0, 50, 1.25, 0.25, 0.75, "not trapped"),
-    ("tap_4", "pst", 1, 74.0, 77.0, 52, 1.25, 0.25, 0.75, "not trapped"),
-    ("tap_4", "pst", 2, 78.0, 79.0, 57, 1.25, 0.25, None, "cannot tell"),
-    ("tap_4", "erm", 0, 20.0, 31.0, 3, 1.0, 0.75, 0.25, "trapped"),
-    ("tap_4", "erm", 1, 22.0, 31.0, 4, 1.0, 0.25, 0.75, "not trapped"),
-    ("clean", "erm", 0, 90.0, 90.5, 59, 1.0, 0.25, 0.75, "not trapped"),
-]
-
-# Rows that two tables need beside these. By hand:
-#   clean_cost  erm 90 92: mean 91, sd sqrt(2); pst 88 93 80: mean 87, deviations 1 6 -7, sd = sqrt(86 / 2) = 6.6;
-#               pst minus erm where both ran: -2 1, mean -0.5, sd = sqrt(4.5) = 2.1; passes (1 + 1 + 1.75) / 3 = 1.25
-#   relative    of 90: pst 77.8 82.2 86.7, mean 82.2, sd 4.4; erm 22.2 24.4, mean 23.3, sd 1.6; on em 45 / 90 = 50 %;
-#               mean over poisons: erm (23.3 + 50) / 2 = 36.7, pst a gap because it was not run on em
-MORE = {
-    "clean_cost": [
-        ("clean", "erm", 1, 92.0, 92.0, 60, 1.0, 0.25, 0.75, "not trapped"),
-        ("clean", "pst", 0, 88.0, 88.0, 60, 1.0, 0.25, 0.75, "not trapped"),
-        ("clean", "pst", 1, 93.0, 93.0, 60, 1.0, 0.25, 0.75, "not trapped"),
-        ("clean", "pst", 2, 80.0, 89.0, 40, 1.75, 0.25, 0.75, "not trapped"),
-    ],
-    "relative": [("em", "erm", 0, 45.0, 50.0, 5, 1.0, 0.75, 0.25, "trapped")],
-}
-
-
-def frame(rows: list[tuple]) -> pandas.DataFrame:
-    """Records of entries that are called what they use."""
-    made = pandas.DataFrame(rows, columns=COLUMNS).assign(dataset="cifar10", arch="resnet18")
-    return made.assign(method_use=made["method"], poison_use=made["poison"])
+SETTINGS = {"published": {"file": "theirs.csv", "same": ["tap_4=tap", "erm_gray=gray"]}}
 
 
 @pytest.fixture
@@ -67,9 +24,12 @@ def records():
 
 
 @pytest.mark.parametrize("suffix", ["csv", "md", "tex"])
-@pytest.mark.parametrize("name", ["accuracy", "oracle", "summary", "clean_cost", "relative"])
-def test_golden(name, suffix):
-    text = render(registry.load("tables", name)(frame(ROWS + MORE.get(name, []))))[suffix]
+@pytest.mark.parametrize("name", GOLDEN_TABLES)
+def test_golden(name, suffix, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("theirs.csv").write_text(THEIRS)
+    table = registry.load("tables", name)(frame(ROWS + MORE.get(name, [])), **SETTINGS.get(name, {}))
+    text = render(table)[suffix]
     assert text.encode() == (GOLDEN / f"{name}.{suffix}").read_bytes()
 
 

@@ -14,22 +14,14 @@ import torch.nn.functional as F
 from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.crafting.pgd import descend
+from relearn.crafting.seen import SEEN
 from relearn.data import Split, levels, subset
-from relearn.probing.hiding import gray
 from relearn.registry import ArchitectureName, Fraction, Levels, LinfBudget, Pad, PositiveInt, Seed, register
 from relearn.training.augment import shift_and_flip
 from relearn.training.state import copy_state, load_state
-from relearn.training.views import View
 
 RATE = 0.1  # the learning rate of the surrogate
 GRADIENT_NORM = 5.0  # the authors clip the surrogate's gradient to this norm
-
-#: what the surrogate of `em` sees of a batch in [0, 1], with a generator on its device
-SEEN: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
-    "crops": lambda x, _: x,
-    "gray": lambda x, _: gray(x),
-    "views": lambda x, generator: View().of(x, generator),
-}
 
 #: forward and backward passes per image at most, from settings and the number of images
 PASSES = {
@@ -55,7 +47,7 @@ def em(
     stop_error: Fraction | None = 0.01,
     crop_pad: Pad = 0,
     flip: bool = False,
-    through: Literal["crops", "gray", "views"] = "crops",
+    through: Literal["crops", "gray", "views", "coarse", "jpeg"] = "crops",
     rounding: Literal["half_up", "truncate", "em_legacy"] = "half_up",
     seed: Seed = 0,
 ) -> Perturbation:
@@ -67,9 +59,9 @@ def em(
 
     As with the authors, all rounds use one order, and the images that train the surrogate are not clipped. The authors
     augment nothing. With `crop_pad` and `flip` the surrogate trains as a victim does, with one draw per batch.
-    `through` lets it see the crops in grayscale, or by the views of contrastive learning, one draw per image; the
-    latter is the idea of AUE (Wang et al., 2024, arXiv 2402.04010). `rounding: em_legacy` publishes the images as the
-    authors' loader does: without negative noise.
+    `through` lets it see the crops in grayscale, by the views of contrastive learning (the idea of AUE; Wang et al.,
+    2024, arXiv 2402.04010), at half the resolution, or quantised as by JPEG, with one draw per image. `rounding:
+    em_legacy` publishes the images as the authors' loader does: without negative noise.
     """
     surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip, through)
     images, labels = levels(train.images.to(craft.device)), train.labels.to(craft.device)

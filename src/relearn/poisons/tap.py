@@ -4,6 +4,7 @@ Fowl et al., 2021, Adversarial Examples Make Strong Poisons (arXiv 2106.10807).
 """
 
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from relearn.crafting.craft import CraftContext
 from relearn.crafting.perturbation import CHUNK, Budget, Perturbation
 from relearn.crafting.pgd import descend, shifted
+from relearn.crafting.seen import SEEN
 from relearn.data import Split, levels
 from relearn.registry import Levels, LinfBudget, Pad, PositiveInt, Seed, SurrogateName, register
 from relearn.training.augment import shift_and_flip
@@ -33,6 +35,7 @@ def tap(
     shift: PositiveInt = 1,
     crop_pad: Pad = 8,
     flip: bool = True,
+    through: Literal["crops", "gray", "views", "coarse", "jpeg"] = "crops",
     batch: PositiveInt = 512,
     seed: Seed = 0,
 ) -> Perturbation:
@@ -40,8 +43,10 @@ def tap(
 
     That is the class `shift` further. Signed steps of `step_size` (1/255) from Gaussian noise of standard deviation
     `epsilon`, clipped to the ball, through a random crop and flip drawn anew in every step, one for the batch. Of
-    `restarts` runs over the whole set the one with the lowest mean loss is taken. Raises UserError when `shift` aims at
-    the true label.
+    `restarts` runs over the whole set the one with the lowest mean loss is taken. `through` lets the surrogate see the
+    crops in grayscale, by the views of contrastive learning (the idea of AAP; Wang et al., 2024, arXiv 2402.04010), at
+    half the resolution, or quantised as by JPEG, one draw per image and step. Raises UserError when `shift` aims at the
+    true label.
     """
     return _best(
         train,
@@ -55,6 +60,7 @@ def tap(
         restarts=restarts,
         crop_pad=crop_pad,
         flip=flip,
+        through=through,
         batch=batch,
         seed=seed,
     )
@@ -72,6 +78,7 @@ def tap_untargeted(
     restarts: PositiveInt = 8,
     crop_pad: Pad = 8,
     flip: bool = True,
+    through: Literal["crops", "gray", "views", "coarse", "jpeg"] = "crops",
     batch: PositiveInt = 512,
     seed: Seed = 0,
 ) -> Perturbation:
@@ -91,6 +98,7 @@ def tap_untargeted(
         restarts=restarts,
         crop_pad=crop_pad,
         flip=flip,
+        through=through,
         batch=batch,
         seed=seed,
     )
@@ -109,6 +117,7 @@ def _best(
     restarts: int,
     crop_pad: int,
     flip: bool,
+    through: str,
     batch: int,
     seed: int,
 ) -> Perturbation:
@@ -121,10 +130,12 @@ def _best(
 
         def attack(x: torch.Tensor, _, rows: torch.Tensor, restart: int = restart) -> torch.Tensor:
             generator, target = craft.generator("attack", seed, restart, int(rows[0])), targets[rows].to(craft.device)
+            seeing = craft.generator("views", seed, restart, int(rows[0]), device=craft.device)
             start = (epsilon * torch.randn(x.shape, generator=generator)).clamp(-epsilon, epsilon)
 
             def loss(poisoned: torch.Tensor) -> torch.Tensor:
-                logits = model(shift_and_flip(poisoned, crop_pad, flip, generator))
+                seen = SEEN[through](shift_and_flip(poisoned, crop_pad, flip, generator), seeing)
+                logits = model(seen)
                 return sign * F.cross_entropy(logits, target, reduction="sum")
 
             return descend(

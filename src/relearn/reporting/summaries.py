@@ -92,3 +92,20 @@ def by_method(records: pandas.DataFrame, value: str, header: str = "{}") -> pand
     table.columns = [header.format(method) for method in table.columns]
     table["n"] = [value_range(row.dropna()) for _, row in counts.iterrows()]
     return table.reset_index()
+
+
+def only(
+    frame: pandas.DataFrame, column: str, wanted: list[str] | None, always: pandas.Series | None = None
+) -> pandas.DataFrame:
+    """The rows whose `column` is one of `wanted` (null: all), and those of `always` whatever they are.
+
+    Raises UserError for a name that no row has.
+    """
+    if wanted is None:
+        return frame
+    known = names(frame, column)
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"no cell of the grid has the {column} '{name}'; {suggest(name, known)}")
+    chosen = frame[column].isin(wanted)
+    return frame[chosen if always is None else chosen | always.reindex(frame.index)]

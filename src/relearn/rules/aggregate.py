@@ -5,6 +5,8 @@ import pandas as pd
 from relearn import grid
 from relearn.errors import UserError
 from relearn.params import Params
+from relearn.reporting import seconds
+from relearn.reporting.rendering import render
 from relearn.runtime import files, structures
 from relearn.runtime.hashing import settings_hash
 
@@ -14,6 +16,8 @@ TOLERANCE = 0.05  # percent; evaluate computes the accuracy again, and takes as 
 def run(params: Params) -> None:
     """Write records.csv (a row per cell), histories.csv (a row per cell and epoch) and metrics.json (means, for DVC).
 
+    Beside them aggregate.seconds.csv and .md say what methods cost in seconds, as far as runs were made here; no engine
+    tracks these, since they are not the same twice.
     Raises UserError that names missing cells, or cells whose settings are not those of params.yaml; and for a record
     that is of another cell, or does not fit the history of its run.
     """
@@ -45,6 +49,25 @@ def run(params: Params) -> None:
         text = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         files.write_text(grid.path("aggregate", name), text)
     files.write_json(grid.path("aggregate", "metrics"), _means(records))
+    _write_seconds(params, cells, records)
+
+
+def _write_seconds(params: Params, cells: list[grid.Cell], records: pd.DataFrame) -> None:
+    """Write what methods cost in seconds; nothing, and no old file either, where no run was made here."""
+    runs = []
+    for cell, (_, row) in zip(cells, records.iterrows(), strict=True):
+        before = grid.pretrained(params, cell)
+        reports = [grid.sidecar("train", "run.json", **vars(cell))]
+        reports += [grid.sidecar("pretrain", "run.json", **before)] if before else []
+        found = seconds.of_run(reports)
+        runs += [row.to_dict() | found] if found else []
+    table = render(seconds.of_methods(pd.DataFrame(runs))) if runs else {}
+    for suffix in ("csv", "md"):
+        path = grid.sidecar("aggregate", f"seconds.{suffix}")
+        if suffix in table:
+            files.write_text(path, table[suffix])
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _history(cell: grid.Cell, result: dict) -> list[dict]:

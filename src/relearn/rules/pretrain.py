@@ -36,7 +36,9 @@ def run(params: Params, dataset: str, poison: str, arch: str, pretraining: str, 
     train, facts = load_split(grid.path("poison", "train", dataset=dataset, poison=poison))
     settings = grid.settings(params, "pretrain", inherited=facts["settings"], **names)
     seeds = Seeds("pretrain", dataset, arch, seed)
+    checkpoint = grid.sidecar("pretrain", "checkpoint.safetensors", **names)
     with run_report(grid.sidecar("pretrain", "run.json", **names), device) as report:
+        report["resumed"] = checkpoint.exists()  # then the seconds are not those of the whole job
         stage = params.build("pretraining", pretraining)
         recipe = stage.recipe(params.recipe, len(train))
         model = models.build(
@@ -59,7 +61,7 @@ def run(params: Params, dataset: str, poison: str, arch: str, pretraining: str, 
             probe_set=ProbeSet.draw(train, recipe["probe_size"], seeds.generator("probe")),
             label=f"pretrain {grid.RULES['pretrain'].argument.format(**names)}",
             section=f"pretraining.{pretraining}",
-            checkpoint_path=grid.sidecar("pretrain", "checkpoint.safetensors", **names),
+            checkpoint_path=checkpoint,
             settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )
         stage.detach(model)

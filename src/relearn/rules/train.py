@@ -32,7 +32,9 @@ def run(params: Params, cell: grid.Cell) -> None:
     surrogate, starts = load_surrogate(params, "methods", cell.method, cell.dataset)
     pretrained, more = load_pretrained(params, cell)
     settings = grid.settings(params, "train", inherited=facts["settings"], starts=starts | more, cell=cell)
+    checkpoint = grid.sidecar("train", "checkpoint.safetensors", **vars(cell))
     with run_report(grid.sidecar("train", "run.json", **vars(cell)), device) as report:
+        report["resumed"] = checkpoint.exists()  # then the seconds are not those of the whole job
         arch, arch_settings = params.architectures[cell.arch]
         method = params.build("methods", cell.method)
         model = models.build(
@@ -58,7 +60,7 @@ def run(params: Params, cell: grid.Cell) -> None:
             seeds,
             probe_set=ProbeSet.draw(train, recipe["probe_size"], seeds.generator("probe")),
             label=f"train {cell}",
-            checkpoint_path=grid.sidecar("train", "checkpoint.safetensors", **vars(cell)),
+            checkpoint_path=checkpoint,
             settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )
         report["images"] = fitted.steps_taken * recipe["batch"]
