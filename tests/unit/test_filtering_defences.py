@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import scipy.fft
-import scipy.ndimage
 import torch
 import torch.nn.functional as F
 
 from helpers.images import drawn
-from relearn.methods.coin import Coin, displaced
+from relearn.methods.coin import Coin
 from relearn.methods.rsk import Rsk
 
 
@@ -60,27 +59,6 @@ def test_the_filter_keeps_the_lowest_frequencies(kept):
 
 
 # COIN
-
-
-def test_displacement_is_that_of_scipy():
-    x, generator = images(), drawn(3)
-    down, right = (torch.rand(2, 6, 16, 12, generator=generator) * 2 - 1) * 5.3
-    out = displaced(x, down, right)
-    y, z = np.meshgrid(np.arange(16), np.arange(12), indexing="ij")
-    for i in range(6):
-        places = np.stack([y + down[i].numpy(), z + right[i].numpy()])
-        for k in range(3):
-            expected = scipy.ndimage.map_coordinates(x[i, k].numpy(), places, order=1, mode="grid-wrap")
-            assert np.allclose(out[i, k].numpy(), expected, atol=1e-5)
-
-
-def test_displacement_by_hand():
-    x = torch.arange(12.0).view(1, 1, 3, 4)
-    one, zero = torch.ones(1, 3, 4), torch.zeros(1, 3, 4)
-    assert torch.equal(displaced(x, zero, zero), x)
-    assert torch.equal(displaced(x, one, zero), x.roll(-1, 2))
-    assert torch.equal(displaced(x, zero, -2 * one), x.roll(2, 3))
-    assert torch.equal(displaced(x, zero, 0.5 * one), (x + x.roll(-1, 3)) / 2)
 
 
 def test_every_pixel_of_every_image_has_its_own_displacement():
