@@ -48,8 +48,9 @@ def test_halving_by_hand():
 
 
 def test_the_cosine_transform_is_orthonormal():
-    matrix = degrade._cosines(torch.device("cpu"))
-    assert torch.allclose(matrix @ matrix.T, torch.eye(8), atol=1e-6)
+    for side in (8, 13):
+        matrix = degrade.cosines(side, torch.device("cpu"))
+        assert torch.allclose(matrix @ matrix.T, torch.eye(side), atol=1e-6)
 
 
 def test_quantisation_is_that_of_a_gray_jpeg(monkeypatch):

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from relearn.data import Split
 from relearn.errors import UserError
 from relearn.registry import Fraction, NonNegative, PositiveInt, Side, register
 from relearn.training import augment, degrade, views
@@ -93,6 +94,17 @@ class ERM:
     def guessing(self, classes: int, batch: int) -> float:
         """The loss of guessing. Training that ends far above it has diverged."""
         return math.log(max(2, classes))
+
+    def hold_out(self, train: Split, generator: torch.Generator) -> Split:
+        """The images to train on: all, or all but a part that the method keeps for itself."""
+        return train
+
+    def on_epoch(self, training: TrainingState) -> None:
+        """Act at the end of an epoch, before it is tested and written down."""
+
+    def outcome(self) -> dict[str, float]:
+        """What the method decided by itself, for train.json."""
+        return {}
 
     def should_probe(self, step: int, steps_per_epoch: int) -> bool:
         """Whether the method wants a probe after `step` steps of the schedule."""

@@ -28,6 +28,13 @@ def epochs(params: Params, method: str) -> int:
     return declared[use](params.settings("methods", method), own) if use in declared else own
 
 
+def passes_per_step(params: Params, method: str) -> float:
+    """Forward and backward passes per image of a step of a method of params.yaml, on average; 1 in plain training."""
+    use = params.entry("methods", method).name
+    declared = getattr(registry.module("methods", use), "PASSES_PER_STEP", {})
+    return float(declared[use](params.settings("methods", method))) if use in declared else 1.0
+
+
 def speed(params: Params, arch: str, height: int, width: int, precision: str) -> tuple[float, int]:
     """Images per second of forward and backward, and bytes of the weights, measured here and now on a few batches."""
     use, settings = params.architectures[arch]

@@ -145,7 +145,8 @@ def _pretrain(params: Params, size: Size, dataset: str, poison: str, arch: str, 
 
 
 def _train(params: Params, size: Size, cell: grid.Cell) -> Work:
-    return Work(cost.epochs(params, cell.method), cell.arch, 0.0)
+    passes = cost.epochs(params, cell.method) * cost.passes_per_step(params, cell.method)
+    return Work(passes, cell.arch, 0.0)
 
 
 _WORK: dict[str, Callable[..., Work]] = {

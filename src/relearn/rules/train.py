@@ -4,6 +4,7 @@ from relearn import grid
 from relearn.data import load_split, save_tensors
 from relearn.methods import erm  # noqa: F401, every method is a difference from it, so its source belongs to this rule
 from relearn.params import Params
+from relearn.planning import cost
 from relearn.probing.probe_set import ProbeSet
 from relearn.probing.verdict import judge, middle_group
 from relearn.runtime import device as devices
@@ -71,8 +72,10 @@ def run(params: Params, cell: grid.Cell) -> None:
         work = {"steps_taken": fitted.steps_taken, "steps": fitted.steps, "rolled_back": fitted.rolled_back}
         before = more["pretraining_settings"]["pretraining"]["epochs"] * VIEWS if more else 0
         epochs = fitted.steps_taken / (len(train) // recipe["batch"])
-        work["passes"] = (epochs + before) / params.recipe["epochs"]  # over those of plain training
+        trained = epochs * cost.passes_per_step(params, cell.method)
+        work["passes"] = (trained + before) / params.recipe["epochs"]  # over those of plain training
         info = {"cell": vars(cell), "settings": settings, "precision": precision, "verdict": _verdict(fitted)} | work
+        info["outcome"] = method.outcome()
         files.write_json(cell.path("train", "info"), info)
 
 

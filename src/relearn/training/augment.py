@@ -106,10 +106,18 @@ def random_convolution(x: torch.Tensor, width: float, generator: torch.Generator
     The kernel sums to 1, so brightness stays; it is shared by the channels, and the border is reflected. Results are
     clipped to [0, 1]. Blurring and sharpening at random hides what a fixed filter per class has done.
     """
-    count, _, rows, columns = x.shape
-    noise = (torch.rand(count, 9, generator=generator, device=x.device) * 2 - 1) * width
+    noise = (torch.rand(len(x), 9, generator=generator, device=x.device) * 2 - 1) * width
     kernels = noise - noise.mean(1, keepdim=True)
     kernels[:, 4] += 1
+    return convolved(x, kernels)
+
+
+def convolved(x: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Filter each image with its own 3x3 kernel, a row of `kernels` (B, 9), the same for all channels.
+
+    The border is reflected; results are clipped to [0, 1].
+    """
+    rows, columns = x.shape[2:]
     # by hand, since the gradient of a reflecting F.pad is not deterministic on a GPU
     padded = torch.cat([x[:, :, 1:2], x, x[:, :, -2:-1]], 2)
     padded = torch.cat([padded[..., 1:2], padded, padded[..., -2:-1]], 3)

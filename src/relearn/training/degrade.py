@@ -47,11 +47,11 @@ def quantise(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     padded = F.pad(x, (0, right, 0, down), mode="reflect") if down or right else x
     rows, columns = padded.shape[2] // SIDE, padded.shape[3] // SIDE
     blocks = (255 * padded - 128).reshape(count, channels, rows, SIDE, columns, SIDE).transpose(3, 4)
-    cosines, table = _cosines(x.device), torch.tensor(TABLE, device=x.device, dtype=x.dtype)
+    matrix, table = cosines(SIDE, x.device), torch.tensor(TABLE, device=x.device, dtype=x.dtype)
     factor = FINEST + (COARSEST - FINEST) * torch.rand(count, 1, 1, 1, 1, 1, generator=generator, device=x.device)
-    coefficients = cosines @ blocks @ cosines.T
+    coefficients = matrix @ blocks @ matrix.T
     rounded = (coefficients / (factor * table)).round() * (factor * table)
-    restored = (cosines.T @ rounded @ cosines).transpose(3, 4).reshape(padded.shape)
+    restored = (matrix.T @ rounded @ matrix).transpose(3, 4).reshape(padded.shape)
     return ((restored[:, :, :height, :width] + 128) / 255).clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -64,8 +64,8 @@ def halve(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 WAYS: tuple[Callable[[torch.Tensor, torch.Generator], torch.Tensor], ...] = (quantise, halve)
 
 
-def _cosines(device: torch.device) -> torch.Tensor:
-    """The matrix (8, 8) of the orthonormal cosine transform (DCT-II)."""
-    frequency, place = torch.arange(SIDE, device=device)[:, None], torch.arange(SIDE, device=device)
-    waves = (math.pi * (2 * place + 1) * frequency / (2 * SIDE)).cos() * math.sqrt(2 / SIDE)
-    return torch.where(frequency == 0, math.sqrt(1 / SIDE), waves)
+def cosines(side: int, device: torch.device) -> torch.Tensor:
+    """The matrix (`side`, `side`) of the orthonormal cosine transform (DCT-II)."""
+    frequency, place = torch.arange(side, device=device)[:, None], torch.arange(side, device=device)
+    waves = (math.pi * (2 * place + 1) * frequency / (2 * side)).cos() * math.sqrt(2 / side)
+    return torch.where(frequency == 0, math.sqrt(1 / side), waves)

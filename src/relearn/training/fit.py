@@ -43,6 +43,8 @@ class Method(Protocol):
     def loss(
         self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator, criterion: nn.Module
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def hold_out(self, train: Split, generator: torch.Generator) -> Split: ...
+    def on_epoch(self, training: TrainingState) -> None: ...
     def should_probe(self, step: int, steps_per_epoch: int) -> bool: ...
     def on_probe(self, training: TrainingState) -> None: ...
     def state(self) -> dict: ...
@@ -146,6 +148,8 @@ class Run:
         self.guard.check_weights(training.model, place)
         self.sums.zero_()
         epoch = training.step // training.steps_per_epoch
+        with self.guard.at(place):
+            self.method.on_epoch(training)
         if epoch > 1 and epoch % self.recipe["test_epochs"] and training.step < training.steps:
             return
         with self.guard.at(place):
@@ -234,7 +238,7 @@ def fit(
     `checkpoint_path`, resumed if it exists and has the same `settings_hash`, and removed at the end. Raises
     DivergedError at the first loss that is not finite, and removes the checkpoint, which leads there again.
     """
-    train = train.with_images(method.prepare(train.images))
+    train = method.hold_out(train.with_images(method.prepare(train.images)), seeds.generator("held out"))
     model.train()
     run = Run(model, method, train, recipe, seeds, probe_set, label, section)
     training, steps_per_epoch = run.training, run.training.steps_per_epoch
