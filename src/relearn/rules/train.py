@@ -35,6 +35,8 @@ def run(params: Params, cell: grid.Cell) -> None:
     with run_report(grid.sidecar("train", "run.json", **vars(cell)), device) as report:
         arch, arch_settings = params.architectures[cell.arch]
         method = params.build("methods", cell.method)
+        train, test = train.to(device), test.to(device)
+        train = train.with_images(method.prepare(train.images, train.labels))
         model = models.build(
             arch,
             arch_settings,
@@ -48,7 +50,6 @@ def run(params: Params, cell: grid.Cell) -> None:
         )
         method.initialise(model, surrogate, pretrained)
         recipe = params.recipe_of(cell.method)
-        train, test = train.to(device), test.to(device)
         fitted = fit(
             model,
             method,
