@@ -24,7 +24,9 @@ def methods_model(train, purpose: str = "init") -> models.Normalised:
 
 def methods_fit(name: str, train):
     train = train.to(DEVICE)
-    model, method = methods_model(train), registry.load("methods", name)(**cheap("methods", name))
+    method = registry.load("methods", name)(**cheap("methods", name))
+    train = train.with_images(method.prepare(train.images, train.labels))
+    model = methods_model(train)
     weights = models.weights(methods_model(train, "surrogate"))
     method.initialise(model, weights, weights)
     probe_set = ProbeSet.draw(train, 40, Seeds("test").generator("probe"))
@@ -75,7 +77,11 @@ def test_methods_give_a_rate_to_each_group(name, tiny):
 @named("methods")
 def test_methods_change_images_within_their_range(name, tiny):
     method = registry.load("methods", name)(**cheap("methods", name))
-    prepared = method.prepare(tiny.images.to(DEVICE, copy=True))
+    original = tiny.to(DEVICE)
+    images = original.images.clone()
+    prepared = method.prepare(images, original.labels)
+    assert torch.equal(images, original.images)  # others read them too
+    assert torch.equal(prepared, method.prepare(images, original.labels))
     assert prepared.shape == tiny.images.shape and prepared.dtype == torch.uint8
     x = prepared[:16].permute(0, 3, 1, 2).float() / 255
     first, second = (method.augment(x.clone(), torch.Generator(DEVICE).manual_seed(7)) for _ in range(2))

@@ -48,8 +48,8 @@ class ERM:
         self.convolve, self.convolutions = convolve, convolutions
         self.mix, self.degrade, self.contrast = mix, degrade, contrast
 
-    def prepare(self, images: torch.Tensor) -> torch.Tensor:
-        """The training images (N, H, W, 3) uint8, changed once before training."""
+    def prepare(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The training images (N, H, W, 3) uint8, changed once before training; labels are (N,) int64."""
         return images
 
     def initialise(

@@ -25,6 +25,8 @@ Seed = int  #: what random draws derive from
 Channels = int  #: the width of a network
 Side = int  #: pixels along a side
 Pad = int  #: the same, 0 or more
+Bits = int  #: bits of a pixel value
+Quality = int  #: of a JPEG, as Pillow counts it
 Threads = int  #: CPU threads
 GroupCount = int  #: a number of layer groups, less than the architecture has
 CheckpointCount = int  #: a number of checkpoints, at most what the surrogate that the entry names stores
@@ -74,6 +76,8 @@ TYPES: dict[str, tuple[str, Callable]] = {
     "Channels": _whole(1, 4096),
     "Side": _whole(1, 1024),
     "Pad": _whole(0, 1024),
+    "Bits": _whole(1, 8),
+    "Quality": _whole(1, 95),
     "Threads": _whole(1, 1024),
     "GroupCount": _whole(1, 1000),
     "CheckpointCount": _whole(1, 1000),

@@ -38,6 +38,8 @@ def run(params: Params, cell: grid.Cell) -> None:
         report["resumed"] = checkpoint.exists()  # then the seconds are not those of the whole job
         arch, arch_settings = params.architectures[cell.arch]
         method = params.build("methods", cell.method)
+        train, test = train.to(device), test.to(device)
+        train = train.with_images(method.prepare(train.images, train.labels))
         model = models.build(
             arch,
             arch_settings,
@@ -51,7 +53,6 @@ def run(params: Params, cell: grid.Cell) -> None:
         )
         method.initialise(model, surrogate, pretrained)
         recipe = params.recipe_of(cell.method)
-        train, test = train.to(device), test.to(device)
         fitted = fit(
             model,
             method,

@@ -35,7 +35,6 @@ class Method(Protocol):
 
     stop_statistics: bool
 
-    def prepare(self, images: torch.Tensor) -> torch.Tensor: ...
     def rates(self, groups: list[str]) -> dict[str, float]: ...
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor: ...
     def eval_transform(self, x: torch.Tensor) -> torch.Tensor: ...
@@ -233,12 +232,13 @@ def fit(
 ) -> Fitted:
     """Train `model` on `train` by `method`; both splits lie on the model's device.
 
-    `recipe` holds the settings of `train:`; messages name the `section` that they come from. `test` is for monitoring
-    alone: nothing is chosen by it, and without it the history has no accuracy on test images. A checkpoint is kept at
-    `checkpoint_path`, resumed if it exists and has the same `settings_hash`, and removed at the end. Raises
-    DivergedError at the first loss that is not finite, and removes the checkpoint, which leads there again.
+    What a method changes once before training is changed already. `recipe` holds the settings of `train:`; messages
+    name the `section` that they come from. `test` is for monitoring alone: nothing is chosen by it, and without it the
+    history has no accuracy on test images. A checkpoint is kept at `checkpoint_path`, resumed if it exists and has the
+    same `settings_hash`, and removed at the end. Raises DivergedError at the first loss that is not finite, and removes
+    the checkpoint, which leads there again.
     """
-    train = method.hold_out(train.with_images(method.prepare(train.images)), seeds.generator("held out"))
+    train = method.hold_out(train, seeds.generator("held out"))
     model.train()
     run = Run(model, method, train, recipe, seeds, probe_set, label, section)
     training, steps_per_epoch = run.training, run.training.steps_per_epoch

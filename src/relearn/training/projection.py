@@ -1,0 +1,43 @@
+"""Directions in which images of different classes are told apart linearly, and images without them.
+
+Sandoval-Segura et al., 2023 (arXiv 2305.19254), section 4.3, "orthogonal projection".
+"""
+
+import torch
+
+from relearn.errors import NotFiniteError
+
+BATCH = 1024  # images at a time, in fitting and in projecting
+
+
+def linear_weights(images: torch.Tensor, labels: torch.Tensor, *, epochs: int, lr: float) -> torch.Tensor:
+    """The weights (K, D) float32 of a logistic regression on pixels in [0, 1], without a bias, on the CPU.
+
+    Images are (N, H, W, 3) uint8, D = H * W * 3. Stochastic gradient descent from 0 in the order of the images, at
+    `lr`, a tenth of it after half and a hundredth after three quarters of the epochs; no momentum, no weight decay.
+    Raises NotFiniteError for weights that are not finite.
+    """
+    values = images[0].numel()
+    weights = torch.zeros(int(labels.max()) + 1, values, device=images.device)
+    classes = torch.arange(len(weights), device=images.device)
+    for epoch in range(epochs):
+        rate = lr * 0.1 ** ((epoch >= epochs // 2) + (epoch >= epochs * 3 // 4))
+        for some, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+            x = some.reshape(len(some), values).float().div_(255)
+            # the gradient of the mean cross-entropy of a linear classifier
+            error = torch.softmax(x @ weights.T, 1) - (y[:, None] == classes).float()
+            weights -= rate / len(some) * (error.T @ x)
+    if not weights.isfinite().all():
+        raise NotFiniteError(f"the linear classifier has diverged at a learning rate of {lr:g}; give a smaller one")
+    return weights.cpu()
+
+
+def directions(weights: torch.Tensor) -> torch.Tensor:
+    """Orthonormal columns (D, K) float32 that span the rows of `weights` (K, D), by a QR decomposition in float64."""
+    return torch.linalg.qr(weights.double().T)[0].float()
+
+
+def without(images: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+    """Images (B, H, W, 3) uint8 as float32 in 1/255, less their projections on the columns of `basis`; not clipped."""
+    x = images.reshape(len(images), -1).float()
+    return (x - (x @ basis) @ basis.T).reshape(images.shape)

@@ -1,0 +1,71 @@
+"""Orthogonal projection: the linear classifier, its directions, and images without them."""
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.images import coloured, noise
+from relearn.data import to_float
+from relearn.errors import NotFiniteError
+from relearn.methods.oproj import Oproj
+from relearn.training import projection
+
+TRAIN = coloured([30, 30, 30], (4, 5), 1)
+
+
+def test_the_classifier_is_trained_as_torch_would(monkeypatch):
+    monkeypatch.setattr(projection, "BATCH", 40)
+    found = projection.linear_weights(TRAIN.images, TRAIN.labels, epochs=8, lr=0.1)
+    linear = nn.Linear(60, 3, bias=False)
+    nn.init.zeros_(linear.weight)
+    optimizer = torch.optim.SGD(linear.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [4, 6])
+    for _ in range(8):
+        for images, labels in zip(TRAIN.images.split(40), TRAIN.labels.split(40), strict=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(linear(images.flatten(1) / 255), labels).backward()
+            optimizer.step()
+        schedule.step()
+    assert torch.allclose(found, linear.weight, atol=1e-6) and found.abs().max() > 0.01
+
+
+def test_nothing_is_left_along_the_directions():
+    weights = projection.linear_weights(TRAIN.images, TRAIN.labels, epochs=5, lr=0.1)
+    basis = projection.directions(weights)
+    # the gradients of all classes sum to 0, and so do the weights: two directions of three are of rank
+    assert basis.shape == (60, 3) and torch.allclose(basis.T @ basis, torch.eye(3), atol=1e-5)
+    left = projection.without(TRAIN.images, basis).flatten(1)
+    assert (left @ basis).abs().max() < 0.01 and (left @ weights.T).abs().max() < 0.01  # of values to 255
+    again = projection.without(TRAIN.images, basis).reshape(left.shape)
+    assert torch.equal(left, again)
+    moved = TRAIN.images.flatten(1).float() - left
+    assert torch.allclose(moved, moved @ basis @ basis.T, atol=0.01)  # nothing else is taken out
+
+
+def test_the_method_rounds_what_is_left():
+    method = Oproj(linear_epochs=5)
+    found = method.prepare(TRAIN.images, TRAIN.labels)
+    weights = projection.linear_weights(TRAIN.images, TRAIN.labels, epochs=5, lr=0.1)
+    left = projection.without(TRAIN.images, projection.directions(weights)).clamp(0, 255)
+    assert found.dtype == torch.uint8 and (found.float() - left).abs().max() <= 0.5
+    assert torch.equal(method.eval_transform(to_float(TRAIN.images)), to_float(TRAIN.images))
+
+
+def test_it_removes_a_pattern_per_class():
+    """Images of noise with a pattern of ±16 per class: a classifier reads the class before, not after."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(2000) % 4
+    patterns = torch.randint(0, 2, (4, 8, 8, 3), generator=generator) * 32 - 16
+    images = (noise(2000, 8, 8).int() // 2 + 64 + patterns[labels]).clamp(0, 255).byte()
+    purified = Oproj().prepare(images, labels)
+
+    def means_apart(x: torch.Tensor) -> float:
+        means = torch.stack([x[labels == k].float().mean(0) for k in range(4)])
+        return (means - means.mean(0)).abs().mean().item()
+
+    assert means_apart(images) > 10 and means_apart(purified) < means_apart(images) / 3
+
+
+def test_a_classifier_that_diverges():
+    with pytest.raises(NotFiniteError, match=r"has diverged at a learning rate of 1e\+38; give a smaller one"):
+        projection.linear_weights(TRAIN.images, TRAIN.labels, epochs=5, lr=1e38)
