@@ -171,4 +171,6 @@ def test_architectures_declare_their_layer_groups(name):
     images = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
     how = {"images": images, "classes": 4, "generator": torch.Generator(), "device": "cpu"}
     model = models.build(name, cheap("architectures", name), **how)
-    assert registry.entry("architectures", name).groups == tuple(model.layer_groups())
+    declared = registry.entry("architectures", name).groups
+    # of timm they depend on the model, which no source text knows
+    assert declared == tuple(model.layer_groups()) or (name == "timm" and not declared)

@@ -1,5 +1,7 @@
 """Everything registered, and settings under which each of them runs in a moment."""
 
+import importlib.util
+
 import pytest
 
 from relearn import registry
@@ -24,13 +26,25 @@ CHEAP |= {
     "particles": 3,
     "searches": 2,
     "sample": 4,
+    "depth": 10,
+    "name": "test_efficientnet",  # of timm
 }
 NAMES = {"ArchitectureName": "cnn", "SurrogateName": "surrogate", "PretrainingName": "pretraining"}
 
 
+# what needs a package that not everyone has
+OPTIONAL = {"timm": "timm"}
+
+
 def named(kind: str):
-    """A test of everything of one kind, by its name."""
-    return pytest.mark.parametrize("name", registry.entries(kind))
+    """A test of everything of one kind, by its name; what needs a package that is not here is skipped."""
+    return pytest.mark.parametrize("name", [_marked(name) for name in registry.entries(kind)])
+
+
+def _marked(name: str):
+    package = OPTIONAL.get(name, "pytest")
+    missing = pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"{package} is not installed")
+    return pytest.param(name, marks=missing)
 
 
 def cheap(kind: str, name: str, path: str = "") -> dict:

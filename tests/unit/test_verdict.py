@@ -8,8 +8,8 @@ from torch import nn
 
 from helpers.compare import same
 from helpers.images import drawn
+from helpers.registered import cheap, named
 from helpers.training import RECIPE, probe_result
-from relearn import registry
 from relearn.data import Split
 from relearn.methods.erm import ERM
 from relearn.probing import metrics
@@ -151,12 +151,12 @@ def test_a_network_that_has_not_been_trained():
     assert judge(result).answer == "cannot tell"
 
 
-def test_every_architecture_can_be_judged():
+@named("architectures")
+def test_every_architecture_can_be_judged(name):
     """Nothing of the verdict is of one architecture: all probes have both accuracies."""
     train = images_of(4, poisoned=False)
-    for name in registry.entries("architectures"):
-        large = Split(train.images.repeat_interleave(2, 1).repeat_interleave(2, 2), train.labels, train.index)
-        width = {} if name == "vgg19_bn" else {"width": 8}
-        model = models.build(name, width, images=large.images, classes=4, generator=drawn(), device="cpu")
-        result = ProbeSet.draw(large, 16, drawn()).measure(model, lambda x: x, model.layer_groups())
-        assert 0 <= result.hidden_accuracy <= 1 and result.chance == 0.25 and result.images == 16
+    large = Split(train.images.repeat_interleave(2, 1).repeat_interleave(2, 2), train.labels, train.index)
+    own = {} if name == "vgg19_bn" else cheap("architectures", name)
+    model = models.build(name, own, images=large.images, classes=4, generator=drawn(), device="cpu")
+    result = ProbeSet.draw(large, 16, drawn()).measure(model, lambda x: x, model.layer_groups())
+    assert 0 <= result.hidden_accuracy <= 1 and result.chance == 0.25 and result.images == 16

@@ -1,8 +1,7 @@
 """Networks as ordered layer groups, their initialisation from a generator, and their input normalisation."""
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -12,23 +11,34 @@ from relearn import registry
 from relearn.data import to_float
 from relearn.errors import UserError
 from relearn.runtime import memory
+from relearn.training.initialisation import CONVOLUTIONAL, Draw, initialise
 
 Network = TypeVar("Network", bound=nn.Module)
 #: copies of the weights that training holds at least: themselves, their gradients, the momentum
 COPIES = 3
+#: pixels on the shorter side from which networks begin as for ImageNet: half of its 224, where they still end at 4x4
+LARGE = 112
 
 
 class Grouped(nn.Sequential):
-    """A network whose named children are its layer groups, shallow to deep."""
+    """A network whose named children are its layer groups, shallow to deep.
+
+    `initialisation` says for each type of module how its weights are drawn.
+    """
 
     fit_images = 0  # how many images `fit_to` wants; 0 for a network that is initialised without any
 
-    def __init__(self, groups: dict[str, nn.Module]):
+    def __init__(self, groups: dict[str, nn.Module], initialisation: Mapping[type, Draw] = CONVOLUTIONAL):
         super().__init__(OrderedDict(groups))
+        self.initialisation = initialisation
 
     def layer_groups(self) -> dict[str, nn.Module]:
         """The groups by name in forward order; a group's activation is its module's output."""
         return dict(self.named_children())
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw all weights anew, from `generator` alone."""
+        initialise(self, generator)
 
     def fit_to(self, x: torch.Tensor) -> None:
         """End the initialisation by `fit_images` images (N, 3, H, W) float32, as the first group will get them."""
@@ -100,7 +110,7 @@ def build(
     """
     size = size or (images.shape[1], images.shape[2])
     network = constructed(arch, lambda: registry.load("architectures", arch)(classes, size, **settings), device)
-    initialise(network, generator)
+    network.draw(generator)
     model = Normalised(network, *channel_statistics(images), precision)
     if network.fit_images:
         count = min(network.fit_images, len(images))
@@ -181,30 +191,6 @@ def _placed(model: Normalised, device: str) -> Normalised:
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-@torch.no_grad()
-def initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights anew.
-
-    Kaiming normal (fan out) for convolutions, uniform by fan in for linear layers, ones for norms. Raises UserError for
-    a layer with parameters of another kind: its weights would be under the control of no seed.
-    """
-    for name, module in network.named_modules():
-        own = list(module.parameters(recurse=False))
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-        elif isinstance(module, nn.Linear):
-            bound = 1 / math.sqrt(module.in_features)
-            module.weight.uniform_(-bound, bound, generator=generator)
-        elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
-            nn.init.ones_(module.weight)
-        elif own:
-            raise UserError(
-                f"no initialisation is known for layer '{name}' ({type(module).__name__}); add it to models.initialise"
-            )
-        if own and getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
-
-
 def check_min_size(size: tuple[int, int], least: int, arch: str) -> None:
     """Raises UserError when an image of `size` (H, W) is smaller than `arch` can take."""
     if min(size) < least:
@@ -212,3 +198,11 @@ def check_min_size(size: tuple[int, int], least: int, arch: str) -> None:
             f"{arch} needs images of at least {least}x{least}, found {size[0]}x{size[1]}; "
             "choose a larger size or another arch"
         )
+
+
+def is_large(size: tuple[int, int]) -> bool:
+    """Whether images of `size` (H, W) get the first layers of ImageNet, which shrink them, or those for small images.
+
+    The bound is `LARGE` pixels on the shorter side.
+    """
+    return min(size) >= LARGE
