@@ -16,6 +16,7 @@ from relearn.runtime import memory
 Network = TypeVar("Network", bound=nn.Module)
 #: copies of the weights that training holds at least: themselves, their gradients, the momentum
 COPIES = 3
+COUNTED = 1024  # images at once whose levels are counted
 
 
 class Grouped(nn.Sequential):
@@ -69,10 +70,10 @@ class Normalised(nn.Module):
 
 def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation per channel, in [0, 1], of images (N, H, W, 3) uint8; sums of integers are exact."""
-    channels = images.cpu().reshape(-1, 3).T
-    counts = torch.stack(
-        [torch.bincount(channel, minlength=256) for channel in channels]
-    )  # how often each level is there
+    counts = torch.zeros(3, 256, dtype=torch.int64)  # how often each level is there
+    for some in images.split(COUNTED):
+        channels = some.cpu().reshape(-1, 3).T
+        counts += torch.stack([torch.bincount(channel, minlength=256) for channel in channels])
     levels = torch.arange(256)
     total, square = counts @ levels, counts @ levels.square()
     count = images.numel() // 3
