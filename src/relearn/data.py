@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from relearn.errors import NotFiniteError, UserError
-from relearn.runtime import structures
+from relearn.runtime import memory, structures
 from relearn.runtime.files import atomic, existing, parsed_json
 
 
@@ -32,12 +32,15 @@ class Split:
         return len(self.labels)
 
     def pick(self, rows: torch.Tensor) -> "Split":
-        """The images at `rows` (int64)."""
-        return Split(self.images[rows], self.labels[rows], self.index[rows], self.originals or len(self))
+        """The images at `rows` (int64); all of them in order are not copied."""
+        every = len(rows) == len(self) and torch.equal(rows, torch.arange(len(self)))
+        images = self.images if every else self.images[rows]
+        return Split(images, self.labels[rows], self.index[rows], self.originals or len(self))
 
     def to(self, device: str) -> "Split":
-        """The same split on a device."""
-        return Split(self.images.to(device), self.labels.to(device), self.index, self.originals)
+        """The same split on a device; images that would fill more than half of its memory stay where they are."""
+        images = self.images.to(device) if memory.holds(self.images.nbytes, device) else self.images
+        return Split(images, self.labels.to(device), self.index, self.originals)
 
     def with_images(self, images: torch.Tensor) -> "Split":
         """The same labels and index with other images."""
@@ -46,11 +49,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a clean test split, and the names of the classes in label order."""
+    """A training and a clean test split, and the names of the classes in label order.
+
+    `files` names, for "train" and "test", the file of each image, where that is part of what the dataset is.
+    """
 
     train: Split
     test: Split
     classes: list[str]
+    files: dict[str, list[str]] = field(default_factory=dict)
 
 
 def split(images: torch.Tensor, labels: torch.Tensor) -> Split:
@@ -60,6 +67,12 @@ def split(images: torch.Tensor, labels: torch.Tensor) -> Split:
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise ValueError(f"labels must be int64 ({len(images)},), found {labels.dtype} {tuple(labels.shape)}")
     return Split(images.contiguous(), labels.contiguous(), torch.arange(len(labels)))
+
+
+def places(labels: torch.Tensor) -> Split:
+    """A split of labels (N,) int64 whose images are their own numbers, to draw a subset of before any is read."""
+    numbers = torch.arange(len(labels))
+    return Split(numbers, labels, numbers)
 
 
 def check_dataset(name: str, made: Dataset) -> None:
@@ -146,7 +159,7 @@ def save_split(path: Path, content: Split, facts: dict, poisoned: torch.Tensor |
 
 
 def load_split(path: Path) -> tuple[Split, dict]:
-    """Read a split and its facts. Raises UserError for a file that is not one."""
+    """Read a split and its facts; images stay in the file until they are used. Raises UserError for another file."""
     tensors, facts = load_tensors(path, structures.SPLIT)
     originals = facts.get("originals")
     wrong = _split_error(tensors, len(facts["classes"]), originals)

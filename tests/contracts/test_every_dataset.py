@@ -12,7 +12,7 @@ from relearn import registry
 
 @pytest.fixture
 def pictures(tmp_path) -> str:
-    """A folder of images: two classes, six for training and four for testing of each."""
+    """A folder of images: two classes, six for training and four for testing of each, which are in val/ too."""
     generator = numpy.random.default_rng(0)
     for part, count in (("train", 6), ("test", 4)):
         for label in ("cat", "dog"):
@@ -20,6 +20,7 @@ def pictures(tmp_path) -> str:
             for number in range(count):
                 pixels = generator.integers(0, 256, (40, 50, 3), dtype=numpy.uint8)
                 Image.fromarray(pixels).save(tmp_path / "pictures" / part / label / f"{number}.png")
+    (tmp_path / "pictures" / "val").symlink_to("test")
     return str(tmp_path / "pictures")
 
 
@@ -40,7 +41,7 @@ def check_split(part, classes: int) -> None:
 def test_datasets(name, tmp_path, pictures):
     settings = {s.name: s for s in registry.entry("datasets", name).settings}
     if name in DOWNLOADED:
-        subsets = {"train_per_class", "test_per_class", "seed"}
+        subsets = {"train_per_class", "test_per_class", "seed"} | DOWNLOADED[name]
         assert set(settings) == subsets and settings["train_per_class"].default is None
         return
     make, own = registry.load("datasets", name), cheap("datasets", name, pictures)

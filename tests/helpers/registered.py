@@ -8,8 +8,10 @@ from relearn import registry
 
 EVERYTHING = [(kind, name) for kind in registry.KINDS for name in registry.entries(kind)]
 
-# their archives are faked in unit/test_cifar.py; elsewhere only what they promise
-DOWNLOADED = {"cifar10": 10, "cifar100": 100}
+# their archives are faked in unit/test_cifar.py and unit/test_image_archives.py; elsewhere only what they promise:
+# settings besides those of a subset
+DOWNLOADED: dict[str, set[str]] = {"cifar10": set(), "cifar10_jpeg": {"quality"}, "cifar100": set()}
+DOWNLOADED |= {"svhn": set(), "tiny_imagenet": set(), "cinic10": set()}
 
 # What is given for settings that cost time, wherever a registered thing has one of these names. A width below 8 would
 # do, but torch 2.13 on a CPU corrupts memory in the backward pass of a 1x1 convolution of stride 2 with fewer input
@@ -28,6 +30,7 @@ CHEAP |= {
     "sample": 4,
     "depth": 10,
     "name": "test_efficientnet",  # of timm
+    "classes": 2,
 }
 NAMES = {"ArchitectureName": "cnn", "SurrogateName": "surrogate", "PretrainingName": "pretraining"}
 

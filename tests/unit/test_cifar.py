@@ -16,9 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import relearn
-from relearn.datasets.cifar import BYTES, cifar10, cifar100
+from helpers.compare import same
+from relearn.datasets.cifar import BYTES, cifar10, cifar10_jpeg, cifar100
+from relearn.datasets.folder import folder
 from relearn.errors import UserError
 from relearn.runtime import download as downloads
 from relearn.runtime.torchvision_compat import torchvision
@@ -287,3 +290,26 @@ def test_cifar_files_of_another_checksum_are_never_unpickled(archive, offline, t
         file.write_bytes(content)
     assert not (tmp_path / "sprung").exists()
     assert len(maker(tmp_path / "root").test) == 6
+
+
+def test_cifar10_as_jpeg_is_what_the_folder_of_its_files_gives(archive, online, tmp_path):
+    """Encoded image by image in class folders, then read by `folder`: the same pixels, labels and index."""
+    maker, *_ = archive
+    if maker is not cifar10:
+        pytest.skip("there is one of CIFAR-10 alone")
+    plain = maker(tmp_path / "root")
+    for part, content in (("train", plain.train), ("test", plain.test)):
+        counts = dict.fromkeys(NAMES, 0)
+        for image, label in zip(content.images.numpy(), content.labels.tolist(), strict=True):
+            place = tmp_path / "files" / part / NAMES[label] / f"{counts[NAMES[label]]:04d}.jpg"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place, quality=75, subsampling="4:2:0")
+            counts[NAMES[label]] += 1
+    for own in ({}, {"train_per_class": 2, "test_per_class": 1, "seed": 5}):
+        found, expected = cifar10_jpeg(tmp_path / "root", **own), folder(None, path=str(tmp_path / "files"), **own)
+        assert same(vars(found.train), vars(expected.train)) and same(vars(found.test), vars(expected.test))
+        assert found.classes == expected.classes
+    other = cifar10_jpeg(tmp_path / "root", quality=20).train.images
+    assert not torch.equal(other, cifar10_jpeg(tmp_path / "root").train.images)
+    with pytest.raises(UserError, match="quality is 96"):
+        cifar10_jpeg(tmp_path / "root", quality=96)

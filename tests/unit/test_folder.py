@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from relearn.data import load_split, save_split
-from relearn.datasets import folder as reader
 from relearn.datasets.folder import folder
 from relearn.errors import UserError
+from relearn.runtime import image_files as reader
 from relearn.runtime import memory
 
 
@@ -284,7 +284,7 @@ def test_folder_refuses_a_size_beyond_the_memory_before_it_reads(own, monkeypatc
     monkeypatch.setattr(memory, "total", lambda device: 2 * 48 * 64 * 3)
     folder(None, path=str(own), size=8)
     monkeypatch.setattr(memory, "total", lambda device: 2 * 48 * 64 * 3 - 1)
-    monkeypatch.setattr(reader, "_read", None)
+    monkeypatch.setattr(reader, "read", None)
     assert "48 images of 8x8 pixels needs" in wrong(own) and "a smaller size or a subset" in wrong(own)
 
 

@@ -49,8 +49,10 @@ ROUNDINGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }
 
 
-def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tensor, dict[str, float]]:
-    """The poisoned images (N, H, W, 3) uint8 and the measured size of the change.
+def apply(
+    images: torch.Tensor, perturbation: Perturbation, poisoned: torch.Tensor | None = None
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The poisoned images (N, H, W, 3) uint8, in `poisoned` if it is given, and the measured size of the change.
 
     An L-inf bound is enforced exactly: rounding never leaves it. Rounding moves each value by at most one level, so an
     L2 bound is checked before rounding as it stands, and after it with that allowance.
@@ -59,15 +61,16 @@ def apply(images: torch.Tensor, perturbation: Perturbation) -> tuple[torch.Tenso
     delta, budget = perturbation.delta, perturbation.budget
     rows = perturbation.rows if perturbation.rows is not None else torch.arange(len(delta))
     _check_shape(images, delta, rows)
-    bad = sum(int((~torch.isfinite(part)).sum()) for part in delta.split(CHUNK))
+    chunk = _chunk(images)
+    bad = sum(int((~torch.isfinite(part)).sum()) for part in delta.split(chunk))
     if bad:
         raise UserError(f"the perturbation has {bad} values that are not finite")
-    largest = max(float(norms(part, budget.norm, budget.free).max()) for part in delta.split(CHUNK))
+    largest = max(float(norms(part, budget.norm, budget.free).max()) for part in delta.split(chunk))
     _check_budget(largest, budget, SLACK, "before rounding")
-    poisoned = torch.empty_like(images)
+    poisoned = torch.empty_like(images) if poisoned is None else poisoned
     clipped, largest, most = 0, 0.0, math.floor(budget.value)
-    for begin in range(0, len(images), CHUNK):
-        part = slice(begin, begin + CHUNK)
+    for begin in range(0, len(images), chunk):
+        part = slice(begin, begin + chunk)
         clean, own = images[part].float(), delta[rows[part]]
         clipped += int(((clean + own < 0) | (clean + own > 255)).sum())
         rounded = ROUNDINGS[perturbation.rounding](clean, own)
@@ -115,8 +118,9 @@ def norms(delta: torch.Tensor, norm: str, free: int = 0) -> torch.Tensor:
 def measure(clean: torch.Tensor, poisoned: torch.Tensor) -> dict[str, float]:
     """Mean and maximum over images of L-inf, L2 (in 1/255) and L0 (pixels) of the change, and the share changed."""
     linf, l2, l0 = [], [], []
-    for begin in range(0, len(clean), CHUNK):
-        change = poisoned[begin : begin + CHUNK].float() - clean[begin : begin + CHUNK].float()
+    chunk = _chunk(clean)
+    for begin in range(0, len(clean), chunk):
+        change = poisoned[begin : begin + chunk].float() - clean[begin : begin + chunk].float()
         linf.append(norms(change, "linf"))
         l2.append(norms(change, "l2"))
         l0.append(norms(change, "l0"))
@@ -126,6 +130,11 @@ def measure(clean: torch.Tensor, poisoned: torch.Tensor) -> dict[str, float]:
         result |= {f"{name}_mean": float(values.double().mean()), f"{name}_max": float(values.max())}
     result["changed_share"] = float((torch.cat(linf) > 0).double().mean())
     return result
+
+
+def _chunk(images: torch.Tensor) -> int:
+    """How many of these images are handled at once: as many values as `CHUNK` images of 32x32 have."""
+    return max(1, CHUNK * 32 * 32 * 3 // max(1, math.prod(images.shape[1:])))
 
 
 def _check_shape(images: torch.Tensor, delta: torch.Tensor, rows: torch.Tensor) -> None:

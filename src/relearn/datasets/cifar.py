@@ -2,28 +2,27 @@
 
 import contextlib
 import hashlib
-import os
+import io
 import pickle
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from PIL import Image
 
 from relearn.data import Dataset, split, subset
 from relearn.errors import UserError
 from relearn.registry import PositiveInt, Seed, register
-from relearn.runtime.download import download
+from relearn.runtime.download import Published, fetched
 from relearn.runtime.torchvision_compat import torchvision
 
 BYTES = {"CIFAR10": 170_498_071, "CIFAR100": 169_001_437}  # of the archives, in bytes; torchvision knows only their md5
 
 SIZES = {  # see relearn plan
     name: lambda settings, classes=classes: (classes * (settings["train_per_class"] or 50_000 // classes), 32, 32)
-    for name, classes in (("cifar10", 10), ("cifar100", 100))
+    for name, classes in (("cifar10", 10), ("cifar10_jpeg", 10), ("cifar100", 100))
 }
 
 
@@ -59,21 +58,58 @@ def cifar100(
     return _load("CIFAR100", root, train_per_class, test_per_class, seed)
 
 
-def _load(name: str, root: Path, train_per_class: int | None, test_per_class: int | None, seed: int) -> Dataset:
+@register
+def cifar10_jpeg(
+    root: Path,
+    *,
+    quality: PositiveInt = 75,
+    train_per_class: PositiveInt | None = None,
+    test_per_class: PositiveInt | None = None,
+    seed: Seed = 0,
+) -> Dataset:
+    """CIFAR-10 after JPEG of `quality` (1 to 95, as Pillow counts it; colour at half the resolution): (N, 32, 32, 3).
+
+    The archive of `cifar10`, each image encoded and decoded by Pillow, in the order that `folder` gives the images of
+    train/CLASS/NUMBER.jpg: by class, then as in the archive; the index is the place in that order. Bytes depend on the
+    JPEG library that Pillow has. `train_per_class` and `test_per_class` draw stratified subsets with `seed`, as for
+    `folder`. Raises UserError as `cifar10` does, and for another quality.
+    """
+    if quality > 95:
+        raise UserError(f"cifar10_jpeg: quality is {quality}; Pillow counts from 1 to 95")
+    plain = _load("CIFAR10", root, train_per_class, test_per_class, seed, by_class=True)
+    train, test = (part.with_images(_compressed(part.images, quality)) for part in (plain.train, plain.test))
+    return Dataset(train, test, plain.classes)
+
+
+def _compressed(images: torch.Tensor, quality: int) -> torch.Tensor:
+    """Images (N, H, W, 3) uint8 as they are after JPEG."""
+    found = np.empty(images.shape, dtype=np.uint8)
+    for row, image in enumerate(images.numpy()):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=quality)
+        found[row] = np.asarray(Image.open(file, formats=["JPEG"]))
+    return torch.from_numpy(found)
+
+
+def _load(
+    name: str, root: Path, train_per_class: int | None, test_per_class: int | None, seed: int, by_class: bool = False
+) -> Dataset:
     """The dataset `name` of torchvision, "CIFAR10" or "CIFAR100", or a subset; `root` is the place of its archive.
 
-    Images are (N, 32, 32, 3) uint8. Each split draws its subset with its own generator of the same `seed`, so the size
-    of one does not change the other. With RELEARN_MIRROR set, the archive comes from that address; its checksum stays.
+    Images are (N, 32, 32, 3) uint8, in the order of the archive, or by class and then in that order. Each split draws
+    its subset with its own generator of the same `seed`, so the size of one does not change the other. With
+    RELEARN_MIRROR set, the archive comes from that address; its checksum stays.
     Raises UserError, with the address, the md5 and the path, when the archive cannot be downloaded or is damaged.
     """
     source = getattr(torchvision().datasets, name)
-    files = _files(source, Path(root)) or _members(source, _archive(source, Path(root), BYTES[name]))
+    files = _files(source, Path(root)) or _members(source, fetched(_archive(source, BYTES[name]), Path(root)))
     parts = []
     for listed, per_class in ((source.train_list, train_per_class), (source.test_list, test_per_class)):
         batches = [_unpickled(files[file]) for file, _ in listed]
         pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         labels = [label for batch in batches for label in batch["labels" if "labels" in batch else "fine_labels"]]
-        whole = split(torch.from_numpy(np.ascontiguousarray(pixels)), torch.tensor(labels))
+        order = np.argsort(labels, kind="stable") if by_class else np.arange(len(labels))
+        whole = split(torch.from_numpy(np.ascontiguousarray(pixels[order])), torch.tensor(labels)[order])
         parts.append(subset(whole, per_class, torch.Generator().manual_seed(seed)))
     train, test = parts
     return Dataset(train, test, _unpickled(files[source.meta["filename"]])[source.meta["key"]])
@@ -90,6 +126,10 @@ def _md5(content: bytes) -> str:
 
 def _unpickled(content: bytes) -> dict:
     return pickle.loads(content, encoding="latin1")  # only of bytes whose published md5 was checked: nothing else runs
+
+
+def _archive(source: Any, size: int) -> Published:
+    return Published(source.__name__, source.url, size, source.tgz_md5)
 
 
 def _files(source: Any, root: Path) -> dict[str, bytes]:
@@ -118,44 +158,3 @@ def _members(source: Any, archive: Path) -> dict[str, bytes]:
     if damaged:
         raise UserError(f"{archive} lacks {', '.join(damaged)} as published; delete it and run again")
     return found
-
-
-def _archive(source: Any, root: Path, size: int) -> Path:
-    """The path of the archive in `root`, downloaded unless it is there whole."""
-    archive, mirror, there = root / source.filename, os.environ.get("RELEARN_MIRROR"), ""
-    url = f"{mirror.rstrip('/')}/{source.filename}" if mirror else source.url
-    try:
-        if _file_md5(archive) == source.tgz_md5:
-            return archive
-        with _lock(root):
-            if _file_md5(archive) != source.tgz_md5:  # another process may have brought it
-                download(url, archive, size, source.tgz_md5)
-    except (UserError, OSError) as error:
-        with contextlib.suppress(OSError):
-            there = _file_md5(archive)
-        wrong = f"; the file there has md5 {there}" if there else ""
-        raise UserError(
-            f"cannot get {source.__name__} from {url} ({error}){wrong}; "
-            f"try again, or put the file with md5 {source.tgz_md5} at {archive}"
-        ) from None
-    return archive
-
-
-def _file_md5(path: Path) -> str:
-    """The md5 of a file; empty where there is none."""
-    if not path.is_file():
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-@contextlib.contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    """Let one process at a time download to `root`, since several datasets of params.yaml may use one archive."""
-    root.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        # A file system without locks gives an OSError or NotImplementedError, and the block runs without one: a marker
-        # file in place of the lock would outlive a killed process.
-        with contextlib.suppress(OSError, NotImplementedError):
-            stack.enter_context(FileLock(root / ".lock", fallback_to_soft=False))
-        yield

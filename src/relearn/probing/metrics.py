@@ -1,5 +1,6 @@
 """What is read from a model: logits and accuracy."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
@@ -10,6 +11,7 @@ from relearn.data import to_float
 from relearn.errors import NotFiniteError, UserError
 
 BATCH = 500  # images per forward pass
+PIXELS = 5_000_000  # of them, for images of more than 100x100
 
 
 @contextmanager
@@ -45,12 +47,14 @@ def logits(
     """Logits (N, K) float32 of images after `eval_transform`, in evaluation mode; the model keeps its mode.
 
     Images are (N, H, W, 3) uint8, or floats (N, C, H, W) as the model takes them; those may lie on another device.
-    They pass in batches of nearly equal size, at most `BATCH`; `batch_statistics` as for `evaluating`. Raises
-    NotFiniteError for logits that are not finite: their largest would be no prediction.
+    They pass in batches of nearly equal size, at most `BATCH` images and `PIXELS` pixels; `batch_statistics` as for
+    `evaluating`. Raises NotFiniteError for logits that are not finite: their largest would be no prediction.
     """
     device = next(model.parameters(), images).device
     with evaluating(model, batch_statistics):
-        parts = (part.to(device) for part in images.tensor_split(max(1, -(-len(images) // BATCH))))
+        sides = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:]
+        most = max(1, min(BATCH, PIXELS // max(1, math.prod(sides))))
+        parts = (part.to(device) for part in images.tensor_split(max(1, -(-len(images) // most))))
         parts = (part if part.is_floating_point() else to_float(part) for part in parts)
         found = torch.cat([logits_of(model(eval_transform(part))).float() for part in parts])
     if not found.isfinite().all():

@@ -41,9 +41,10 @@ class ProbeSet:
     @classmethod
     def draw(cls, train: Split, size: int, generator: torch.Generator) -> "ProbeSet":
         """About `size` images of `train`, the same number (at least 2) per class where there are so many."""
-        device = train.images.device
-        rows, reference = (part.to(device) for part in balanced_rows(train.labels.cpu(), size, generator))
-        return cls(train.images[rows], train.labels[rows], reference)
+        device = train.labels.device
+        rows, reference = balanced_rows(train.labels.cpu(), size, generator)
+        images = train.images[rows.to(train.images.device)].to(device)
+        return cls(images, train.labels[rows.to(device)], reference.to(device))
 
     @classmethod
     def from_dataset(cls, dataset, size: int, generator: torch.Generator) -> "ProbeSet":

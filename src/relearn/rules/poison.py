@@ -1,6 +1,7 @@
 """poison DATASET/POISON: craft a perturbation and write the poisoned training set."""
 
 import sys
+from pathlib import Path
 
 import torch
 
@@ -15,6 +16,7 @@ from relearn.runtime import device as devices
 from relearn.runtime import files
 from relearn.runtime.hashing import settings_hash
 from relearn.runtime.run_report import run_report
+from relearn.runtime.scratch import room
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
 from relearn.training.starts import load_surrogate
@@ -51,8 +53,8 @@ def run(params: Params, dataset: str, poison: str) -> None:
         )
         if weights:
             craft.surrogate, craft.load_earlier = _surrogate(params, dataset, poison, weights, whole, craft)
-        perturbation, changed, measured = _crafted(params, poison, train, craft)
-        published = _replace(whole, mask, changed)
+        perturbation, changed, measured = _crafted(params, names, train, craft)
+        published = _replace(whole, mask, changed, grid.path("poison", "train", **names).parent)
         save_split(grid.path("poison", "train", **names), published, facts | {"settings": settings}, mask)
         budget = {"declared": vars(perturbation.budget), "measured": measured, "rounding": perturbation.rounding}
         info = budget | {"images": len(whole), "poisoned": len(train), "precision": precision, "settings": settings}
@@ -60,22 +62,23 @@ def run(params: Params, dataset: str, poison: str) -> None:
         craft.delete_checkpoint()
 
 
-def _crafted(params: Params, poison: str, train: Split, craft: CraftContext):
+def _crafted(params: Params, names: dict[str, str], train: Split, craft: CraftContext):
     """The perturbation, the changed images, and what was measured; no checkpoint stays that leads to a refusal."""
     try:
-        perturbation = params.build("poisons", poison, train, craft)
+        perturbation = params.build("poisons", names["poison"], train, craft)
         craft.guard.check()
-        return perturbation, *perturbations.apply(train.images, perturbation)
+        poisoned = room(tuple(train.images.shape), grid.path("poison", "train", **names).parent)
+        return perturbation, *perturbations.apply(train.images, perturbation, poisoned)
     except UserError:
         craft.delete_checkpoint()
         raise
 
 
-def _replace(whole: Split, mask: torch.Tensor, changed: torch.Tensor) -> Split:
-    """The whole set with the images of `mask` replaced by the changed ones."""
+def _replace(whole: Split, mask: torch.Tensor, changed: torch.Tensor, folder: Path) -> Split:
+    """The whole set with the images of `mask` replaced by the changed ones; a large one in a file of `folder`."""
     if mask.all():
         return whole.with_images(changed)
-    images = whole.images.clone()
+    images = room(tuple(whole.images.shape), folder).copy_(whole.images)
     images[mask] = changed
     return whole.with_images(images)
 

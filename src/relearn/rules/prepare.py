@@ -32,5 +32,6 @@ def run(params: Params, dataset: str) -> None:
             save_split(grid.path("prepare", name, dataset=dataset), split, facts)
             counts[name] = split.labels.bincount(minlength=len(made.classes)).tolist()
         size = list(made.train.images.shape[1:3])
-        info = facts | {"image_size": size, "images_per_class": counts}
+        listed = {"files": made.files} if made.files else {}
+        info = facts | {"image_size": size, "images_per_class": counts} | listed
         files.write_json(grid.path("prepare", "info", dataset=dataset), info)

@@ -13,6 +13,7 @@ LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container or a job of a cluste
 #: options of glibc's mallopt, and values to try: from which size a block comes from the system (a whole data set does,
 #: the activations of a batch do not), how much free memory stays at the end of the heap, by how much the heap grows
 GLIBC_OPTIONS = {-3: (2**28, 2**25), -1: (2**31 - 1,), -2: (2**26,)}
+HELD = 0.5  # of the memory that one set of images may fill; a larger one stays in its file
 WORDS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate", "invalid buffer size")
 
 
@@ -32,6 +33,11 @@ def check(needed: float, what: str, remedy: str, device: str = "cpu") -> None:
     bound = total(device)
     if needed > bound:
         raise UserError(f"{what} needs about {_gb(needed)} of memory, and {device} has {_gb(bound)}; {remedy}")
+
+
+def holds(needed: float, device: str = "cpu") -> bool:
+    """Whether `needed` bytes of images are at most half of the device's memory, so that they are kept there."""
+    return needed <= HELD * total(device)
 
 
 @contextmanager
