@@ -13,9 +13,10 @@ from relearn.runtime.hashing import settings_hash
 from relearn.runtime.run_report import run_report
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
-from relearn.training.fit import Fitted, fit
+from relearn.training.fit import fit
 from relearn.training.objectives import VIEWS
 from relearn.training.starts import load_pretrained, load_surrogate
+from relearn.training.state import Fitted
 
 
 def run(params: Params, cell: grid.Cell) -> None:

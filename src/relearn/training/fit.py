@@ -3,7 +3,6 @@
 # ruff: noqa: D102, the hooks of the protocol are described in relearn.methods.erm
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +14,7 @@ from relearn.errors import NotFiniteError
 from relearn.probing import metrics
 from relearn.probing.embedding import embed
 from relearn.probing.layer_groups import Group
-from relearn.probing.probe_set import ProbeResult, ProbeSet
+from relearn.probing.probe_set import ProbeSet
 from relearn.probing.verdict import middle_group
 from relearn.runtime import structures
 from relearn.runtime.progress import ProgressBar
@@ -26,7 +25,7 @@ from relearn.training.batches import Batches
 from relearn.training.divergence import FiniteGuard
 from relearn.training.models import Normalised, check_batch
 from relearn.training.recipe import check
-from relearn.training.state import TrainingState
+from relearn.training.state import Fitted, TrainingState
 
 WORSE_THAN_GUESSING = 10  # times the loss of guessing: a training that ends so has diverged
 
@@ -49,23 +48,6 @@ class Method(Protocol):
     def on_probe(self, training: TrainingState) -> None: ...
     def state(self) -> dict: ...
     def load_state(self, state: dict) -> None: ...
-
-
-@dataclass
-class Fitted:
-    """What training leaves: the history (a row per tested epoch), the probes (a row each), and the last result.
-
-    `embeddings` are a few probe images in a plane, after the first epoch and at the end. `rolled_back` are rows of the
-    history after a step that a method went back to. `steps_taken` counts all steps, `steps` those of the schedule.
-    """
-
-    history: list[dict]
-    probes: list[dict]
-    last_probe: ProbeResult
-    embeddings: list[dict]
-    rolled_back: list[dict]
-    steps_taken: int
-    steps: int
 
 
 class Run:

@@ -1,4 +1,4 @@
-"""What a training run changes: weights, optimizer state and rates, copied and restored as one; and the probes of it.
+"""What a training run changes: weights, optimizer state and rates, copied and restored as one; probes; and what is left.
 
 The workflow's training loop (`fit`) and the library (`relearn.pst`) both build on `TrainingState`.
 """
@@ -6,6 +6,7 @@ The workflow's training loop (`fit`) and the library (`relearn.pst`) both build 
 import copy
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -32,6 +33,23 @@ def load_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) 
     for name, tensor in _tensors(model):
         tensor.copy_(state["model"][name])
     optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it would go on writing into what it is given
+
+
+@dataclass
+class Fitted:
+    """What training leaves: the history (a row per tested epoch), the probes (a row each), and the last result.
+
+    `embeddings` are a few probe images in a plane, after the first epoch and at the end. `rolled_back` are rows of the
+    history after a step that a method went back to. `steps_taken` counts all steps, `steps` those of the schedule.
+    """
+
+    history: list[dict]
+    probes: list[dict]
+    last_probe: ProbeResult
+    embeddings: list[dict]
+    rolled_back: list[dict]
+    steps_taken: int
+    steps: int
 
 
 class TrainingState:
