@@ -1,4 +1,4 @@
-"""SVHN (Netzer et al., 2011, Reading Digits in Natural Images): the published cropped digits."""
+"""SVHN (Netzer et al., 2011, Digits in Natural Images): the published cropped digits."""
 
 from pathlib import Path
 
