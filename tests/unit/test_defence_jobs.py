@@ -1,4 +1,4 @@
-"""The jobs of cells whose method makes more passes than plain training, or chooses an epoch: what is counted and kept."""
+"""The jobs of methods that make more passes than plain training, or choose an epoch: what is counted and kept."""
 
 import json
 

@@ -83,5 +83,3 @@ def test_a_run_that_was_killed_chooses_the_same(tiny, tmp_path, monkeypatch):
     method = EarlyStop()
     resumed, again = trained(tiny, method, checkpoint_path=tmp_path / "c")
     assert same(models.weights(model), models.weights(again)) and same(whole.history, resumed.history)
-
-

@@ -43,9 +43,7 @@ class At(ERM):
         """The loss of adversarial examples, and which of them are recognised."""
         return super().loss(model, self.attacked(model, x, y, generator), y, generator, criterion)
 
-    def attacked(
-        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def attacked(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Adversarial examples of a batch (B, 3, H, W) in [0, 1]."""
         direction, project = BALLS[self.norm]
         training = model.training

@@ -34,7 +34,7 @@ class EarlyStop(ERM):
         others = torch.nonzero(~held).flatten()
         if len(train.labels.cpu()[others].unique()) < len(train.labels.unique()):
             raise UserError(f"early_stop: with held_out: {self.held_out:g} a class has no image to train on; give less")
-        self.kept = train.pick(torch.nonzero(held).flatten().to(train.labels.device))
+        self.kept = train.pick(torch.nonzero(held).flatten())
         rows = torch.arange(len(train))
         rows[held] = others[torch.randint(0, len(others), (int(held.sum()),), generator=generator)]
         return Split(train.images[rows], train.labels[rows], train.index[rows], train.originals or len(train))
