@@ -135,3 +135,5 @@ def test_randaugment_applies_so_many_operations():
     assert 0.8 < changed[0] < 0.95 < changed[1]  # one of 14 is the identity
     with pytest.raises(UserError, match="randaugment: magnitude is 31; give at most 30"):
         Randaugment(magnitude=31.0)
+    with pytest.raises(UserError, match="randaugment: operations is 15; give at most 14, all there are"):
+        Randaugment(operations=15)

@@ -14,7 +14,7 @@ HIGHEST = 30  # the magnitude that is full strength
 class Randaugment(ERM):
     """Plain training on images after `operations` random ones of 14 operations, at `magnitude` of 30.
 
-    Raises UserError for a larger magnitude.
+    Raises UserError for a larger magnitude, and for more operations than there are.
     """
 
     def __init__(self, *, operations: PositiveInt = 2, magnitude: NonNegative = 9.0, **augmentation):
@@ -22,6 +22,8 @@ class Randaugment(ERM):
         if magnitude > HIGHEST:
             raise UserError(f"randaugment: magnitude is {magnitude:g}; give at most {HIGHEST}, the full strength")
         self.operations, self.kinds = operations, randaugment(magnitude / HIGHEST)
+        if operations > len(self.kinds):
+            raise UserError(f"randaugment: operations is {operations}; give at most {len(self.kinds)}, all there are")
 
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """The augmentation of plain training, then the operations one after the other."""

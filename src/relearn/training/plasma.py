@@ -78,7 +78,7 @@ def _doubled(square: torch.Tensor, own: torch.Tensor, weight: torch.Tensor) -> t
 
 
 def _sides(square: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
-    """Means of the pixels left and right of each side, and of the middles above and below; borders lack one."""
+    """Means of the pixels left and right of a side and of the middles above and below, of which borders lack one."""
     around = F.pad(middle, (0, 0, 1, 0)) + F.pad(middle, (0, 0, 0, 1))
     present = torch.full((square.shape[1], 1), 4.0, device=square.device)
     present[0], present[-1] = 3.0, 3.0

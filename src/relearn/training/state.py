@@ -1,4 +1,4 @@
-"""What a training run changes (weights, optimizer state, rates), copied and restored as one; its probes; what it leaves.
+"""What a training run changes: weights, optimizer state and rates, copied and restored as one; probes; what it leaves.
 
 The workflow's training loop (`fit`) and the library (`relearn.pst`) both build on `TrainingState`.
 """

@@ -1,0 +1,73 @@
+"""The jobs of methods that make more passes than plain training, or choose an epoch: what is counted and kept."""
+
+import json
+
+import pytest
+
+from relearn import __main__, grid, params
+from relearn.planning import cost, plan
+from relearn.runtime import files, structures
+
+PARAMS = """\
+compute: {threads: 1}
+train: {epochs: 4, batch: 64, warmup_steps: 1, probe_size: 40, crop_pad: 1}
+datasets:
+  digits: {copies: 1, size: 16}
+poisons:
+  lsp: {}
+architectures:
+  cnn: {width: 8}
+methods:
+  erm: {}
+  at: {steps: 2}
+  attack: {use: at, epochs: 2, norm: l2, epsilon: 64}
+  early_stop: {held_out: 0.2}
+  ueraser: {copies: 3}
+  ueraser_max: {}
+  ueraser_lite: {}
+  randaugment: {}
+grid:
+  main: {datasets: [digits], poisons: [lsp], architectures: [cnn], methods: all, seeds: [0]}
+tables:
+  accuracy: {}
+figures: {}
+"""
+PASSES = {"erm": 1, "at": 3, "attack": 11, "early_stop": 1, "ueraser": 1.5, "ueraser_max": 5}
+PASSES |= {"ueraser_lite": 1, "randaugment": 1}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELEARN_DEVICE", "cpu")
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    return tmp_path
+
+
+def test_passes_are_planned_as_declared(project, monkeypatch):
+    loaded = params.load()
+    assert {name: cost.passes_per_step(loaded, name) for name in PASSES} == PASSES
+    for name, expected in PASSES.items():
+        epochs = 2 if name == "attack" else 4
+        work = plan._train(loaded, (100, 16, 16), grid.Cell.parse(f"digits/lsp/cnn/{name}/0"))
+        assert work.passes == expected * epochs
+
+
+def test_records_count_passes_and_name_the_epoch(project):
+    for command in ("prepare digits", "poison digits/lsp"):
+        assert __main__.main(command.split()) == 0
+    for method, expected in {"at": 3, "ueraser": 1.5, "early_stop": 1}.items():
+        cell = grid.Cell.parse(f"digits/lsp/cnn/{method}/0")
+        assert __main__.main(["train", str(cell)]) == __main__.main(["evaluate", str(cell)]) == 0
+        info = json.loads(cell.path("train", "info").read_text())
+        record = json.loads(cell.path("evaluate", "record").read_text())["result"]
+        assert info["passes"] == record["passes"] == pytest.approx(expected)
+        history = files.read_rows(cell.path("train", "history"), structures.HISTORY)
+        if method != "early_stop":
+            assert info["outcome"] == {}
+            continue
+        chosen = info["outcome"]["epoch"]
+        assert 1 <= chosen <= 4 and 0 <= info["outcome"]["held_out_accuracy"] <= 100
+        # the accuracy of the record is that of the chosen epoch, and the row of the last epoch says the same
+        accuracy = history[chosen - 1]["test_accuracy"]
+        assert record["accuracy"] == pytest.approx(accuracy) == history[-1]["test_accuracy"]
