@@ -26,6 +26,7 @@ CHEAP |= {
     "sample": 4,
 }
 NAMES = {"ArchitectureName": "cnn", "SurrogateName": "surrogate", "PretrainingName": "pretraining"}
+NAMES |= {"PurificationName": "purification"}
 
 
 def named(kind: str):
