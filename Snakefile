@@ -8,7 +8,7 @@ from snakemake.utils import min_version
 from relearn import grid, params, registry
 from relearn.engines import bridge, touching
 from relearn.errors import UserError, one_line
-from relearn.planning import estimates
+from relearn.rules.planning import estimates
 
 min_version("9.0")
 

@@ -87,7 +87,7 @@ def write_placeholders(checked: Params) -> int:
 
 def placeholder(checked: Params, job: grid.Job, path: Path) -> bytes:
     """The content of an output: the settings it would carry, and its path, so that no two are the same."""
-    carries = job.rule in ("prepare", "surrogate", "poison", "pretrain", "train", "evaluate")
+    carries = job.rule in ("prepare", "surrogate", "poison", "purify", "pretrain", "train", "evaluate")
     settings = grid.settings(checked, job.rule, **grid.parse(job.rule, job.argument)) if carries else {}
     facts = json.dumps({"path": str(path), "settings": settings})
     if path.suffix != ".safetensors":

@@ -11,7 +11,7 @@ from typing import NoReturn
 from relearn import grid, params, registry
 from relearn.engines import bridge, dvc, locks, presets, verify
 from relearn.errors import UserError, one_line
-from relearn.planning import estimates
+from relearn.rules.planning import estimates
 from relearn.runtime import cpu, memory
 
 HELP = {
@@ -20,6 +20,7 @@ HELP = {
     "prepare": "make or download a dataset",
     "surrogate": "train the model that poisons are crafted on",
     "poison": "craft a poisoned training set",
+    "purify": "make another training set of a poisoned one",
     "pretrain": "train on the poisoned images, without their labels or with, what methods start from",
     "train": "train a victim",
     "evaluate": "write the record of a cell",
@@ -169,7 +170,7 @@ def _plan(options: argparse.Namespace) -> None:
     checked = params.load()
     cpu.limit_cpu_instructions(checked.compute["isa"])
     memory.keep_freed()
-    from relearn.planning import plan  # it needs torch
+    from relearn.rules.planning import plan  # it needs torch
 
     print(plan.plan(checked, options.write))
 

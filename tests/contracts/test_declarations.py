@@ -34,6 +34,7 @@ def test_the_source_text_says_what_python_sees(kind, name):
 @pytest.mark.parametrize("kind, name", EVERYTHING)
 def test_arguments_are_those_the_rules_give(kind, name):
     given = {"datasets": ("root",), "poisons": ("train", "craft"), "architectures": ("num_classes", "image_size")}
+    given |= {"purifications": ("train", "craft")}
     given |= {"pretraining": (), "methods": (), "tables": ("records",)}
     arguments = registry.entry(kind, name).arguments
     if kind == "figures":

@@ -17,7 +17,6 @@ LEVELS = (
     ("engines", "probing", "reporting"),
     ("training",),
     ("crafting",),
-    ("planning",),
     registry.KINDS,
     ("pst", "rules"),
     ("__main__",),
@@ -26,7 +25,7 @@ LEVELS = (
 LIGHT = ("engines", "errors", "grid", "params", "registry")
 LIGHT_FILES = (
     "__main__.py",
-    "planning/estimates.py",
+    "rules/planning/estimates.py",
     "runtime/cpu.py",
     "runtime/files.py",
     "runtime/hashing.py",

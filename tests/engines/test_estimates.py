@@ -8,7 +8,7 @@ import pytest
 
 from helpers.engines import run
 from helpers.projects import MINI, copy_project
-from relearn.planning import estimates
+from relearn.rules.planning import estimates
 
 ESTIMATED = ("surrogate", "poison", "pretrain", "train")
 

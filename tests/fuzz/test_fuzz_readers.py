@@ -18,8 +18,8 @@ from relearn import data, params
 from relearn.crafting.craft import CraftContext
 from relearn.engines import dvc
 from relearn.errors import LONGEST, UserError
-from relearn.planning import estimates
 from relearn.poisons.external import external
+from relearn.rules.planning import estimates
 from relearn.runtime import files, structures
 from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint

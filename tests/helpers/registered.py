@@ -33,6 +33,7 @@ CHEAP |= {
     "classes": 2,
 }
 NAMES = {"ArchitectureName": "cnn", "SurrogateName": "surrogate", "PretrainingName": "pretraining"}
+NAMES |= {"PurificationName": "purification"}
 
 
 # what needs a package that not everyone has

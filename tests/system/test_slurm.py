@@ -23,7 +23,7 @@ import yaml
 
 from helpers.projects import copy_project
 from helpers.slurm_cluster import GPUS, SlurmCluster, missing
-from relearn.planning import estimates
+from relearn.rules.planning import estimates
 from relearn.runtime import files
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=missing())]

@@ -10,7 +10,7 @@ from helpers.projects import ROOT, copy_project
 from relearn import params
 from relearn.datasets.digits import TEST_PER_CLASS
 from relearn.errors import UserError
-from relearn.planning import cost, plan, sizes
+from relearn.rules.planning import cost, plan, sizes
 
 IMAGES = ("digits: {copies: 1}", "digits: {copies: 1}\n  images: {use: folder, path: data/mine, size: 24}")
 

@@ -1,4 +1,4 @@
-# Lists of source files and of the user's files, datasets, surrogates and poisoned training sets.
+# Lists of source files and of the user's files, datasets, surrogates and poisoned and purified training sets.
 
 
 rule sources:
@@ -85,3 +85,22 @@ rule poison:
         settings=settings("poison"),
     shell:
         command("poison")
+
+
+rule purify:
+    input:
+        needs("purify"),
+    output:
+        outputs("purify"),
+    log:
+        grid.log("purify"),
+    conda:
+        "../../envs/relearn.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=estimate("purify", "mem_mb", 6000),
+        runtime=estimate("purify", "runtime", 480),
+    params:
+        settings=settings("purify"),
+    shell:
+        command("purify")

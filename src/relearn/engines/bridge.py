@@ -159,7 +159,7 @@ def _lists_inputs(params: Params, job: grid.Job) -> bool:
 
 def _has_settings(params: Params, job: grid.Job, name: str) -> bool:
     """Whether a file carries the settings of params.yaml; true of a file that carries none."""
-    carries = job.rule in ("prepare", "surrogate", "poison", "pretrain", "train", "evaluate")
+    carries = job.rule in ("prepare", "surrogate", "poison", "purify", "pretrain", "train", "evaluate")
     if not carries or not name.endswith((".json", ".safetensors")):
         return True
     try:

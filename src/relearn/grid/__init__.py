@@ -5,6 +5,7 @@ from relearn.grid.jobs import Job, cells, check_inputs, digests, job, jobs, plot
 from relearn.grid.paths import RESULTS, RULES, Cell, Rule, log, parse, path, sidecar
 from relearn.grid.pretrained import pretrained
 from relearn.grid.provenance import settings
+from relearn.grid.trained_on import trained_on
 
 __all__ = [
     "RESULTS",
@@ -25,5 +26,6 @@ __all__ = [
     "pretrained",
     "settings",
     "sidecar",
+    "trained_on",
     "values",
 ]

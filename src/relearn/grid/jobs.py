@@ -16,6 +16,7 @@ from relearn.errors import UserError
 from relearn.grid import inputs as user_inputs
 from relearn.grid.paths import PRETRAINING, RULES, Cell, coordinates, parse, path
 from relearn.grid.pretrained import pretrained
+from relearn.grid.trained_on import trained_on
 from relearn.params import AXES, Params
 
 LISTS = ("sources", "inputs")  # rules that list files which are not in results/, for the engines to watch
@@ -98,6 +99,9 @@ def jobs(params: Params) -> list[Job]:
         arguments["prepare"].append(cell.dataset)
         arguments["surrogate"] += [f"{cell.dataset}/{surrogate}" for surrogate in surrogates if surrogate]
         arguments["poison"].append(f"{cell.dataset}/{cell.poison}")
+        rule, made = trained_on(params, cell)
+        if rule == "purify":
+            arguments[rule].append(RULES[rule].argument.format(**made))
         if found := pretrained(params, cell):
             arguments["pretrain"].append(PRETRAINING.format(**found))
         arguments["train"].append(str(cell))
@@ -203,6 +207,11 @@ def _poison(params: Params, dataset: str, poison: str) -> Needs:
     return Needs(inputs, entries, keys)
 
 
+def _purify(params: Params, dataset: str, poison: str, purification: str) -> Needs:
+    inputs = [path("poison", "train", dataset=dataset, poison=poison)]
+    return Needs(inputs, [("purifications", purification)], ["compute", f"purifications.{purification}"])
+
+
 def _pretrain(params: Params, dataset: str, poison: str, arch: str, pretraining: str, seed: int) -> Needs:
     inputs = [path("poison", "train", dataset=dataset, poison=poison)]
     entries = [("architectures", arch), ("pretraining", pretraining)]
@@ -210,7 +219,8 @@ def _pretrain(params: Params, dataset: str, poison: str, arch: str, pretraining:
 
 
 def _train(params: Params, cell: Cell) -> Needs:
-    inputs = [cell.path("poison", "train"), cell.path("prepare", "test")]
+    rule, made = trained_on(params, cell)
+    inputs = [path(rule, "train", **made), cell.path("prepare", "test")]
     inputs += _weights(params, "methods", cell.method, cell.dataset, "model")
     found = pretrained(params, cell)
     inputs += [path("pretrain", "model", **found)] if found else []
@@ -227,7 +237,7 @@ def _evaluate(params: Params, cell: Cell) -> Needs:
 def _aggregate(params: Params) -> Needs:
     wanted = cells(params)
     inputs = [cell.path("evaluate", "record") for cell in wanted] + [cell.path("train", "history") for cell in wanted]
-    return Needs(inputs, [], ["compute", "train", "surrogates", "pretraining", *AXES, "grid"])
+    return Needs(inputs, [], ["compute", "train", "surrogates", "purifications", "pretraining", *AXES, "grid"])
 
 
 def _tabulate(params: Params, table: str) -> Needs:
@@ -254,6 +264,7 @@ _NEEDS: dict[str, Callable[..., Needs]] = {
     "prepare": _prepare,
     "surrogate": _surrogate,
     "poison": _poison,
+    "purify": _purify,
     "pretrain": _pretrain,
     "train": _train,
     "evaluate": _evaluate,

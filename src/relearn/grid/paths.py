@@ -39,6 +39,9 @@ RULES = {
         info="surrogate.json",
     ),
     "poison": _in_folder("poisons", "{dataset}/{poison}", train="train.safetensors", info="poison.json"),
+    "purify": _in_folder(
+        "purifications", "{dataset}/{poison}/{purification}", train="train.safetensors", info="purify.json"
+    ),
     "pretrain": _in_folder(
         "pretraining", PRETRAINING, model="model.safetensors", history="history.csv", info="pretrain.json"
     ),

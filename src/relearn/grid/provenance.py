@@ -6,6 +6,7 @@ from typing import Any
 from relearn.grid import inputs
 from relearn.grid.paths import Cell
 from relearn.grid.pretrained import pretrained
+from relearn.grid.trained_on import trained_on
 from relearn.params import Params
 
 Given = dict[str, Any]
@@ -49,6 +50,11 @@ def _poison(params: Params, starts: dict, dataset: str, poison: str) -> Own:
     return ("prepare", {"dataset": dataset}), {"poison": own}
 
 
+def _purify(params: Params, _: dict, dataset: str, poison: str, purification: str) -> Own:
+    own = {"purification": {"compute": params.compute} | _entry(params, "purifications", purification)}
+    return ("poison", {"dataset": dataset, "poison": poison}), own
+
+
 def _pretrain(params: Params, _: dict, dataset: str, poison: str, arch: str, pretraining: str, seed: int) -> Own:
     own = {
         "compute": params.compute,
@@ -68,13 +74,14 @@ def _train(params: Params, starts: dict, cell: Cell) -> Own:
     }
     own["method"] |= _surrogate_settings(params, "methods", cell.method, cell.dataset, starts)
     own["method"] |= _pretraining_settings(params, cell, starts)
-    return ("poison", {"dataset": cell.dataset, "poison": cell.poison}), own
+    return trained_on(params, cell), own
 
 
 _OWN: dict[str, Callable[..., Own]] = {
     "prepare": _prepare,
     "surrogate": _surrogate,
     "poison": _poison,
+    "purify": _purify,
     "pretrain": _pretrain,
     "train": _train,
     "evaluate": _train,

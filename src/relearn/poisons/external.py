@@ -1,24 +1,13 @@
 """A poison made elsewhere, read from a file."""
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
-import torch
-
 from relearn.crafting.craft import CraftContext
-from relearn.crafting.foreign import Array, open_arrays
-from relearn.crafting.perturbation import CHUNK, Budget, Perturbation, norms
-from relearn.crafting.resemblance import check_images, check_perturbation
+from relearn.crafting.given import read_given
+from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split
-from relearn.errors import UserError
-from relearn.registry import InputPath, Positive, register, suggest
-from relearn.runtime import files, memory
-
-FLOATS = ("float16", "float32", "float64")
-DTYPES = {"images": ("uint8", *FLOATS), "perturbation": ("int8", *FLOATS)}
-TOLERANCE = 1e-3  # of the range: how far floats may leave it by rounding errors
+from relearn.registry import InputPath, Positive, register
+from relearn.runtime import files
 
 
 @register
@@ -45,168 +34,6 @@ def external(
     Raises UserError for a file that cannot be read or does not fit the training images, for images that resemble other
     training images than their own, and for a perturbation that looks like the training images.
     """
-    try:
-        return _read(files.expanded(file), train, craft, kind, unit, Budget(norm, epsilon), rounding)
-    except UserError as error:
-        raise UserError(f"external: {error}") from None
-
-
-def _read(
-    path: Path, train: Split, craft: CraftContext, kind: str, unit: str, budget: Budget, rounding
-) -> Perturbation:
-    arrays = open_arrays(path)
-    array, content = _choose(path, arrays, kind)
-    counts = _counts(train, craft.whole or train)
-    _check_labels(path, arrays.get("labels"), train, counts)
-    channels_first, per_class, content = _layout(path, array, content, train, counts, "labels" in arrays)
-    content, scale = _units(path, array, content, unit)
-    rows = torch.arange(array.shape[0]) if per_class else counts[array.shape[0]][1]
-    needed = 6 * len(rows) * train.images[0].numel()  # the perturbation in float32, images before and after
-    memory.check(needed, f"{len(rows)} rows of {path}", "choose a subset of the dataset")
-    delta = torch.empty((len(rows), *train.images.shape[1:]))
-    for part in _parts(len(rows)):
-        values = array.rows(rows[part])
-        # float32 stays float32, so that truncation gets the very products that the usual loaders of such files get
-        values = values.to(torch.promote_types(values.dtype, torch.float32)) * scale
-        values = values.permute(0, 2, 3, 1) if channels_first else values
-        delta[part] = values - train.images[part] if content == "images" else values
-        if content == "images" and budget.norm == "l0":
-            # k * (1 / 255) * 255 misses k by a rounding error, which is no changed pixel
-            delta[part][delta[part].abs() < TOLERANCE] = 0
-    if content == "images":
-        check_images(str(path), train, delta)
-        _check_budget(path, delta, budget)
-    else:
-        check_perturbation(str(path), train, delta)
-    empty = sum(int((delta[part] == 0).flatten(1).all(1).sum()) for part in _parts(len(delta)))
-    if empty:
-        print(f"external: {empty} of {len(delta)} rows of {path} change nothing", file=sys.stderr, flush=True)
-    return Perturbation(delta, budget, train.labels if per_class else None, rounding)
-
-
-def _parts(length: int) -> Iterator[slice]:
-    for begin in range(0, length, CHUNK):
-        yield slice(begin, min(begin + CHUNK, length))
-
-
-def _counts(train: Split, whole: Split) -> dict[int, tuple[str, torch.Tensor]]:
-    """How many rows a file with a row for each image can have: in words, and the rows of the training images in it."""
-    order = whole.index.argsort()
-    place = order[torch.searchsorted(whole.index[order], train.index)]
-    counts = {whole.originals or len(whole): ("one per image of the original dataset", train.index)}
-    counts[len(whole)] = ("one per training image", place)
-    meaning = "one per training image" if len(train) == len(whole) else "one per poisoned image"
-    return counts | {len(train): (meaning, torch.arange(len(train)))}
-
-
-def _choose(path: Path, arrays: dict[str, Array], kind: str) -> tuple[Array, str]:
-    """The array of the poison, and its kind as far as its name tells it."""
-    if path.suffix == ".npy":
-        return arrays[""], kind
-    wanted = [name for name in (DTYPES if kind == "auto" else [kind]) if name in arrays]
-    unknown = [name for name in arrays if name not in (*DTYPES, "labels")]
-    if len(wanted) != 1 or unknown:
-        listed = sorted(name if name.isprintable() else ascii(name) for name in arrays)
-        found = ", ".join(name[:40] for name in listed[:5]) + (f" and {len(listed) - 5} more" if listed[5:] else "")
-        raise UserError(
-            f"{path} holds {found or 'nothing'}; it must hold one of 'images' or 'perturbation' (kind: {kind}), "
-            "with or without 'labels'"
-        )
-    return arrays[wanted[0]], wanted[0]
-
-
-def _check_labels(path: Path, labels: Array | None, train: Split, counts: dict) -> None:
-    if labels is None:
-        return
-    if labels.dtype != "int64" or len(labels.shape) != 1 or labels.shape[0] not in counts:
-        known = " or ".join(f"({count},)" for count in counts)
-        raise UserError(f"labels in {path} are {labels.dtype} {labels.shape}; they must be int64 {known}")
-    found = labels.rows(counts[labels.shape[0]][1])
-    differ = torch.nonzero(found != train.labels).flatten()
-    if len(differ):
-        row = int(differ[0])
-        same_counts = found.sort()[0].equal(train.labels.sort()[0])
-        permuted = "; each class is as frequent in both, so are they permuted?" if same_counts else ""
-        raise UserError(
-            f"{len(differ)} of {len(train)} labels in {path} are not the training set's, the first at {row}: "
-            f"{int(found[row])} for {int(train.labels[row])}{permuted}; put the file in the order of the training set"
-        )
-
-
-def _layout(path: Path, array: Array, kind: str, train: Split, counts: dict, labelled: bool) -> tuple[bool, bool, str]:
-    """Whether channels come first, whether rows are classes, and the kind if that tells it."""
-    height, width = train.images.shape[1:3]
-    classes = int(train.labels.max()) + 1
-    last, first = array.shape[1:] == (height, width, 3), array.shape[1:] == (3, height, width)
-    known = {} if kind == "images" else {classes: "one per class"}
-    known |= {count: meaning for count, (meaning, _) in counts.items()}
-    if not (last or first) or array.shape[0] not in known:
-        rows = " or ".join(f"{count} ({meaning})" for count, meaning in known.items())
-        raise UserError(
-            f"{path} holds {array.shape}; known: (N, {height}, {width}, 3), (N, 3, {height}, {width}), "
-            f"where N is {rows}"
-        )
-    if last and first:
-        raise UserError(
-            f"{array.shape} in {path} is ambiguous: channels may come first or last; use images of another size"
-        )
-    per_class = array.shape[0] not in counts
-    in_order = torch.equal(train.labels, torch.arange(len(train)))
-    if array.shape[0] == classes and not (per_class or labelled or in_order or kind == "images"):
-        raise UserError(
-            f"{classes} rows in {path} are ambiguous, one per class or one per image; add `labels` of the images to it"
-        )
-    return first, per_class, "perturbation" if per_class else kind
-
-
-def _units(path: Path, array: Array, kind: str, unit: str) -> tuple[str, float]:
-    """The kind, and the factor to 1/255, from the dtype and the range of the values."""
-    known = DTYPES.get(kind, ("uint8", "int8", *FLOATS))
-    if array.dtype not in known:
-        raise UserError(f"{path} holds {array.dtype}; {suggest(array.dtype, known)} (kind: {kind})")
-    low, high, whole = _range(path, array)
-    if unit == "auto":
-        if array.dtype in FLOATS and whole and -1 <= low < 0 and high <= 1:
-            raise UserError(f"{path} holds only whole numbers from {low:g} to {high:g}; set `unit` to say of what size")
-        unit = "unit" if array.dtype in FLOATS and max(-low, high) <= 1 + TOLERANCE else "pixels"
-    top = 1 if unit == "unit" else 255
-    if kind == "auto":
-        if array.dtype in FLOATS and low >= 0 and high < top / 2:
-            raise UserError(
-                f"values in {path} go from {low:g} to {high:g}, which can be dark images or a perturbation; "
-                "set `kind` to say which"
-            )
-        kind = "images" if low >= 0 and array.dtype != "int8" else "perturbation"
-    bottom = 0 if kind == "images" else -top
-    if low < bottom - top * TOLERANCE or high > top * (1 + TOLERANCE):
-        raise UserError(
-            f"{kind} in {path} range from {low:g} to {high:g}, outside {bottom} to {top} of unit: {unit}; "
-            "set kind (images, perturbation) and unit (pixels, unit) to what the file holds"
-        )
-    return kind, 255 / top
-
-
-def _range(path: Path, array: Array) -> tuple[float, float, bool]:
-    """The smallest and the largest value of the whole file, and whether all are whole numbers."""
-    low, high, whole = float("inf"), float("-inf"), True
-    for part in _parts(array.shape[0]):
-        values = array.part(part)
-        finite = torch.isfinite(values)
-        if not finite.all():
-            row = part.start + int(torch.nonzero(~finite.flatten(1).all(1))[0])
-            raise UserError(f"{path} has NaN or infinite values, the first at row {row}; make or fetch the file again")
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-        whole = whole and torch.equal(values, values.round()) if values.is_floating_point() else whole
-    return low, high, whole
-
-
-def _check_budget(path: Path, delta: torch.Tensor, budget: Budget) -> None:
-    found = torch.cat([norms(delta[part], budget.norm) for part in _parts(len(delta))])
-    over = found > budget.value + TOLERANCE
-    if over.any():
-        row, unit = int(found.argmax()), "pixels" if budget.norm == "l0" else "1/255"
-        raise UserError(
-            f"{int(over.sum())} of {len(delta)} images in {path} exceed epsilon {budget.value:g} "
-            f"({budget.norm}, {unit}), most of all image {row} with {found[row]:.1f}; set norm and epsilon to what the "
-            "images promise, or put them in the order of the training set"
-        )
+    path, budget = files.expanded(file), Budget(norm, epsilon)
+    whole = craft.whole or train
+    return read_given(path, train, whole, kind=kind, unit=unit, budget=budget, rounding=rounding, what="external")

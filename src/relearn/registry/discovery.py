@@ -24,6 +24,7 @@ SECTIONS = {
     "poison": "poisons",
     "surrogate": "surrogates",
     "arch": "architectures",
+    "purification": "purifications",
     "pretraining": "pretraining",
     "method": "methods",
     "table": "tables",

@@ -33,6 +33,7 @@ CheckpointCount = int  #: a number of checkpoints, at most what the surrogate th
 ArchitectureName = str  #: an entry of `architectures:` in params.yaml
 SurrogateName = str  #: an entry of `surrogates:` in params.yaml
 PretrainingName = str  #: an entry of `pretraining:` in params.yaml
+PurificationName = str  #: an entry of `purifications:` in params.yaml
 CellName = (
     str  #: a cell of the grid, DATASET/POISON/ARCH/METHOD/SEED; a figure that has a list of them reads their runs
 )
@@ -84,12 +85,18 @@ TYPES: dict[str, tuple[str, Callable]] = {
     "ArchitectureName": ("the name of an architecture", _is_text),
     "SurrogateName": ("the name of a surrogate", _is_text),
     "PretrainingName": ("the name of a pretraining", _is_text),
+    "PurificationName": ("the name of a purification", _is_text),
     "CellName": ("the name of a cell", _is_text),
     "InputPath": ("a path", lambda v: _is_text(v) and v != ""),
 }
 
 #: annotation -> the section of params.yaml that must have an entry of this name
-NAMED = {"ArchitectureName": "architectures", "SurrogateName": "surrogates", "PretrainingName": "pretraining"}
+NAMED = {
+    "ArchitectureName": "architectures",
+    "SurrogateName": "surrogates",
+    "PurificationName": "purifications",
+    "PretrainingName": "pretraining",
+}
 FLOATS = ("float", "Positive", "NonNegative", "Fraction", "PositiveFraction", "Levels", "Radius", "LinfBudget")
 LONGEST_LIST = 160  # characters of the choices that a message names
 LONGEST_PATH = 1000  # characters

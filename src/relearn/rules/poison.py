@@ -11,7 +11,7 @@ from relearn.crafting.craft import CraftContext
 from relearn.data import Split, draw_share, load_split, load_tensors, save_split
 from relearn.errors import UserError
 from relearn.params import Params
-from relearn.planning import cost
+from relearn.rules.planning import cost
 from relearn.runtime import device as devices
 from relearn.runtime import files
 from relearn.runtime.hashing import settings_hash

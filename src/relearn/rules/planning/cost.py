@@ -21,6 +21,13 @@ def passes(params: Params, poison: str, images: int) -> float:
     return float(declared[use](params.settings("poisons", poison), images)) if use in declared else 0.0
 
 
+def purification_passes(params: Params, purification: str, images: int) -> float:
+    """The same of a purification, through a network of its own, whose speed nothing here measures."""
+    use = params.entry("purifications", purification).name
+    declared = getattr(registry.module("purifications", use), "PASSES", {})
+    return float(declared[use](params.settings("purifications", purification), images)) if use in declared else 0.0
+
+
 def epochs(params: Params, method: str) -> int:
     """Epochs that a method of params.yaml trains for at most: those of its recipe, but for stages that it adds."""
     use, own = params.entry("methods", method).name, params.recipe_of(method)["epochs"]

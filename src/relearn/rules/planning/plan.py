@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from relearn import grid
 from relearn.params import Params
-from relearn.planning import cost, estimates, sizes
+from relearn.rules.planning import cost, estimates, sizes
 from relearn.runtime import device as devices
 from relearn.runtime.run_report import peak_memory_mb
 from relearn.runtime.seeding import deterministic
@@ -140,6 +140,10 @@ def _poison(params: Params, size: Size, dataset: str, poison: str) -> Work:
     return Work(passes, params.target_arch(poison), math.prod(size) * 3)
 
 
+def _purify(params: Params, size: Size, dataset: str, poison: str, purification: str) -> Work:
+    return Work(cost.purification_passes(params, purification, size[0]), None, math.prod(size) * 3)
+
+
 def _pretrain(params: Params, size: Size, dataset: str, poison: str, arch: str, pretraining: str, seed: int) -> Work:
     return Work(2 * params.settings("pretraining", pretraining)["epochs"], arch, 0.0)  # two views of each image
 
@@ -153,6 +157,7 @@ _WORK: dict[str, Callable[..., Work]] = {
     "prepare": _prepare,
     "surrogate": _surrogate,
     "poison": _poison,
+    "purify": _purify,
     "pretrain": _pretrain,
     "train": _train,
 }
