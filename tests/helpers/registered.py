@@ -25,6 +25,7 @@ CHEAP |= {
     "searches": 2,
     "sample": 4,
 }
+POISONS = ["one", "two"]  # what a poison that mixes others mixes
 NAMES = {"ArchitectureName": "cnn", "SurrogateName": "surrogate", "PretrainingName": "pretraining"}
 
 
@@ -39,6 +40,8 @@ def cheap(kind: str, name: str, path: str = "") -> dict:
     for setting in registry.entry(kind, name).settings:
         if setting.kind == "InputPath":
             found[setting.name] = path
+        elif setting.kind == "list[PoisonName]":
+            found[setting.name] = POISONS
         elif setting.kind in NAMES:
             found[setting.name] = NAMES[setting.kind]
         elif setting.name in CHEAP:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from relearn.data import Split
 from relearn.errors import UserError
 from relearn.registry import Fraction, NonNegative, PositiveInt, Side, register
 from relearn.training import augment, degrade, views
@@ -46,6 +47,13 @@ class ERM:
         self.gray, self.jitter, self.downsample = gray, jitter, downsample
         self.convolve, self.convolutions = convolve, convolutions
         self.mix, self.degrade, self.contrast = mix, degrade, contrast
+
+    def with_clean(self, train: Split, clean: Split, generator: torch.Generator) -> Split:
+        """The training split of a method that is given clean images: one with a setting of type `CleanCount`.
+
+        `clean` has the images of `train` (N of them) as they were before any poison.
+        """
+        return train
 
     def prepare(self, images: torch.Tensor) -> torch.Tensor:
         """The training images (N, H, W, 3) uint8, changed once before training."""

@@ -14,7 +14,7 @@ from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
 from relearn.training.fit import Fitted, fit
 from relearn.training.objectives import VIEWS
-from relearn.training.starts import load_pretrained, load_surrogate
+from relearn.training.starts import load_clean, load_pretrained, load_surrogate
 
 
 def run(params: Params, cell: grid.Cell) -> None:
@@ -37,6 +37,8 @@ def run(params: Params, cell: grid.Cell) -> None:
         report["resumed"] = checkpoint.exists()  # then the seconds are not those of the whole job
         arch, arch_settings = params.architectures[cell.arch]
         method = params.build("methods", cell.method)
+        clean = load_clean(params, cell)
+        train = train if clean is None else method.with_clean(train, clean, seeds.generator("clean"))
         model = models.build(
             arch,
             arch_settings,
