@@ -12,6 +12,7 @@ import torch
 from helpers.images import DEVICE, coloured
 from helpers.interruptible import CELL, TRAIN, Job, left_over, outputs, ran, small_project, timed
 from helpers.projects import Project, copy_project
+from helpers.registered import POISONS
 from relearn import registry
 from relearn.crafting.craft import CraftContext
 from relearn.data import Split
@@ -110,6 +111,8 @@ def craft():
                 for _ in range(3)
             )
             made.load_earlier = lambda: earlier
+        one, two = train.images.flip(2), 255 - train.images
+        made.mixed = {name: train.with_images(images) for name, images in zip(POISONS, (one, two), strict=True)}
         return made
 
     return make

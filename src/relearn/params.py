@@ -172,10 +172,11 @@ def _setting_errors(where: str, declared: tuple[Setting, ...], given: dict, raw:
             found.append(f"{where}.{key}: {error}")
     for annotation, section in registry.NAMED.items():
         for s in declared:
-            value = given.get(s.name, s.default)
-            names = raw.get(section) or {}
-            if s.kind == annotation and isinstance(value, str) and value not in names:
-                found.append(f"{where}.{s.name}: '{value}' is not in {section}; {suggest(value, names)}")
+            value, names = given.get(s.name, s.default), raw.get(section) or {}
+            named = {annotation: [value], f"list[{annotation}]": value}.get(s.kind)
+            for name in named if isinstance(named, list) else []:
+                if isinstance(name, str) and name not in names:
+                    found.append(f"{where}.{s.name}: '{name}' is not in {section}; {suggest(name, names)}")
     return sorted(found)
 
 

@@ -16,8 +16,8 @@ GOOD_FOR = [name for name in cpu.LIMITS if name != "avx2" or cpu._has_avx2()]
 
 
 def training_free() -> list[str]:
-    """Registered poisons that name no architecture and no surrogate, and need no file of the user's."""
-    models = {"ArchitectureName", "SurrogateName", "InputPath"}
+    """Registered poisons that name no architecture, surrogate and poison, and need no file of the user's."""
+    models = {"ArchitectureName", "SurrogateName", "list[PoisonName]", "InputPath"}
     return [
         name for name, entry in registry.entries("poisons").items() if not any(s.kind in models for s in entry.settings)
     ]

@@ -32,6 +32,7 @@ CHEAP |= {
     "name": "test_efficientnet",  # of timm
     "classes": 2,
 }
+POISONS = ["one", "two"]  # what a poison that mixes others mixes
 NAMES = {"ArchitectureName": "cnn", "SurrogateName": "surrogate", "PretrainingName": "pretraining"}
 NAMES |= {"PurificationName": "purification"}
 
@@ -57,6 +58,8 @@ def cheap(kind: str, name: str, path: str = "") -> dict:
     for setting in registry.entry(kind, name).settings:
         if setting.kind == "InputPath":
             found[setting.name] = path
+        elif setting.kind == "list[PoisonName]":
+            found[setting.name] = POISONS
         elif setting.kind in NAMES:
             found[setting.name] = NAMES[setting.kind]
         elif setting.name in CHEAP:

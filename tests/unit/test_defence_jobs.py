@@ -5,7 +5,7 @@ import json
 import pytest
 
 from relearn import __main__, grid, params
-from relearn.planning import cost, plan
+from relearn.rules.planning import cost, plan
 from relearn.runtime import files, structures
 
 PARAMS = """\

@@ -29,7 +29,8 @@ class CraftContext:
     """The context of one poison. `architectures` maps the names of params.yaml to (registered name, settings).
 
     Models compute in `precision`, "float32" or "bfloat16". `whole` is the training set, of which a poison with a
-    `ratio` gets a share; None if it gets all. `load_earlier` loads the checkpoints of the surrogate before its last,
+    `ratio` gets a share; None if it gets all. `mixed` are those same images as the poisons that the settings name have
+    left them, by name. `load_earlier` loads the checkpoints of the surrogate before its last,
     oldest first. Checkpoints of the poison go to files whose names begin with `checkpoint_path`, under `settings_hash`,
     a hash of all that it depends on; without a path there are none.
     """
@@ -41,6 +42,7 @@ class CraftContext:
     architectures: dict[str, tuple[str, dict]] = field(default_factory=dict)
     precision: str = "float32"
     whole: Split | None = None
+    mixed: dict[str, Split] = field(default_factory=dict)
     surrogate: Normalised | None = None
     load_earlier: Callable[[], list[Normalised]] = list
     checkpoint_path: Path | None = None

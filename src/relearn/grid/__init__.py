@@ -2,6 +2,7 @@
 
 from relearn.grid.inputs import listing
 from relearn.grid.jobs import Job, cells, check_inputs, digests, job, jobs, plotted_cells, values
+from relearn.grid.mixed import mixed
 from relearn.grid.paths import RESULTS, RULES, Cell, Rule, log, parse, path, sidecar
 from relearn.grid.pretrained import pretrained
 from relearn.grid.provenance import settings
@@ -20,6 +21,7 @@ __all__ = [
     "jobs",
     "listing",
     "log",
+    "mixed",
     "parse",
     "path",
     "plotted_cells",

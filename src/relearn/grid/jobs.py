@@ -14,6 +14,7 @@ from typing import NamedTuple
 from relearn import registry
 from relearn.errors import UserError
 from relearn.grid import inputs as user_inputs
+from relearn.grid.mixed import mixed, with_mixed
 from relearn.grid.paths import PRETRAINING, RULES, Cell, coordinates, parse, path
 from relearn.grid.pretrained import pretrained
 from relearn.grid.trained_on import trained_on
@@ -94,11 +95,12 @@ def jobs(params: Params) -> list[Job]:
     arguments: dict[str, list[str]] = {rule: [] for rule in RULES}
     arguments["sources"] = [rule for rule in RULES if rule not in LISTS]
     for cell in cells(params):
-        users = (("poisons", cell.poison), ("methods", cell.method))
+        poisons = with_mixed(params, cell.poison)
+        users = [*(("poisons", poison) for poison in poisons), ("methods", cell.method)]
         surrogates = (params.named(section, name, "SurrogateName") for section, name in users)
         arguments["prepare"].append(cell.dataset)
         arguments["surrogate"] += [f"{cell.dataset}/{surrogate}" for surrogate in surrogates if surrogate]
-        arguments["poison"].append(f"{cell.dataset}/{cell.poison}")
+        arguments["poison"] += [f"{cell.dataset}/{poison}" for poison in poisons]
         rule, made = trained_on(params, cell)
         if rule == "purify":
             arguments[rule].append(RULES[rule].argument.format(**made))
@@ -198,6 +200,7 @@ def _poison(params: Params, dataset: str, poison: str) -> Needs:
     inputs = [
         path("prepare", "train", dataset=dataset),
         *_weights(params, "poisons", poison, dataset, "model", "earlier"),
+        *(path("poison", "train", dataset=dataset, poison=part) for part in mixed(params, poison)),
     ]
     entries, keys = [("poisons", poison)], ["compute", f"poisons.{poison}"]
     arch = params.target_arch(poison)
@@ -221,6 +224,8 @@ def _pretrain(params: Params, dataset: str, poison: str, arch: str, pretraining:
 def _train(params: Params, cell: Cell) -> Needs:
     rule, made = trained_on(params, cell)
     inputs = [path(rule, "train", **made), cell.path("prepare", "test")]
+    if params.named("methods", cell.method, "CleanCount"):
+        inputs.append(cell.path("prepare", "train"))
     inputs += _weights(params, "methods", cell.method, cell.dataset, "model")
     found = pretrained(params, cell)
     inputs += [path("pretrain", "model", **found)] if found else []

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relearn.grid import inputs
+from relearn.grid.mixed import mixed
 from relearn.grid.paths import Cell
 from relearn.grid.pretrained import pretrained
 from relearn.grid.trained_on import trained_on
@@ -20,8 +21,8 @@ def settings(
 
     Without more they are those of params.yaml as it stands; `aggregate` compares records with these. A job that writes
     them beside its numbers gives what it found in the headers of its inputs instead: `inherited`, the settings of the
-    split it has read, and `starts`, those of the weights it starts from, as "surrogate_settings" and
-    "pretraining_settings".
+    split it has read, and `starts`, those of what else it starts from, as "surrogate_settings",
+    "pretraining_settings" and, by poison, "mixed_settings".
     """
     upstream, own = _OWN[rule](params, starts or {}, **given)
     if upstream is None:
@@ -47,6 +48,11 @@ def _poison(params: Params, starts: dict, dataset: str, poison: str) -> Own:
     if arch:
         own |= {"compute": params.compute, "architecture": _entry(params, "architectures", arch)}
     own |= _surrogate_settings(params, "poisons", poison, dataset, starts)
+    if parts := mixed(params, poison):
+        found = starts.get("mixed_settings") or {
+            part: settings(params, "poison", dataset=dataset, poison=part) for part in parts
+        }
+        own |= {"mixed_settings": found}
     return ("prepare", {"dataset": dataset}), {"poison": own}
 
 

@@ -48,6 +48,13 @@ class ERM:
         self.convolve, self.convolutions = convolve, convolutions
         self.mix, self.degrade, self.contrast = mix, degrade, contrast
 
+    def with_clean(self, train: Split, clean: Split, generator: torch.Generator) -> Split:
+        """The training split of a method that is given clean images: one with a setting of type `CleanCount`.
+
+        `clean` has the images of `train` (N of them) as they were before any poison.
+        """
+        return train
+
     def prepare(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The training images (N, H, W, 3) uint8, changed once before training; labels are (N,) int64."""
         return images

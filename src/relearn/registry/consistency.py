@@ -23,7 +23,7 @@ class Declared(Protocol):
 
 def errors(params: Declared) -> list[str]:
     """Everything that is wrong with settings together, one line each."""
-    return [*_recipe(params), *_surrogates(params), *_checkpoints(params), *_groups(params)]
+    return [*_recipe(params), *_surrogates(params), *_checkpoints(params), *_groups(params), *_mixtures(params)]
 
 
 def _recipe(params: Declared) -> Iterator[str]:
@@ -74,3 +74,27 @@ def _groups(params: Declared) -> Iterator[str]:
             if setting.kind in ("GroupCount", "list[GroupCount]"):
                 found = [group_count_error(count, groups) for count in (value if isinstance(value, list) else [value])]
                 yield from (f"{where}: for architectures.{arch} it {error}" for error in found if error)
+
+
+def _mixtures(params: Declared) -> Iterator[str]:
+    """Poisons that mix others, one of them twice, or in the end themselves."""
+    mixed = {name: params.named("poisons", name, "list[PoisonName]") or [] for name in params.names("poisons")}
+    for name, parts in mixed.items():
+        twice = next((part for part in parts if parts.count(part) > 1), None)
+        if twice is not None:
+            yield f"poisons.{name}: it mixes '{twice}' twice; name each poison once"
+        circle = _circle(mixed, (name,))
+        if circle and min(circle) == name:  # each circle is told once
+            yield f"poisons.{name}: it mixes itself, {' > '.join(circle)}; take one of them out"
+
+
+def _circle(mixed: dict[str, list[str]], path: tuple[str, ...]) -> tuple[str, ...]:
+    """A way from the first of `path` back to it; empty if there is none."""
+    for part in mixed[path[-1]]:
+        if part == path[0]:
+            return (*path, part)
+        if part not in path:
+            found = _circle(mixed, (*path, part))
+            if found:
+                return found
+    return ()

@@ -29,11 +29,13 @@ Bits = int  #: bits of a pixel value
 Quality = int  #: of a JPEG, as Pillow counts it
 Threads = int  #: CPU threads
 GroupCount = int  #: a number of layer groups, less than the architecture has
+CleanCount = int  #: a number of clean training images, which a method that has it gets to see
 CheckpointCount = int  #: a number of checkpoints, at most what the surrogate that the entry names stores
 ArchitectureName = str  #: an entry of `architectures:` in params.yaml
 SurrogateName = str  #: an entry of `surrogates:` in params.yaml
 PretrainingName = str  #: an entry of `pretraining:` in params.yaml
 PurificationName = str  #: an entry of `purifications:` in params.yaml
+PoisonName = str  #: an entry of `poisons:` in params.yaml; a poison that has a list of them reads their images
 CellName = (
     str  #: a cell of the grid, DATASET/POISON/ARCH/METHOD/SEED; a figure that has a list of them reads their runs
 )
@@ -82,10 +84,12 @@ TYPES: dict[str, tuple[str, Callable]] = {
     "Threads": _whole(1, 1024),
     "GroupCount": _whole(1, 1000),
     "CheckpointCount": _whole(1, 1000),
+    "CleanCount": _whole(1, 1_000_000),
     "ArchitectureName": ("the name of an architecture", _is_text),
     "SurrogateName": ("the name of a surrogate", _is_text),
     "PretrainingName": ("the name of a pretraining", _is_text),
     "PurificationName": ("the name of a purification", _is_text),
+    "PoisonName": ("the name of a poison", _is_text),
     "CellName": ("the name of a cell", _is_text),
     "InputPath": ("a path", lambda v: _is_text(v) and v != ""),
 }
@@ -96,6 +100,7 @@ NAMED = {
     "SurrogateName": "surrogates",
     "PurificationName": "purifications",
     "PretrainingName": "pretraining",
+    "PoisonName": "poisons",
 }
 FLOATS = ("float", "Positive", "NonNegative", "Fraction", "PositiveFraction", "Levels", "Radius", "LinfBudget")
 LONGEST_LIST = 160  # characters of the choices that a message names

@@ -19,7 +19,7 @@ from relearn.runtime.run_report import run_report
 from relearn.runtime.scratch import room
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
-from relearn.training.starts import load_surrogate
+from relearn.training.starts import load_mixed, load_surrogate
 
 
 def run(params: Params, dataset: str, poison: str) -> None:
@@ -35,9 +35,11 @@ def run(params: Params, dataset: str, poison: str) -> None:
     whole, facts = load_split(grid.path("prepare", "train", dataset=dataset))
     ratio = params.settings("poisons", poison)["ratio"]
     mask = draw_share(whole.labels, ratio, Seeds("poison", dataset).generator("ratio"))
-    train = whole.pick(torch.nonzero(mask).flatten())
+    rows = torch.nonzero(mask).flatten()
+    train = whole.pick(rows)
     weights, starts = load_surrogate(params, "poisons", poison, dataset)
-    settings = grid.settings(params, "poison", inherited=facts["settings"], starts=starts, **names)
+    mixed, more = load_mixed(params, poison, dataset)
+    settings = grid.settings(params, "poison", inherited=facts["settings"], starts=starts | more, **names)
     print(cost.cost_message(params, poison, train, precision), file=sys.stderr, flush=True)
     with run_report(grid.sidecar("poison", "run.json", **names), device):
         craft = CraftContext(
@@ -48,6 +50,7 @@ def run(params: Params, dataset: str, poison: str) -> None:
             architectures=params.architectures,
             precision=precision,
             whole=whole,
+            mixed={name: part.pick(rows) for name, part in mixed.items()},
             checkpoint_path=grid.sidecar("poison", "checkpoint", **names),
             settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )

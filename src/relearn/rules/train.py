@@ -4,9 +4,9 @@ from relearn import grid
 from relearn.data import load_split, save_tensors
 from relearn.methods import erm  # noqa: F401, every method is a difference from it, so its source belongs to this rule
 from relearn.params import Params
-from relearn.planning import cost
 from relearn.probing.probe_set import ProbeSet
 from relearn.probing.verdict import judge, middle_group
+from relearn.rules.planning import cost
 from relearn.runtime import device as devices
 from relearn.runtime import files
 from relearn.runtime.hashing import settings_hash
@@ -15,7 +15,7 @@ from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
 from relearn.training.fit import fit
 from relearn.training.objectives import VIEWS
-from relearn.training.starts import load_pretrained, load_surrogate
+from relearn.training.starts import load_clean, load_pretrained, load_surrogate
 from relearn.training.state import Fitted
 
 
@@ -40,6 +40,8 @@ def run(params: Params, cell: grid.Cell) -> None:
         report["resumed"] = checkpoint.exists()  # then the seconds are not those of the whole job
         arch, arch_settings = params.architectures[cell.arch]
         method = params.build("methods", cell.method)
+        clean = load_clean(params, cell)
+        train = train if clean is None else method.with_clean(train, clean, seeds.generator("clean"))
         train, test = train.to(device), test.to(device)
         train = train.with_images(method.prepare(train.images, train.labels))
         model = models.build(
