@@ -75,13 +75,16 @@ def run(params: Params, cell: grid.Cell) -> None:
         )
         _write_rows(cell, fitted, facts["classes"])
         work = {"steps_taken": fitted.steps_taken, "steps": fitted.steps, "rolled_back": fitted.rolled_back}
-        before = more["pretraining_settings"]["pretraining"]["epochs"] * VIEWS if more else 0
-        epochs = fitted.steps_taken / (len(train) // recipe["batch"])
-        trained = epochs * cost.passes_per_step(params, cell.method)
-        work["passes"] = (trained + before) / params.recipe["epochs"]  # over those of plain training
+        work["passes"] = _passes(params, cell, fitted.steps_taken / (len(train) // recipe["batch"]), more)
         info = {"cell": vars(cell), "settings": settings, "precision": precision, "verdict": _verdict(fitted)} | work
         info["outcome"] = method.outcome()
         files.write_json(cell.path("train", "info"), info)
+
+
+def _passes(params: Params, cell: grid.Cell, epochs: float, pretrained: dict) -> float:
+    """Forward and backward passes per image, over those of plain training; the pretraining counts."""
+    before = pretrained["pretraining_settings"]["pretraining"]["epochs"] * VIEWS if pretrained else 0
+    return (epochs * cost.passes_per_step(params, cell.method) + before) / params.recipe["epochs"]
 
 
 def _write_rows(cell: grid.Cell, fitted: Fitted, classes: list[str]) -> None:
