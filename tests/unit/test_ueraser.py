@@ -92,6 +92,11 @@ def test_the_worst_copy_of_every_image_is_learned():
     assert torch.equal(correct, logits.argmax(1) == y)
 
 
+def test_too_many_copies_are_refused():
+    with pytest.raises(UserError, match="ueraser: copies is 65; give at most 64, since they are one batch"):
+        UeraserMax(copies=65)
+
+
 def test_gradients_come_from_the_worst_copies_alone(tiny):
     x = tiny.images[:16].permute(0, 3, 1, 2).float() / 255
     model = model_of(tiny).eval()

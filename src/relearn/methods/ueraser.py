@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.registry import Fraction, PositiveInt, register
 from relearn.training.operations import TRIVIAL, one_each
@@ -10,6 +11,7 @@ from relearn.training.plasma import random_plasma, shuffle_channels
 from relearn.training.state import TrainingState
 
 ROUGHNESS, INTENSITY = (0.3, 0.7), (0.5, 1.0)  # of plasma
+MOST_COPIES = 64  # all of them pass through the network at once
 
 #: forward and backward passes per image of a step, on average over training
 PASSES_PER_STEP = {
@@ -45,11 +47,13 @@ class UeraserMax(UeraserLite):
     """Training on the worst of `copies` strongly augmented copies of every image, the one of the largest loss.
 
     All copies pass through the network as one batch. The worst is chosen by cross-entropy; its loss is that of the
-    recipe.
+    recipe. Raises UserError for more than 64 copies.
     """
 
     def __init__(self, *, copies: PositiveInt = 5, **augmentation):
         super().__init__(**augmentation)
+        if copies > MOST_COPIES:
+            raise UserError(f"ueraser: copies is {copies}; give at most {MOST_COPIES}, since they are one batch")
         self.copies = copies
 
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
