@@ -16,7 +16,7 @@ from relearn.runtime import memory
 Network = TypeVar("Network", bound=nn.Module)
 #: copies of the weights that training holds at least: themselves, their gradients, the momentum
 COPIES = 3
-COUNTED = 1024  # images at once whose levels are counted
+COUNTED = 2**20  # pixels at once whose levels are counted
 
 
 class Grouped(nn.Sequential):
@@ -71,7 +71,7 @@ class Normalised(nn.Module):
 def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation per channel, in [0, 1], of images (N, H, W, 3) uint8; sums of integers are exact."""
     counts = torch.zeros(3, 256, dtype=torch.int64)  # how often each level is there
-    for some in images.split(COUNTED):
+    for some in images.split(max(1, COUNTED // images[0, ..., 0].numel())):
         channels = some.cpu().reshape(-1, 3).T
         counts += torch.stack([torch.bincount(channel, minlength=256) for channel in channels])
     levels = torch.arange(256)
