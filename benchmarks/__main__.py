@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from benchmarks import crafting, grid, growth, machine, memory, plain, pst, training
+from benchmarks import crafting, grid, growth, machine, memory, plain, pst, streaming, training
 from benchmarks.options import Options
 from relearn.runtime import device as devices
 from relearn.runtime import memory as memory_of_jobs
@@ -20,10 +20,11 @@ PARTS = {
     "crafting": crafting.report,
     "memory": memory.report,
     "growth": growth.report,
+    "streaming": streaming.report,
     "grid": grid.report,
 }
 DEFAULT = [name for name in PARTS if name != "grid"]
-ON_DEVICE = ("training", "pst")  # on a GPU if there is one; the others measure the CPU
+ON_DEVICE = ("training", "pst", "streaming")  # on a GPU if there is one; the others measure the CPU
 
 
 def whole(parts: list[str], options: Options) -> Iterator[str]:

@@ -31,6 +31,9 @@ class Options:
     attacked: int = 128
     attack: dict = field(default_factory=lambda: {"batch": 64})  # settings of all poisons that attack a model
     images_in_memory: int = 50_000
+    streamed: tuple[int, int] = (2048, 224)  # images and their side
+    streamed_batch: int = 32
+    streamed_network: tuple[str, dict] = ("cnn", {"width": 16})
     cells: tuple[int, ...] = (10, 100, 1000)
     small: Architectures = field(default_factory=lambda: SMALL)
     large: Architectures = field(default_factory=lambda: LARGE)

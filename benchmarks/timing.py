@@ -11,14 +11,14 @@ import torch
 Key = TypeVar("Key", bound=Hashable)
 
 
-def seconds(action: Callable[[], object], times: int = 1, device: str = "cpu") -> float:
-    """The mean of `times` calls: CPU time, which other work on the machine disturbs less; on a GPU wall time.
+def seconds(action: Callable[[], object], times: int = 1, device: str = "cpu", wall: bool = False) -> float:
+    """The mean of `times` calls: CPU time, which other work disturbs less; wall time on a GPU, or if asked.
 
     An action that runs in another process measures itself, by a method `seconds`.
     """
     if measured := getattr(action, "seconds", None):
         return measured(times)
-    now = time.process_time if device == "cpu" else _synchronised
+    now = _synchronised if device != "cpu" else time.perf_counter if wall else time.process_time
     begin = now()
     for _ in range(times):
         action()
@@ -26,7 +26,11 @@ def seconds(action: Callable[[], object], times: int = 1, device: str = "cpu") -
 
 
 def interleaved(
-    actions: Mapping[Key, Callable[[], object]], repeats: int, piece: float, device: str = "cpu"
+    actions: Mapping[Key, Callable[[], object]],
+    repeats: int,
+    piece: float,
+    device: str = "cpu",
+    wall: bool = False,
 ) -> dict[Key, list[float]]:
     """Seconds of a call of each action, once per round; in a round all take turns and so meet the same load.
 
@@ -34,14 +38,14 @@ def interleaved(
     """
     calls = {}
     for key, action in actions.items():
-        first = seconds(action, 1, device)
+        first = seconds(action, 1, device, wall)
         # the first call is slower; a quick action is called once more to learn how often it fits into a piece
-        again = first if first >= piece else seconds(action, 1, device)
+        again = first if first >= piece else seconds(action, 1, device, wall)
         calls[key] = max(1, math.ceil(piece / max(again, 1e-6)))
     times: dict[Key, list[float]] = {key: [] for key in actions}
     for _ in range(repeats):
         for key, action in actions.items():
-            times[key].append(seconds(action, calls[key], device))
+            times[key].append(seconds(action, calls[key], device, wall))
     return times
 
 

@@ -16,6 +16,9 @@ SIZES = {
     "attacked": 8,
     "attack": {"batch": 8, "steps": 1},
     "images_in_memory": 40,
+    "streamed": (40, 16),
+    "streamed_batch": 8,
+    "streamed_network": ("cnn", {"width": 4}),
     "cells": (1,),
     "small": {"cnn w4": ("cnn", {"width": 4})},
     "large": {"speednet w4": ("speednet", {"width": 4})},
@@ -46,6 +49,11 @@ def test_a_part_prints_its_table(load, options, part, rows):
     found = tables(list(load(part).report(options)))
     assert len(found) == rows
     assert all(len(row) == len(found[0]) and all(row) for row in found)
+
+
+def test_streaming_has_a_row_for_each_precision(load, options):
+    found = tables(list(load("streaming").report(options)))
+    assert [row[0] for row in found] == list(options.precisions) and all(len(row) == 4 for row in found)
 
 
 def test_training_prints_two_tables(load, options):

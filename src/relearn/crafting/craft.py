@@ -11,7 +11,7 @@ import torch
 
 from relearn.data import Split, levels
 from relearn.errors import UserError
-from relearn.runtime import structures
+from relearn.runtime import memory, structures
 from relearn.runtime.progress import ProgressBar
 from relearn.runtime.seeding import Seeds
 from relearn.training import checkpoint, models
@@ -94,11 +94,21 @@ class CraftContext:
         """A bar (or log lines) over `total` passes, of which a run that was killed did `initial`."""
         return ProgressBar(total, self.label, initial)
 
+    def check_memory(self, train: Split, copies: int, device: str) -> None:
+        """Raises UserError when `copies` of the images as float32 are more than the memory of `device` holds.
+
+        Training streams images from their file; crafting does not.
+        """
+        height, width = train.images.shape[1:3]
+        what = f"{self.label}: noise for {len(train)} images of {height}x{width}, which crafting holds at once,"
+        memory.check(4 * copies * train.images.numel(), what, "give fewer or smaller images", device)
+
     def map_batches(self, train: Split, batch: int, attack: Attack, part: str = "delta") -> torch.Tensor:
         """The perturbation (N, H, W, 3) float32 of all images, found batch by batch; a killed run resumes.
 
         What `attack` draws may depend on the rows alone, so that a resumed run draws the same.
         """
+        self.check_memory(train, 1, "cpu")
         delta = torch.zeros(train.images.shape)
         saved = self.load_checkpoint(part)
         begin = saved.get("done", 0)

@@ -10,14 +10,15 @@ from relearn.runtime import memory
 class Batches:
     """Rows of images (N, H, W, 3) uint8 as batches on `device`.
 
-    Images that lie on the device and fill at most half of its memory are indexed there. Others, in the memory of the
-    machine or in a file, are gathered by a thread while the step before computes. The bytes are the same.
+    Images on a GPU are indexed there, and so are those on a CPU that fill at most half of its memory. Others, that a
+    GPU does not hold or that stay in a file, are gathered by a thread while the step before computes. The bytes are
+    the same.
     """
 
     def __init__(self, images: torch.Tensor, device: torch.device):
         self.images, self.device = images, device
         on_device = images.device == device
-        self.ahead = not (on_device and memory.holds(images.nbytes, str(device)))
+        self.ahead = not on_device or (device.type == "cpu" and not memory.holds(images.nbytes))
         self._coming: tuple[int, Future] | None = None
         if self.ahead:
             self._thread = ThreadPoolExecutor(1)

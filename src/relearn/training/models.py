@@ -18,7 +18,7 @@ Network = TypeVar("Network", bound=nn.Module)
 COPIES = 3
 #: pixels on the shorter side from which networks begin as for ImageNet: half of its 224, where they still end at 4x4
 LARGE = 112
-COUNTED = 1024  # images at once whose levels are counted
+COUNTED = 2**20  # pixels at once whose levels are counted
 
 
 class Grouped(nn.Sequential):
@@ -81,7 +81,7 @@ class Normalised(nn.Module):
 def channel_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation per channel, in [0, 1], of images (N, H, W, 3) uint8; sums of integers are exact."""
     counts = torch.zeros(3, 256, dtype=torch.int64)  # how often each level is there
-    for some in images.split(COUNTED):
+    for some in images.split(max(1, COUNTED // images[0, ..., 0].numel())):
         channels = some.cpu().reshape(-1, 3).T
         counts += torch.stack([torch.bincount(channel, minlength=256) for channel in channels])
     levels = torch.arange(256)
