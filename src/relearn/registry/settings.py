@@ -34,6 +34,7 @@ PretrainingName = str  #: an entry of `pretraining:` in params.yaml
 CellName = (
     str  #: a cell of the grid, DATASET/POISON/ARCH/METHOD/SEED; a figure that has a list of them reads their runs
 )
+RecipeSettings = dict  #: some settings of `train:`
 InputPath = str  #: a file or folder of the user's; both engines watch it
 
 
@@ -81,6 +82,7 @@ TYPES: dict[str, tuple[str, Callable]] = {
     "SurrogateName": ("the name of a surrogate", _is_text),
     "PretrainingName": ("the name of a pretraining", _is_text),
     "CellName": ("the name of a cell", _is_text),
+    "RecipeSettings": ("a mapping of settings of train:", lambda v: isinstance(v, dict)),
     "InputPath": ("a path", lambda v: _is_text(v) and v != ""),
 }
 

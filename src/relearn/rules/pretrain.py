@@ -38,7 +38,7 @@ def run(params: Params, dataset: str, poison: str, arch: str, pretraining: str, 
     seeds = Seeds("pretrain", dataset, arch, seed)
     with run_report(grid.sidecar("pretrain", "run.json", **names), device) as report:
         stage = params.build("pretraining", pretraining)
-        recipe = stage.recipe(params.recipe, len(train))
+        recipe = stage.recipe(params.recipe_of(arch), len(train))
         model = models.build(
             *params.architectures[arch],
             images=train.images,

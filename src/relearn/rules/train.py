@@ -47,7 +47,7 @@ def run(params: Params, cell: grid.Cell) -> None:
             precision=precision,
         )
         method.initialise(model, surrogate, pretrained)
-        recipe = params.recipe_of(cell.method)
+        recipe = params.recipe_of(cell.arch, cell.method)
         train, test = train.to(device), test.to(device)
         fitted = fit(
             model,
@@ -58,6 +58,7 @@ def run(params: Params, cell: grid.Cell) -> None:
             seeds,
             probe_set=ProbeSet.draw(train, recipe["probe_size"], seeds.generator("probe")),
             label=f"train {cell}",
+            section=params.recipe_section(cell.arch),
             checkpoint_path=grid.sidecar("train", "checkpoint.safetensors", **vars(cell)),
             settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )
@@ -69,7 +70,7 @@ def run(params: Params, cell: grid.Cell) -> None:
         work = {"steps_taken": fitted.steps_taken, "steps": fitted.steps, "rolled_back": fitted.rolled_back}
         before = more["pretraining_settings"]["pretraining"]["epochs"] * VIEWS if more else 0
         epochs = fitted.steps_taken / (len(train) // recipe["batch"])
-        work["passes"] = (epochs + before) / params.recipe["epochs"]  # over those of plain training
+        work["passes"] = (epochs + before) / params.recipe_of(cell.arch)["epochs"]  # over those of plain training
         info = {"cell": vars(cell), "settings": settings, "precision": precision, "verdict": _verdict(fitted)} | work
         files.write_json(cell.path("train", "info"), info)
 
