@@ -35,16 +35,25 @@ class Params:
         """The settings of `train:`."""
         return _resolved(schema(Recipe), self.raw.get("train"))
 
-    def recipe_of(self, method: str) -> dict:
-        """The recipe of a method: that of `train:`, for the `epochs` of the entry if it sets them."""
-        epochs = self.settings("methods", method)["epochs"]
-        return self.recipe | ({"epochs": epochs} if epochs else {})
+    def recipe_of(self, arch: str, method: str | None = None) -> dict:
+        """The recipe of an architecture: `train:`, its `recipe` in the place of what that sets.
+
+        That of a `method` has its `epochs`, if the entry sets them.
+        """
+        own = self.settings("architectures", arch)["recipe"] or {}
+        recipe = _resolved(schema(Recipe), (self.raw.get("train") or {}) | own)
+        epochs = self.settings("methods", method)["epochs"] if method else None
+        return recipe | ({"epochs": epochs} if epochs else {})
+
+    def recipe_section(self, arch: str) -> str:
+        """Where the recipe of an architecture can be changed: in its own `recipe` if it has one, else in `train`."""
+        return f"architectures.{arch}.recipe" if self.settings("architectures", arch)["recipe"] else "train"
 
     @property
     def architectures(self) -> dict[str, tuple[str, dict]]:
-        """The registered name and the settings of every entry of `architectures:`."""
+        """The registered name and the own settings of every entry of `architectures:`."""
         return {
-            name: (self.entry("architectures", name).name, self.settings("architectures", name))
+            name: (self.entry("architectures", name).name, self.own_settings("architectures", name))
             for name in self.names("architectures")
         }
 
@@ -60,11 +69,14 @@ class Params:
         """All settings of an entry. Raises UserError for an unknown name."""
         return _resolved(self._declared(section, name) + COMMON.get(section, ()), self._given(section, name))
 
+    def own_settings(self, section: str, name: str) -> dict:
+        """The settings of what an entry registers, without those that all entries of the section have."""
+        return _resolved(self._declared(section, name), self._given(section, name))
+
     def build(self, section: str, name: str, *arguments):
         """Call what an entry registers, with `arguments` and its own settings; this imports its file."""
-        entry = self.entry(section, name)
-        settings = _resolved(entry.settings, self._given(section, name))
-        return registry.load(section, entry.name)(*arguments, **settings)
+        made = registry.load(section, self.entry(section, name).name)
+        return made(*arguments, **self.own_settings(section, name))
 
     def paths(self, section: str, name: str) -> dict[str, str]:
         """The user's files and folders that an entry reads, by setting."""
@@ -170,6 +182,8 @@ def _setting_errors(where: str, declared: tuple[Setting, ...], given: dict, raw:
         error = by_name[key].error(given[key])
         if error:
             found.append(f"{where}.{key}: {error}")
+        elif by_name[key].kind == "RecipeSettings" and given[key] is not None:
+            found += _setting_errors(f"{where}.{key}", schema(Recipe), given[key], raw)
     for annotation, section in registry.NAMED.items():
         for s in declared:
             value, names = given.get(s.name, s.default), raw.get(section) or {}

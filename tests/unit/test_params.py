@@ -36,7 +36,7 @@ ERRORS = {
     "misspelt setting": (
         "{width: 4}",
         "{widht: 4}",
-        "architectures.cnn: unknown setting 'widht'; known: width (did you mean 'width'?)",
+        "architectures.cnn: unknown setting 'widht'; known: recipe, width (did you mean 'width'?)",
     ),
     "misspelt key in compute": (
         "{threads: 1}",

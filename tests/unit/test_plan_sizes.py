@@ -70,4 +70,4 @@ def test_plan_says_what_it_times_and_that_a_machine_is_busy(here, monkeypatch, c
     [("erm", 5), ("view", 12), ("pst_rollback", 5), ("pst", 5 + 2 * 12)],  # two stages that begin anew
 )
 def test_a_method_is_planned_for_the_epochs_it_may_train(method, expected):
-    assert cost.epochs(params.load(ROOT / "workflow/presets/pst.yaml"), method) == expected
+    assert cost.epochs(params.load(ROOT / "workflow/presets/pst.yaml"), "speednet", method) == expected

@@ -49,6 +49,9 @@ def test_pooled():
     assert pooled(torch.zeros(5, 7, 10, 8)).shape == (5, 7 * 16)
     assert pooled(torch.zeros(5, 7, 4, 4)).shape == (5, 7 * 16) and pooled(torch.zeros(5, 7, 2, 2)).shape == (5, 7 * 4)
     assert pooled(torch.zeros(5, 9)).shape == (5, 9)
+    last = torch.rand(5, 8, 8, 6)  # channels last, as in Swin
+    assert torch.equal(pooled(last), pooled(last.permute(0, 3, 1, 2).contiguous()))
+    assert pooled(torch.zeros(5, 8, 8, 8)).shape == pooled(torch.zeros(5, 8, 10, 8)).shape == (5, 8 * 16)
 
 
 @pytest.mark.parametrize("size, per_class", [(40, 4), (9, 2), (10_000, 8)])

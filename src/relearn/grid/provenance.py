@@ -39,7 +39,8 @@ def _prepare(params: Params, _: dict, dataset: str) -> Own:
 def _surrogate(params: Params, _: dict, dataset: str, surrogate: str) -> Own:
     own = params.settings("surrogates", surrogate)
     model = {"surrogate": own, "architecture": _entry(params, "architectures", own["arch"])}
-    return ("prepare", {"dataset": dataset}), {"compute": params.compute, "train": params.recipe} | model
+    shared = {"compute": params.compute, "train": params.recipe_of(own["arch"])}
+    return ("prepare", {"dataset": dataset}), shared | model
 
 
 def _poison(params: Params, starts: dict, dataset: str, poison: str) -> Own:
@@ -64,7 +65,7 @@ def _purify(params: Params, _: dict, dataset: str, poison: str, purification: st
 def _pretrain(params: Params, _: dict, dataset: str, poison: str, arch: str, pretraining: str, seed: int) -> Own:
     own = {
         "compute": params.compute,
-        "train": params.recipe,
+        "train": params.recipe_of(arch),
         "architecture": _entry(params, "architectures", arch),
         "pretraining": _entry(params, "pretraining", pretraining),
     }
@@ -74,7 +75,7 @@ def _pretrain(params: Params, _: dict, dataset: str, poison: str, arch: str, pre
 def _train(params: Params, starts: dict, cell: Cell) -> Own:
     own = {
         "compute": params.compute,
-        "train": params.recipe,
+        "train": params.recipe_of(cell.arch),
         "architecture": _entry(params, "architectures", cell.arch),
         "method": _entry(params, "methods", cell.method),
     }
@@ -95,9 +96,13 @@ _OWN: dict[str, Callable[..., Own]] = {
 
 
 def _entry(params: Params, section: str, name: str) -> dict:
-    """An entry's settings and what it uses; of a user's input the content, wherever it lies and however named."""
+    """An entry's settings and what it uses; of a user's input the content, wherever it lies and however named.
+
+    The recipe of an architecture is not among them: `train` is what it makes of the shared one.
+    """
     digests = {key: f"sha256:{inputs.digest(found)}" for key, found in inputs.sums(params, section, name).items()}
-    return params.settings(section, name) | {"use": params.entry(section, name).name} | digests
+    settings = (params.own_settings if section == "architectures" else params.settings)(section, name)
+    return settings | {"use": params.entry(section, name).name} | digests
 
 
 def _surrogate_settings(params: Params, section: str, name: str, dataset: str, starts: dict) -> dict:

@@ -16,6 +16,7 @@ POSITIONS = 4  # activations are pooled to this many rows and columns: the spati
 def pooled(activations: torch.Tensor) -> torch.Tensor:
     """Activations (N, C, H, W) or tokens (N, T, D) pooled to `POSITIONS` squared and flattened; flat ones as they are.
 
+    Of four dimensions the second and third are taken for rows and columns, as (N, H, W, C), if they alone are equal.
     Tokens are taken as a square grid, row by row, after as many others (class token, registers) as are left over: those
     have positions of their own. Where more are left over than the grid has positions, neighbours are pooled along T.
     """
@@ -27,6 +28,8 @@ def pooled(activations: torch.Tensor) -> torch.Tensor:
             return F.adaptive_avg_pool1d(activations.mT, POSITIONS**2).flatten(1)
         grid = activations[:, alone:].mT.reshape(count, width, side, side)
         return torch.cat([activations[:, :alone].flatten(1), pooled(grid)], 1)
+    if activations.ndim == 4 and activations.shape[1] == activations.shape[2] != activations.shape[3]:
+        activations = activations.movedim(3, 1)  # as in Swin
     if activations.ndim == 4 and min(activations.shape[2:]) > POSITIONS:
         activations = F.adaptive_avg_pool2d(activations, POSITIONS)
     return activations.flatten(1)

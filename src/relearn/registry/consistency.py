@@ -15,6 +15,8 @@ class Declared(Protocol):
 
     @property
     def recipe(self) -> dict: ...  # noqa: D102
+    def recipe_of(self, arch: str) -> dict: ...  # noqa: D102
+    def recipe_section(self, arch: str) -> str: ...  # noqa: D102
     def names(self, section: str) -> list[str]: ...  # noqa: D102
     def entry(self, section: str, name: str) -> Entry: ...  # noqa: D102
     def settings(self, section: str, name: str) -> dict: ...  # noqa: D102
@@ -27,20 +29,27 @@ def errors(params: Declared) -> list[str]:
 
 
 def _recipe(params: Declared) -> Iterator[str]:
-    recipe = params.recipe
+    shared = list(_recipe_errors(params.recipe))
+    yield from (f"train: {error}" for error in shared)
+    for arch in params.names("architectures"):
+        found = [error for error in _recipe_errors(params.recipe_of(arch)) if error not in shared]
+        yield from (f"{params.recipe_section(arch)}: {error}" for error in found)
+
+
+def _recipe_errors(recipe: dict) -> Iterator[str]:
     if recipe["nesterov"] and not recipe["momentum"]:
-        yield "train: nesterov needs a momentum above 0; give one, or set nesterov: false"
+        yield "nesterov needs a momentum above 0; give one, or set nesterov: false"
     part, batch = recipe["micro_batch"] or 0, recipe["batch"]
     if part > batch:
-        yield f"train: micro_batch is {part}, which is to be a part of a batch of {batch}; give a smaller one"
+        yield f"micro_batch is {part}, which is to be a part of a batch of {batch}; give a smaller one"
     if recipe["label_smoothing"] == 1:
-        yield "train: label_smoothing of 1 leaves nothing of the labels; give less"
+        yield "label_smoothing of 1 leaves nothing of the labels; give less"
 
 
 def _surrogates(params: Declared) -> Iterator[str]:
     for name in params.names("surrogates"):
         own = params.settings("surrogates", name)
-        epochs = own["epochs"] or params.recipe["epochs"]
+        epochs = own["epochs"] or params.recipe_of(own["arch"])["epochs"]
         if own["checkpoints"] > epochs:
             yield f"surrogates.{name}: {epochs} epochs give no {own['checkpoints']} checkpoints; give fewer checkpoints"
 

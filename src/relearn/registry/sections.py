@@ -16,6 +16,7 @@ from relearn.registry.settings import (
     Positive,
     PositiveFraction,
     PositiveInt,
+    RecipeSettings,
     Seed,
     Setting,
     Threads,
@@ -35,8 +36,9 @@ class Compute:
 class Recipe:
     """`train:`, the recipe that all methods share: an optimizer, warm-up and decay to 0, random crop and flip.
 
-    `micro_batch` splits a batch into parts whose gradients add up. `probe_size` is the size of the probe set. Accuracy
-    is measured after epoch 1, every `test_epochs` epochs and at the end; checkpoints: every `checkpoint_epochs` epochs.
+    An architecture may change it (`recipe`). `micro_batch` splits a batch into parts whose gradients add up.
+    `probe_size` is the size of the probe set. Accuracy is measured after epoch 1, every `test_epochs` epochs and at the
+    end; checkpoints: every `checkpoint_epochs` epochs.
     """
 
     epochs: PositiveInt = 60
@@ -59,10 +61,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """An entry of `surrogates:`, a model trained on clean images with the shared recipe; several poisons can name it.
+    """An entry of `surrogates:`, a model trained on clean images with its architecture's recipe; poisons can name it.
 
     `checkpoints` is how many states of its training are stored, evenly spaced, the last included; attacks on an
-    ensemble use them. `epochs` null means those of `train:`.
+    ensemble use them. `epochs` null means those of the recipe.
     """
 
     arch: ArchitectureName
@@ -79,8 +81,18 @@ class PoisonSettings:
 
 
 @dataclass(frozen=True)
+class ArchitectureSettings:
+    """What every entry of `architectures:` can set beside its own settings: `recipe`, for all that it is trained in.
+
+    Its keys are those of `train:` and stand in their place; the others are as there.
+    """
+
+    recipe: RecipeSettings | None = None
+
+
+@dataclass(frozen=True)
 class MethodSettings:
-    """What every entry of `methods:` can set beside its own settings: the epochs, null for those of `train:`."""
+    """What every entry of `methods:` can set beside its own settings: the epochs, null for those of the recipe."""
 
     epochs: PositiveInt | None = None
 
@@ -95,5 +107,6 @@ def schema(declaration: type) -> tuple[Setting, ...]:
 
 COMMON = {
     "poisons": schema(PoisonSettings),
+    "architectures": schema(ArchitectureSettings),
     "methods": schema(MethodSettings),
 }  # settings that all entries of a section have

@@ -39,6 +39,7 @@ PoisonName = str  #: an entry of `poisons:` in params.yaml; a poison that has a 
 CellName = (
     str  #: a cell of the grid, DATASET/POISON/ARCH/METHOD/SEED; a figure that has a list of them reads their runs
 )
+RecipeSettings = dict  #: some settings of `train:`
 InputPath = str  #: a file or folder of the user's; both engines watch it
 
 
@@ -91,6 +92,7 @@ TYPES: dict[str, tuple[str, Callable]] = {
     "PurificationName": ("the name of a purification", _is_text),
     "PoisonName": ("the name of a poison", _is_text),
     "CellName": ("the name of a cell", _is_text),
+    "RecipeSettings": ("a mapping of settings of train:", lambda v: isinstance(v, dict)),
     "InputPath": ("a path", lambda v: _is_text(v) and v != ""),
 }
 

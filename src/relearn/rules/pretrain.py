@@ -40,7 +40,7 @@ def run(params: Params, dataset: str, poison: str, arch: str, pretraining: str, 
     with run_report(grid.sidecar("pretrain", "run.json", **names), device) as report:
         report["resumed"] = checkpoint.exists()  # then the seconds are not those of the whole job
         stage = params.build("pretraining", pretraining)
-        recipe = stage.recipe(params.recipe, len(train))
+        recipe = stage.recipe(params.recipe_of(arch), len(train))
         model = models.build(
             *params.architectures[arch],
             images=train.images,

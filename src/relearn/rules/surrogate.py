@@ -1,4 +1,4 @@
-"""surrogate DATASET/SURROGATE: train, on clean images with the shared recipe, the model that poisons are crafted on."""
+"""surrogate DATASET/SURROGATE: train, on clean images by the recipe, the model that poisons are crafted on."""
 
 import math
 
@@ -23,7 +23,7 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
     """Write the surrogate's weights, those of its earlier checkpoints, and surrogate.json with its accuracies."""
     names = {"dataset": dataset, "surrogate": surrogate}
     own = params.settings("surrogates", surrogate)
-    recipe = params.recipe | ({"epochs": own["epochs"]} if own["epochs"] else {})
+    recipe = params.recipe_of(own["arch"]) | ({"epochs": own["epochs"]} if own["epochs"] else {})
     deterministic(params.compute["threads"])
     device = devices.choose()
     precision = devices.precision(params.compute, device)
@@ -50,6 +50,7 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
             seeds,
             probe_set=ProbeSet.draw(train.to(device), recipe["probe_size"], seeds.generator("probe")),
             label=f"surrogate {dataset}/{surrogate}",
+            section=params.recipe_section(own["arch"]),
             checkpoint_path=grid.sidecar("surrogate", "checkpoint.safetensors", **names),
             settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )

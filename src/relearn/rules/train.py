@@ -56,7 +56,7 @@ def run(params: Params, cell: grid.Cell) -> None:
             precision=precision,
         )
         method.initialise(model, surrogate, pretrained)
-        recipe = params.recipe_of(cell.method)
+        recipe = params.recipe_of(cell.arch, cell.method)
         fitted = fit(
             model,
             method,
@@ -66,6 +66,7 @@ def run(params: Params, cell: grid.Cell) -> None:
             seeds,
             probe_set=ProbeSet.draw(train, recipe["probe_size"], seeds.generator("probe")),
             label=f"train {cell}",
+            section=params.recipe_section(cell.arch),
             checkpoint_path=checkpoint,
             settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )
@@ -84,7 +85,7 @@ def run(params: Params, cell: grid.Cell) -> None:
 def _passes(params: Params, cell: grid.Cell, epochs: float, pretrained: dict) -> float:
     """Forward and backward passes per image, over those of plain training; the pretraining counts."""
     before = pretrained["pretraining_settings"]["pretraining"]["epochs"] * VIEWS if pretrained else 0
-    return (epochs * cost.passes_per_step(params, cell.method) + before) / params.recipe["epochs"]
+    return (epochs * cost.passes_per_step(params, cell.method) + before) / params.recipe_of(cell.arch)["epochs"]
 
 
 def _write_rows(cell: grid.Cell, fitted: Fitted, classes: list[str]) -> None:

@@ -282,4 +282,4 @@ def _steps(run: Run, test: Split | None, label: str, checkpoint_path: Path | Non
 
 def _divergent(section: str) -> str:
     """The settings of a section by which training can diverge."""
-    return "lr or weight_decay" if section == "train" else "lr"
+    return "lr" if section.startswith("pretraining.") else "lr or weight_decay"

@@ -28,9 +28,9 @@ def purification_passes(params: Params, purification: str, images: int) -> float
     return float(declared[use](params.settings("purifications", purification), images)) if use in declared else 0.0
 
 
-def epochs(params: Params, method: str) -> int:
-    """Epochs that a method of params.yaml trains for at most: those of its recipe, but for stages that it adds."""
-    use, own = params.entry("methods", method).name, params.recipe_of(method)["epochs"]
+def epochs(params: Params, arch: str, method: str) -> int:
+    """Epochs that a method trains an architecture for at most: those of its recipe, but for stages that it adds."""
+    use, own = params.entry("methods", method).name, params.recipe_of(arch, method)["epochs"]
     declared = getattr(registry.module("methods", use), "EPOCHS", {})
     return declared[use](params.settings("methods", method), own) if use in declared else own
 
@@ -45,7 +45,8 @@ def passes_per_step(params: Params, method: str) -> float:
 def speed(params: Params, arch: str, height: int, width: int, precision: str) -> tuple[float, int]:
     """Images per second of forward and backward, and bytes of the weights, measured here and now on a few batches."""
     use, settings = params.architectures[arch]
-    batch, device = params.recipe["micro_batch"] or params.recipe["batch"], devices.choose()
+    recipe, device = params.recipe_of(arch), devices.choose()
+    batch = recipe["micro_batch"] or recipe["batch"]
     generator = Seeds("plan").generator("images")
     images = torch.randint(0, 256, (batch, height, width, 3), generator=generator, dtype=torch.uint8)
     model = models.build(

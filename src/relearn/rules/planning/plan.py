@@ -131,7 +131,7 @@ def _prepare(params: Params, size: Size, dataset: str) -> Work:
 
 def _surrogate(params: Params, size: Size, dataset: str, surrogate: str) -> Work:
     own = params.settings("surrogates", surrogate)
-    return Work(own["epochs"] or params.recipe["epochs"], own["arch"], 0.0)
+    return Work(own["epochs"] or params.recipe_of(own["arch"])["epochs"], own["arch"], 0.0)
 
 
 def _poison(params: Params, size: Size, dataset: str, poison: str) -> Work:
@@ -149,7 +149,7 @@ def _pretrain(params: Params, size: Size, dataset: str, poison: str, arch: str, 
 
 
 def _train(params: Params, size: Size, cell: grid.Cell) -> Work:
-    passes = cost.epochs(params, cell.method) * cost.passes_per_step(params, cell.method)
+    passes = cost.epochs(params, cell.arch, cell.method) * cost.passes_per_step(params, cell.method)
     return Work(passes, cell.arch, 0.0)
 
 
