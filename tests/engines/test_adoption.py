@@ -103,7 +103,7 @@ def records() -> dict[str, dict]:
 
 def test_its_records_are_those_of_snakemake(folder):
     """Of a `--touch` with Snakemake's own scheduler, which takes minutes for a large grid."""
-    assert run(folder, "relearn", "adopt") == "34 outputs adopted by Snakemake\n"
+    assert run(folder, "relearn", "adopt") == "35 outputs adopted by Snakemake\n"
     adopted = records()
     assert {len(record["input_checksums"]) == len(record["input"]) for record in adopted.values()} == {True}
     assert "Nothing to be done" in run(folder, "snakemake", "-n")
@@ -118,7 +118,7 @@ def test_it_records_only_what_is_clean_and_leaves_nothing_locked(folder):
     append(POISON)
     output = run(folder, "relearn", "adopt")
     clean = sum("/clean/" in name for job in grid.jobs(params.load()) for name in job.outputs)
-    before = 9 + 3  # lists of sources, and the data
+    before = 10 + 3  # lists of sources, and the data
     assert output.startswith(f"{clean + before} outputs adopted by Snakemake\n2 outputs to run again: not the files")
     assert "results/poisons/digits/lsp/train.safetensors" in run(folder, "snakemake", "-n")
     assert not list((folder / ".snakemake").glob("locks/*")) and not list((folder / ".snakemake/incomplete").iterdir())

@@ -125,10 +125,10 @@ def test_local_profiles_resolve(tmp_path):
     several = run(folder, "snakemake", "--profile", "profiles/multi-gpu", "--resources", "gpu=2", "-n")
     jobs = [
         sum(job.rule == rule for job in grid.jobs(params.load(folder / "params.yaml")))
-        for rule in ("surrogate", "poison", "pretrain", "train", "evaluate")
+        for rule in ("surrogate", "poison", "purify", "pretrain", "train", "evaluate")
     ]
     assert "gpu=" not in local
-    assert several.count("gpu=1") == sum(jobs) == 19  # each job that computes on a GPU asks for one
+    assert several.count("gpu=1") == sum(jobs) == 22  # each job that computes on a GPU asks for one
 
 
 def test_an_error_stops_both_engines_before_the_first_job(tmp_path):

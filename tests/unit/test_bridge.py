@@ -177,7 +177,7 @@ def test_verify_names_what_is_corrupt_in_the_cache(folder):
     cached.parent.mkdir(parents=True)
     cached.write_bytes(Path(RECORD).read_bytes())
     lines, equal = verify.compare(params.load(), None)
-    assert equal and lines[-1] == "34 equal, 0 different, 0 missing here, 0 missing there, compared with dvc.lock"
+    assert equal and lines[-1] == "35 equal, 0 different, 0 missing here, 0 missing there, compared with dvc.lock"
     cached.write_text("corrupt")
     lines, equal = verify.compare(params.load(), None)
     assert not equal and lines[-2:] == [
@@ -210,7 +210,7 @@ def clone(folder: Path) -> Path:
 def test_verify_compares_with_another_clone(folder):
     other = clone(folder)
     lines, equal = verify.compare(params.load(), str(other))
-    assert equal and lines[-1] == f"34 equal, 0 different, 0 missing here, 0 missing there, compared with {other}"
+    assert equal and lines[-1] == f"35 equal, 0 different, 0 missing here, 0 missing there, compared with {other}"
     assert lines[0] == "equal         results/sources/prepare.sha256"
     (other / RECORD).write_text("else")
     (other / POISON).unlink()
@@ -224,7 +224,7 @@ def test_verify_compares_with_another_clone(folder):
         lines
     )
     assert lines[-4:] == [
-        f"31 equal, 1 different, 1 missing here, 1 missing there, compared with {other}",
+        f"32 equal, 1 different, 1 missing here, 1 missing there, compared with {other}",
         "5 artifacts were made in two environments:", "  here:  torch 2.12", "  there: torch 2.13",
     ]  # fmt: skip
 

@@ -72,14 +72,15 @@ def test_it_takes_out_a_pattern_per_class():
     smooth = 64 + 128 * smooth.permute(0, 2, 3, 1)
     patterns = torch.randint(0, 2, (4, 8, 8, 3), generator=drawn(4)) * 32 - 16
     train = split((smooth + patterns[labels]).clamp(0, 255).byte(), labels)
-    found = dvae(train, context(), epochs=20, batch=32, width=16, latent=8)
+    found = dvae(train, context(), epochs=10, batch=32, width=8, latent=8)
 
     def share(images: torch.Tensor) -> float:
         """How much of the pattern of its class an image holds, 1 for all of it."""
         return ((images.float() - smooth) * patterns[labels]).mean().item() / 16**2
 
-    assert share(train.images) > 0.95 and share(found) < 0.5
-    assert (found.float() - smooth).abs().mean() < 24  # and the images are still there
+    assert share(train.images) > 0.95 and share(found) < 0.3
+    alike = torch.corrcoef(torch.stack([found.float().flatten(), smooth.flatten()]))[0, 1]
+    assert alike > 0.25  # 160 steps are few, but the images are still there
 
 
 @pytest.mark.parametrize(
