@@ -101,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help=f"write {estimates.FILE} too, by which Snakemake asks a cluster for time and memory",
     )
+    plan.add_argument(
+        "--speed",
+        action="append",
+        default=[],
+        metavar="[ARCH=]NUMBER",
+        help="images per second, forward and backward, of another device, of one architecture or of all others; "
+        "can be given several times, and replaces measuring here",
+    )
     plan.set_defaults(run=_plan)
     adopt = commands.add_parser("adopt", help="let Snakemake take over what DVC calls clean, and run the rest again")
     adopt.add_argument("--dvc", action="store_true", help="the other direction: let DVC record a run of Snakemake")
@@ -172,7 +180,7 @@ def _plan(options: argparse.Namespace) -> None:
     memory.keep_freed()
     from relearn.rules.planning import plan  # it needs torch
 
-    print(plan.plan(checked, options.write))
+    print(plan.plan(checked, options.write, options.speed))
 
 
 def entry() -> None:

@@ -65,6 +65,95 @@ def test_plan_says_what_it_times_and_that_a_machine_is_busy(here, monkeypatch, c
     assert "timing cnn on images of 32x32 ..." in capsys.readouterr().err
 
 
+@pytest.fixture
+def timed(monkeypatch) -> list[tuple]:
+    """What was timed, at 1,000 images per second, without a network."""
+    calls: list[tuple] = []
+
+    def speed(params, arch, height, width, precision, given=None):
+        calls.append((arch, height, width, given))
+        return given or 1000.0, 4
+
+    monkeypatch.setattr(cost, "speed", speed)
+    monkeypatch.setattr(plan, "deterministic", lambda threads: None)
+    return calls
+
+
+TWO = ("[digits]", "[digits, images]")
+
+
+def test_jobs_of_a_dataset_of_unknown_size_are_left_out_and_counted(here, timed):
+    Path("params.yaml").write_text(edited(IMAGES, TWO))
+    whole = plan.plan(params.load())
+    shutil.rmtree("data")
+    left = plan.plan(params.load())
+    assert "not counted" not in whole and ("cnn", 24, 24, None) in timed
+    # prepare, a surrogate, two poisons and eight cells
+    assert "not counted: 12 jobs of images, which does not say how many images it has; plan again after: rel" in left
+    assert "images/clean" in whole and "images/" not in left and "digits/clean" in left
+
+
+def test_an_architecture_is_timed_for_each_size_of_images(here, timed):
+    Path("params.yaml").write_text(edited(IMAGES, TWO))
+    plan.plan(params.load())
+    assert timed == [("cnn", 32, 32, None), ("cnn", 24, 24, None)]
+
+
+def test_hours_of_each_poison(here, timed):
+    Path("params.yaml").write_text(edited(("hypo: {surrogate: small}", "hypo: {surrogate: small, steps: 3000}")))
+    rows = {line.split()[0]: line.split()[1:] for line in plan.plan(params.load()).splitlines() if "digits/" in line}
+    images = 1797 - 10 * TEST_PER_CLASS
+    assert rows["digits/hypo"][0] == "3000.0" and float(rows["digits/hypo"][1]) == pytest.approx(
+        (3000 * images / 1000 + plan.STARTUP_SECONDS) / 3600, abs=0.005
+    )
+    # four cells of two epochs, which evaluate and train start for
+    assert rows["digits/clean"][2] == "4" and float(rows["digits/clean"][3]) == pytest.approx(
+        4 * (2 * images / 1000 + 2 * plan.STARTUP_SECONDS) / 3600, abs=0.005
+    )
+
+
+def test_the_speed_of_another_device(here, timed, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 0.0, 0.0))
+    Path("params.yaml").write_text(edited())
+    for given, word, used in (
+        (["20000"], "jobs at the speed given", 20000),
+        (["cnn=500"], "jobs on cpu, cnn at 500 images", 500),
+        (["cnn=500", "9"], "jobs at the speed given, cnn at 500 images per second", 500),
+    ):
+        text = plan.plan(params.load(), given=given)
+        assert word in text and timed.pop() == ("cnn", 32, 32, used)
+        assert ("this machine is busy" in text) == ("20000" not in given and "9" not in given)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("fast", "--speed takes images per second, as 3000 or resnet18=3000, found 'fast'"),
+        ("cnn=-1", "found 'cnn=-1'"),
+        ("nan", "found 'nan'"),
+        ("cnn=", "found 'cnn='"),
+        ("cn=3", r"unknown architecture 'cn'; known: cnn \(did you mean 'cnn'\?\)"),
+    ],
+)
+def test_a_speed_that_is_none_is_one_line(given, words, here):
+    Path("params.yaml").write_text(edited())
+    with pytest.raises(UserError, match=words):
+        plan.plan(params.load(), given=[given])
+
+
+def test_what_is_written_for_a_cluster_is_measured(here):
+    Path("params.yaml").write_text(edited())
+    with pytest.raises(UserError, match="--write asks for the memory .* leave one out"):
+        plan.plan(params.load(), write=True, given=["3000"])
+
+
+def test_a_given_speed_times_nothing(here, monkeypatch, capsys):
+    Path("params.yaml").write_text(edited())
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: pytest.fail("it was timed"))
+    found, weights = cost.speed(params.load(), "cnn", 32, 32, "float32", 123.0)
+    assert found == 123.0 and weights > 4000 and "timing" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "method, expected",
     [("erm", 5), ("view", 12), ("pst_rollback", 5), ("pst", 5 + 2 * 12)],  # two stages that begin anew

@@ -8,6 +8,7 @@ from relearn import registry
 from relearn.data import Split, to_float
 from relearn.params import Params
 from relearn.runtime import device as devices
+from relearn.runtime.progress import ProgressBar
 from relearn.runtime.seeding import Seeds
 from relearn.training import models
 
@@ -42,24 +43,34 @@ def passes_per_step(params: Params, method: str) -> float:
     return float(declared[use](params.settings("methods", method))) if use in declared else 1.0
 
 
-def speed(params: Params, arch: str, height: int, width: int, precision: str) -> tuple[float, int]:
-    """Images per second of forward and backward, and bytes of the weights, measured here and now on a few batches."""
+def speed(
+    params: Params, arch: str, height: int, width: int, precision: str, given: float | None = None
+) -> tuple[float, int]:
+    """Images per second of forward and backward, and bytes of the weights, measured here and now on a few batches.
+
+    A speed that is `given` is taken as it is; then nothing is measured.
+    """
     use, settings = params.architectures[arch]
-    recipe, device = params.recipe_of(arch), devices.choose()
+    recipe, device = params.recipe_of(arch), devices.choose() if given is None else "cpu"
     batch = recipe["micro_batch"] or recipe["batch"]
     generator = Seeds("plan").generator("images")
     images = torch.randint(0, 256, (batch, height, width, 3), generator=generator, dtype=torch.uint8)
     model = models.build(
         use, settings, images=images, classes=10, generator=generator, device=device, precision=precision
     )
+    weights = sum(t.numel() * 4 for t in model.state_dict().values())
+    if given is not None:
+        return given, weights
     x = to_float(images.to(device))
-    for k in range(WARM + TIMED):
-        if k == WARM:
-            begin = time.perf_counter()
-        model(x).sum().backward()
-    if device != "cpu":
-        torch.cuda.synchronize(device)
-    return TIMED * batch / (time.perf_counter() - begin), sum(t.numel() * 4 for t in model.state_dict().values())
+    with ProgressBar(WARM + TIMED, f"timing {arch} on images of {height}x{width}, batches of {batch}") as progress:
+        for k in range(WARM + TIMED):
+            if k == WARM:
+                _wait(device)
+                begin = time.perf_counter()
+            model(x).sum().backward()
+            progress.advance_to(k + 1)
+        _wait(device)
+    return TIMED * batch / (time.perf_counter() - begin), weights
 
 
 def cost_message(params: Params, poison: str, train: Split, precision: str) -> str:
@@ -74,6 +85,12 @@ def cost_message(params: Params, poison: str, train: Split, precision: str) -> s
         f"poison {poison}: {count} images, {needed:.0f} passes each through {arch}, "
         f"at most about {_duration(seconds)} at the speed of a few batches just timed"
     )
+
+
+def _wait(device: str) -> None:
+    """Wait for what a GPU was told to compute."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
 
 
 def _duration(seconds: float) -> str:

@@ -3,10 +3,11 @@
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from relearn import grid
+from relearn import grid, registry
+from relearn.errors import UserError
 from relearn.params import Params
 from relearn.rules.planning import cost, estimates, sizes
 from relearn.runtime import device as devices
@@ -42,35 +43,83 @@ class Cost(NamedTuple):
     disk: float
 
 
-def plan(params: Params, write: bool = False) -> str:
+def plan(params: Params, write: bool = False, given: Sequence[str] = ()) -> str:
     """A table of jobs per rule, with passes per image (forward and backward, all of them), hours and megabytes.
 
-    Times come from a few batches of each architecture run here and now, on one job at a time. With `write`, the time
-    and memory that each job asks a cluster for are written for Snakemake as well (estimates.py).
+    Another has the hours per poison. Times come from a few batches of each architecture run here and now, on one job at
+    a time, or from the speeds `given`, of another device (`given_speeds`). With `write`, the time and memory that each
+    job asks a cluster for are written for Snakemake as well (estimates.py). Jobs of a dataset whose size nothing says
+    are left out, and counted. Raises UserError for a speed that is none, and for one together with `write`.
     """
+    faster = given_speeds(params, given)
+    if write and faster:
+        raise UserError(
+            "--write asks for the memory that jobs need here, which --speed does not measure; leave one out"
+        )
     deterministic(params.compute["threads"])
-    busy = _busy(params.compute["threads"])  # before anything is timed
+    busy = [] if "" in faster else _busy(params.compute["threads"])  # before anything is timed
     jobs, cells = grid.jobs(params), grid.cells(params)
     found = {dataset: sizes.size(params, dataset) for dataset in dict.fromkeys(cell.dataset for cell in cells)}
-    known = {dataset: size or sizes.UNKNOWN for dataset, size in found.items()}
-    speeds: dict[str, tuple[float, int]] = {}
-    precision = devices.precision(params.compute, devices.choose())
-    costs = {job: _cost(params, job, known, speeds, precision) for job in jobs}
+    known = {dataset: size for dataset, size in found.items() if size is not None}
+    measure = _Speeds(params, faster)
+    costs = {job: _cost(params, job, known, measure) for job in jobs if job.rule not in _WORK or _dataset(job) in known}
     if write:
         large = {job: cost for job, cost in costs.items() if job.rule in COPIES}
         estimates.write(params, {job.command: _request(job, cost.seconds, known) for job, cost in large.items()})
-    lines = [f"{len(cells)} cells, {len(jobs)} jobs on {devices.choose()}", *_table(costs)]
+    where = "at the speed given" if "" in faster else f"on {devices.choose()}"
+    where += "".join(f", {arch} at {number:g} images per second" for arch, number in faster.items() if arch)
+    lines = [f"{len(cells)} cells, {len(jobs)} jobs {where}", *_table(costs), "", *_by_poison(costs), ""]
     lines.append("hours are of one job at a time; divide by the jobs that really run side by side")
     lines += busy
-    unknown = [dataset for dataset, size in found.items() if size is None]
-    if unknown:
-        lines.append(f"not prepared yet, taken as {sizes.UNKNOWN[0]} images of 32x32: {', '.join(unknown)}")
+    for dataset in (name for name, size in found.items() if size is None):
+        left = sum(job.rule in _WORK and _dataset(job) == dataset for job in jobs)
+        lines.append(
+            f"not counted: {left} jobs of {dataset}, which does not say how many images it has; "
+            f"plan again after: relearn prepare {dataset}"
+        )
     if write:
         lines.append(
             f"wrote {estimates.FILE}: the time and memory that Snakemake asks for, "
             f"{MARGIN:g} times what jobs are expected to need here"
         )
     return "\n".join(lines)
+
+
+def given_speeds(params: Params, given: Sequence[str]) -> dict[str, float]:
+    """Images per second by architecture, "" for every other, from texts `ARCH=NUMBER` or `NUMBER`.
+
+    Raises UserError for another text, and for an architecture that params.yaml does not have.
+    """
+    found: dict[str, float] = {}
+    for text in given:
+        arch, _, number = text.rpartition("=")
+        if arch and arch not in params.architectures:
+            raise UserError(f"--speed: unknown architecture '{arch}'; {registry.suggest(arch, params.architectures)}")
+        try:
+            found[arch] = float(number)
+        except ValueError:
+            found[arch] = math.nan
+        if not 0 < found[arch] < math.inf:
+            raise UserError(f"--speed takes images per second, as 3000 or resnet18=3000, found '{text}'")
+    return found
+
+
+class _Speeds:
+    """Images per second, and bytes of the weights, of an architecture on images of a size; each is measured once."""
+
+    def __init__(self, params: Params, given: dict[str, float]):
+        self.params, self.given = params, given
+        self.known: dict[tuple[str, int, int], tuple[float, int]] = {}
+        self.precision = devices.precision(params.compute, "cpu" if "" in given else devices.choose())
+
+    def of(self, arch: str, height: int, width: int) -> tuple[float, int]:
+        key = (arch, height, width)
+        if key not in self.known:
+            given = self.given.get(arch, self.given.get(""))
+            if given is None:
+                print(f"timing {arch} on images of {height}x{width} ...", file=sys.stderr, flush=True)
+            self.known[key] = cost.speed(self.params, *key, self.precision, given)
+        return self.known[key]
 
 
 def _busy(threads: int) -> list[str]:
@@ -97,6 +146,24 @@ def _table(costs: dict[grid.Job, Cost]) -> list[str]:
     return lines
 
 
+def _by_poison(costs: dict[grid.Job, Cost]) -> list[str]:
+    """Hours of crafting each poison, and of all that is trained on it."""
+    rows: dict[str, dict[str, float]] = {}
+    for job, own in costs.items():
+        name = "/".join(job.argument.split("/")[:2])
+        if job.rule == "poison":  # before all that is trained on it
+            rows[name] = {"passes": own.passes, "crafting": own.seconds / 3600, "cells": 0, "training": 0.0}
+        elif job.rule in ("pretrain", "train", "evaluate") and name in rows:
+            rows[name]["cells"] += job.rule == "train"
+            rows[name]["training"] += own.seconds / 3600
+    width = max([6, *map(len, rows)])
+    head = f"{'poison':<{width}} {'passes per image':>17} {'crafting, h':>12} {'cells':>6} {'training, h':>12}"
+    return [head] + [
+        f"{name:<{width}} {row['passes']:>17.1f} {row['crafting']:>12.2f} {row['cells']:>6} {row['training']:>12.2f}"
+        for name, row in rows.items()
+    ]
+
+
 def _request(job: grid.Job, seconds: float, known: dict[str, Size]) -> dict[str, int]:
     """Minutes and megabytes to ask a cluster for.
 
@@ -108,19 +175,14 @@ def _request(job: grid.Job, seconds: float, known: dict[str, Size]) -> dict[str,
     return {"runtime": minutes, "mem_mb": math.ceil(MARGIN * (peak_memory_mb() + data) / 100) * 100}
 
 
-def _cost(
-    params: Params, job: grid.Job, known: dict[str, Size], speeds: dict[str, tuple[float, int]], precision: str
-) -> Cost:
+def _cost(params: Params, job: grid.Job, known: dict[str, Size], speeds: _Speeds) -> Cost:
     if job.rule not in _WORK:
         return Cost(0.0, STARTUP_SECONDS, 0.0)
     images, height, width = known[_dataset(job)]
     work = _WORK[job.rule](params, (images, height, width), **grid.parse(job.rule, job.argument))
     if not work.arch or not images:
         return Cost(work.passes, STARTUP_SECONDS, work.disk)
-    if work.arch not in speeds:
-        print(f"timing {work.arch} on images of {height}x{width} ...", file=sys.stderr, flush=True)
-        speeds[work.arch] = cost.speed(params, work.arch, height, width, precision)
-    per_second, weights = speeds[work.arch]
+    per_second, weights = speeds.of(work.arch, height, width)
     disk = work.disk if job.rule == "poison" else work.disk + weights
     return Cost(work.passes, STARTUP_SECONDS + work.passes * images / per_second, disk)
 

@@ -9,8 +9,6 @@ from relearn import grid, registry
 from relearn.errors import UserError
 from relearn.params import Params
 
-UNKNOWN = (60_000, 32, 32)  # images, height, width assumed of a dataset that does not say
-
 Size = tuple[int, int, int]  # images, height, width
 
 
