@@ -23,6 +23,13 @@ MIXED = edited(
 )
 
 
+TABLES = "  benchmark: {}\n  paired: {}\n  published: {file: theirs.csv}\n"
+THEIRS = """\
+dataset,poison,method,network,accuracy,n,clean,paper,place,note
+digits,mix,some,a network,50,,,A paper,Table 1,
+"""
+
+
 def loaded(text: str, folder: Path) -> params.Params:
     (folder / "params.yaml").write_text(text)
     return params.load(folder / "params.yaml")
@@ -147,10 +154,15 @@ def made(tmp_path, monkeypatch) -> params.Params:
     """A project in which every job of MIXED up to the records of one seed is done."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELEARN_DEVICE", "cpu")
-    text = MIXED.replace("epochs: 2, batch: 64", "epochs: 1, batch: 64, probe_size: 100").replace("[0, 1]", "[0]")
+    Path("theirs.csv").write_text(THEIRS)
+    text = (
+        MIXED.replace("  accuracy: {}\n", TABLES)
+        .replace("epochs: 2, batch: 64", "epochs: 1, batch: 64, probe_size: 100")
+        .replace("[0, 1]", "[0]")
+    )
     Path("params.yaml").write_text(text.replace("hypo: {surrogate: small}", "hypo: {surrogate: small, steps: 1}"))
     for job in grid.jobs(params.load()):
-        if job.rule not in ("tabulate", "plot"):
+        if job.rule != "plot":
             assert __main__.main(job.command.split()[1:]) == 0, job.command
     return params.load()
 
@@ -168,6 +180,10 @@ def test_the_jobs_of_a_mixture_run(made):
     assert histories[0] != histories[1]
     seconds = Path("results/summary/aggregate.seconds.csv").read_text().splitlines()
     assert [line.split(",")[-4] for line in seconds] == ["method", "erm", "some"]
+    tables = {name: Path(f"results/tables/{name}.md").read_text() for name in ("benchmark", "paired", "published")}
+    assert "| digits | cnn | some | " in tables["benchmark"] and "none of one pair" in tables["paired"]
+    assert "| 50.00 | – | – | a network | A paper, Table 1 |" in tables["published"]
+    assert Path("results/inputs/tables/published.sha256").read_text().endswith("  file\n")
     # a run that was fetched has no report; then there is nothing to say
     for path in itertools.chain(Path("results/runs").rglob("train.run.json")):
         path.unlink()
