@@ -34,10 +34,13 @@ def test_nothing_is_left_along_the_directions():
     basis = projection.directions(weights)
     # the gradients of all classes sum to 0, and so do the weights: two directions of three are of rank
     assert basis.shape == (60, 3) and torch.allclose(basis.T @ basis, torch.eye(3), atol=1e-5)
-    left = projection.without(TRAIN.images, basis).flatten(1)
-    assert (left @ basis).abs().max() < 0.01 and (left @ weights.T).abs().max() < 0.01  # of values to 255
-    again = projection.without(TRAIN.images, basis).reshape(left.shape)
-    assert torch.equal(left, again)
+    mean = projection.mean_image(TRAIN.images)
+    assert torch.allclose(mean, TRAIN.images.double().mean(0).float())
+    left = projection.without(TRAIN.images, basis, mean).flatten(1)
+    apart = left - mean.flatten()
+    assert (apart @ basis).abs().max() < 0.01 and (apart @ weights.T).abs().max() < 0.01  # of values to 255
+    none = projection.without(TRAIN.images, basis, torch.zeros(4, 5, 3)).flatten(1)
+    assert (none @ basis).abs().max() < 0.01  # as in the paper
     moved = TRAIN.images.flatten(1).float() - left
     assert torch.allclose(moved, moved @ basis @ basis.T, atol=0.01)  # nothing else is taken out
 
@@ -45,8 +48,11 @@ def test_nothing_is_left_along_the_directions():
 def test_the_method_rounds_what_is_left():
     method = Oproj(linear_epochs=5)
     found = method.prepare(TRAIN.images, TRAIN.labels)
-    weights = projection.linear_weights(TRAIN.images, TRAIN.labels, epochs=5, lr=0.1)
-    left = projection.without(TRAIN.images, projection.directions(weights)).clamp(0, 255)
+    weights, mean = (
+        projection.linear_weights(TRAIN.images, TRAIN.labels, epochs=5, lr=0.1),
+        TRAIN.images.float().mean(0),
+    )
+    left = projection.without(TRAIN.images, projection.directions(weights), mean).clamp(0, 255)
     assert found.dtype == torch.uint8 and (found.float() - left).abs().max() <= 0.5
     assert torch.equal(method.eval_transform(to_float(TRAIN.images)), to_float(TRAIN.images))
 

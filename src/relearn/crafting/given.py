@@ -12,7 +12,7 @@ from relearn.crafting.resemblance import check_images, check_perturbation
 from relearn.data import Split
 from relearn.errors import UserError
 from relearn.registry import suggest
-from relearn.runtime import memory
+from relearn.runtime import files, memory
 
 FLOATS = ("float16", "float32", "float64")
 DTYPES = {"images": ("uint8", *FLOATS), "perturbation": ("int8", *FLOATS)}
@@ -20,7 +20,7 @@ TOLERANCE = 1e-3  # of the range: how far floats may leave it by rounding errors
 
 
 def read_given(
-    path: Path, train: Split, whole: Split, *, kind: str, unit: str, budget: Budget, rounding, what: str
+    file: str, train: Split, whole: Split, *, kind: str, unit: str, budget: Budget, rounding, what: str
 ) -> Perturbation:
     """The images or the perturbation in a file, as a perturbation of `train`; messages begin with `what`.
 
@@ -28,7 +28,7 @@ def read_given(
     a share of. Raises UserError for a file that cannot be read or does not fit the training images.
     """
     try:
-        return _read(path, train, whole, kind, unit, budget, rounding, what)
+        return _read(files.expanded(file), train, whole, kind, unit, budget, rounding, what)
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
 

@@ -7,7 +7,6 @@ from relearn.crafting.given import read_given
 from relearn.crafting.perturbation import Budget, Perturbation
 from relearn.data import Split
 from relearn.registry import InputPath, Positive, register
-from relearn.runtime import files
 
 
 @register
@@ -34,6 +33,6 @@ def external(
     Raises UserError for a file that cannot be read or does not fit the training images, for images that resemble other
     training images than their own, and for a perturbation that looks like the training images.
     """
-    path, budget = files.expanded(file), Budget(norm, epsilon)
+    budget = Budget(norm, epsilon)
     whole = craft.whole or train
-    return read_given(path, train, whole, kind=kind, unit=unit, budget=budget, rounding=rounding, what="external")
+    return read_given(file, train, whole, kind=kind, unit=unit, budget=budget, rounding=rounding, what="external")

@@ -9,7 +9,6 @@ from relearn.crafting.given import read_given
 from relearn.crafting.perturbation import Budget, apply
 from relearn.data import Split
 from relearn.registry import InputPath, register
-from relearn.runtime import files
 
 
 @register
@@ -28,7 +27,7 @@ def file(
     for images that resemble other training images than their own.
     """
     given = read_given(
-        files.expanded(path),
+        path,
         train,
         train,
         kind="images",

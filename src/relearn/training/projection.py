@@ -37,7 +37,15 @@ def directions(weights: torch.Tensor) -> torch.Tensor:
     return torch.linalg.qr(weights.double().T)[0].float()
 
 
-def without(images: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-    """Images (B, H, W, 3) uint8 as float32 in 1/255, less their projections on the columns of `basis`; not clipped."""
+def mean_image(images: torch.Tensor) -> torch.Tensor:
+    """The mean (H, W, 3) float32 in 1/255 of images (N, H, W, 3) uint8; sums of integers are exact."""
+    return (images.sum(0, dtype=torch.int64).double() / len(images)).float()
+
+
+def without(images: torch.Tensor, basis: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Images (B, H, W, 3) uint8 as float32 in 1/255, of whose distance from `mean` the part along `basis` is taken out.
+
+    Not clipped. Along the columns of `basis` all images are then alike: they are as `mean`.
+    """
     x = images.reshape(len(images), -1).float()
-    return (x - (x @ basis) @ basis.T).reshape(images.shape)
+    return (x - ((x - mean.reshape(-1)) @ basis) @ basis.T).reshape(images.shape)
