@@ -220,3 +220,14 @@ def test_a_training_on_more_images_than_the_memory_holds(tmp_path):
     assert (tmp_path / "results/data/mini/train.safetensors").stat().st_size > LIMIT
     listed = json.loads((tmp_path / "results/data/mini/data.json").read_text())["files"]
     assert len(listed["train"]) == IMAGES and listed["test"][0] == "val/a/a_0.JPEG"
+
+
+def test_crafting_says_when_its_noise_cannot_fit(tiny, craft, monkeypatch):
+    context = craft("em", tiny)
+    monkeypatch.setattr(memory, "total", lambda device="cpu": 8 * tiny.images.numel() - 1)
+    with pytest.raises(UserError, match="noise for 80 images of 32x32, which crafting holds at once, needs about"):
+        context.on_device(tiny)
+    context.check_memory(tiny, 1, "cpu")
+    monkeypatch.setattr(memory, "total", lambda device="cpu": 4 * tiny.images.numel() - 1)
+    with pytest.raises(UserError, match="give fewer or smaller images"):
+        context.map_batches(tiny, 16, lambda images, labels, rows: images)

@@ -103,6 +103,11 @@ class CraftContext:
         what = f"{self.label}: noise for {len(train)} images of {height}x{width}, which crafting holds at once,"
         memory.check(4 * copies * train.images.numel(), what, "give fewer or smaller images", device)
 
+    def on_device(self, train: Split) -> tuple[torch.Tensor, torch.Tensor]:
+        """All images (N, 3, H, W) float32 in 1/255 and their labels, on the device, if their noise fits there too."""
+        self.check_memory(train, 2, self.device)
+        return levels(train.images.to(self.device)), train.labels.to(self.device)
+
     def map_batches(self, train: Split, batch: int, attack: Attack, part: str = "delta") -> torch.Tensor:
         """The perturbation (N, H, W, 3) float32 of all images, found batch by batch; a killed run resumes.
 

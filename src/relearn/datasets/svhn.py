@@ -1,4 +1,4 @@
-"""SVHN (Netzer et al., 2011, Digits in Natural Images): the published cropped digits."""
+"""SVHN, digits of house numbers (Netzer et al., 2011, NIPS workshop): the published files, checked by their md5."""
 
 from pathlib import Path
 

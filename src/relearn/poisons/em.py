@@ -63,9 +63,8 @@ def em(
     2024, arXiv 2402.04010), at half the resolution, or quantised as by JPEG, with one draw per image. `rounding:
     em_legacy` publishes the images as the authors' loader does: without negative noise.
     """
-    craft.check_memory(train, 2, craft.device)
     surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip, through)
-    images, labels = levels(train.images.to(craft.device)), train.labels.to(craft.device)
+    images, labels = craft.on_device(train)
     delta = torch.zeros_like(images)
     # drawn once: the authors take the order of the files, but the files of a folder come class by class
     order = torch.randperm(len(train), generator=craft.generator("order", seed)).to(craft.device).split(batch)
