@@ -3,9 +3,11 @@
 import pytest
 
 from helpers.params_text import edited
+from helpers.training import RECIPE
 from relearn import grid, params
 from relearn.errors import UserError
 from relearn.rules.planning import cost, plan
+from relearn.training.recipe import check
 
 OWN = "{optimizer: adamw, lr: 1, epochs: 7, micro_batch: 16}"
 TWO = ("cnn: {width: 4}", "cnn: {width: 4}\n  other: {use: cnn, width: 4, recipe: RECIPE}")
@@ -128,3 +130,12 @@ def test_plan_counts_its_epochs_and_times_its_batch(tmp_path, monkeypatch):
     for arch in CELLS:
         cost.speed(found, arch, 8, 8, "float32")
     assert batches == [64, 16]
+
+
+@pytest.mark.parametrize(
+    "section, where", [("train", "train"), ("architectures.other.recipe",) * 2, ("pretraining.p", "train")]
+)
+def test_messages_name_the_place_where_it_can_be_changed(section, where, tiny):
+    for key, value in (("probe_size", 19), ("warmup_steps", 16)):
+        with pytest.raises(UserError, match=f"^{where}.{key} is {value}, "):
+            check(RECIPE | {key: value}, tiny, section)
