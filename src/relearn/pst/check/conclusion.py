@@ -72,8 +72,8 @@ def conclude(plain: Trial, pst: Trial, untrained: Untrained, chance: float, held
     if answers[0] == NOT_TRAPPED:
         if untrained.by_class and not clean:
             odd = (
-                f"fine detail tells the classes better ({_percent(untrained.fine, untrained.error)}) than coarse images "
-                f"do ({_percent(untrained.coarse, untrained.coarse_error)}), as perturbations make it, but plain "
+                f"fine detail tells the classes better ({_percent(untrained.fine, untrained.error)}) than coarse "
+                f"images do ({_percent(untrained.coarse, untrained.coarse_error)}), as perturbations do, but plain "
                 "training seems to learn the images; clean test images would decide (--clean)"
             )
             return Conclusion(UNKNOWN, odd, findings)

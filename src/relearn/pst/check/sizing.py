@@ -111,7 +111,8 @@ def choose(
         if found <= budget:
             return chosen
         needed = min(needed, found)
+    fewer = ", or fewer --images or --epochs" if images else ""
     raise UserError(
         f"check: {max(0.0, budget):.0f} seconds are left for training, and the least it needs here is {needed:.0f}; "
-        f"give --minutes {math.ceil((needed + 30) / 60) + 1} or more{', or fewer --images or --epochs' if images else ''}"
+        f"give --minutes {math.ceil((needed + 30) / 60) + 1} or more{fewer}"
     )

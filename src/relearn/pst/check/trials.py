@@ -77,23 +77,27 @@ _VIEW = {"use": PLAIN} | IMAGES  # what a step of a stage of PST costs
 def by_pst(material: Material, chosen: Sizes) -> Trial:
     """Train by PST. The pretraining runs when the first stage asks for it that slows groups, if one does."""
     params = parameters(chosen)
-    method, learned = params.build("methods", PST), {}
-    method.initialise(None, {}, learned)
-    begin = method.staging.start
+    method = params.build("methods", PST)
+    model = _model(material, params, method, Seeds("check", material.seed))
+    learned: dict[str, torch.Tensor] = {}
+    method.initialise(model, {}, learned)
+    copy = method.staging.start
 
-    def start(model: torch.nn.Module) -> None:
+    def start(trained: torch.nn.Module) -> None:
         if not learned:
             learned.update(_pretrained(material, params))
-        begin(model)
+        copy(trained)
 
     method.staging.start = start
-    return _trial(material, params, method, "check: PST")
+    return _trial(material, params, model, method, "check: PST")
 
 
 def plainly(material: Material, chosen: Sizes) -> Trial:
     """Train plainly. Weights, batches and probe set are those of `by_pst`: until the trap both are the same."""
     params = parameters(chosen)
-    return _trial(material, params, params.build("methods", PLAIN), "check: plain training")
+    method = params.build("methods", PLAIN)
+    model = _model(material, params, method, Seeds("check", material.seed))
+    return _trial(material, params, model, method, "check: plain training")
 
 
 def speed(material: Material, chosen: Sizes) -> Speed:
@@ -148,9 +152,8 @@ def _fit(material: Material, model: models.Normalised, method, recipe: dict, see
     return fit(model, method, material.train, test, recipe, seeds, probe_set=probe_set, label=label, section="check")
 
 
-def _trial(material: Material, params: Params, method, label: str) -> Trial:
+def _trial(material: Material, params: Params, model: models.Normalised, method, label: str) -> Trial:
     seeds = Seeds("check", material.seed)
-    model = _model(material, params, method, seeds)
     fitted = _fit(material, model, method, params.recipe, seeds, material.held_out, label)
 
     def share(images: Split, view=lambda x: x, batch_statistics: bool = False) -> float:

@@ -59,7 +59,7 @@ def untrained_probe(data: Split, seed: int) -> Untrained:
     half = len(rows) // 2
     known, wanted = labels[:half], labels[half:]
     orders = [torch.randperm(half, generator=seeds.generator("shuffle", turn)) for turn in range(SHUFFLES)]
-    fine = _features(images, _detail, seeds.generator("filters"))
+    fine = _features(images, detail, seeds.generator("filters"))
     right, *shuffles = _accuracies(fine, [known, *(known[order] for order in orders)], wanted)
     shuffled = sum(shuffles) / SHUFFLES
     [coarse] = _accuracies(_features(images, hidden, seeds.generator("filters")), [known], wanted)
@@ -75,7 +75,7 @@ def standard_error(accuracy: float, images: int) -> float:
     return math.sqrt(share * (1 - share) / (images + 4))
 
 
-def _detail(x: torch.Tensor) -> torch.Tensor:
+def detail(x: torch.Tensor) -> torch.Tensor:
     """What a 3x3 mean leaves of images (N, 3, H, W)."""
     return x - F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
