@@ -1,6 +1,5 @@
 """The check from its options to its files and its one line."""
 
-import contextlib
 import os
 import re
 import sys
@@ -31,22 +30,27 @@ TIMED = 600  # images that are read, and that steps are timed with, to choose th
 def run(options: Options) -> str:
     """Check the images at `options.path`, write check.json and check.html, and return the line for stdout.
 
-    Raises UserError for inputs that cannot be read, and for too little time.
+    Raises UserError for inputs that cannot be read, and for too little time; then nothing is written.
     """
     begin = time.monotonic()
-    found = _begin(options)
+    found = look(options)
     out = files.expanded(options.out or f"relearn-check-{_name(found.source.path)}")
-    with contextlib.suppress(FileExistsError):
-        out.mkdir(parents=True)
-    if found.conclusion.reason:
-        found.take(found.source.split(found.order))
-    else:
-        _measure(found, begin + 60 * options.minutes)
     content = report.content(found, time.monotonic() - begin)
     files.write_json(out / "check.json", content)
     pictures = page.pictures(found.data, found.original, found.source.classes)
     files.write_text(out / "check.html", page.page(content, found.trials, pictures))
     return one_line(f"{found.source.path}: {found.conclusion} [{out / 'check.html'}]")
+
+
+def look(options: Options) -> Found:
+    """Everything that is found; nothing is written."""
+    begin = time.monotonic()
+    found = _begin(options)
+    if found.conclusion.reason:
+        found.take(found.source.split(found.order))
+    else:
+        _measure(found, begin + 60 * options.minutes)
+    return found
 
 
 def _begin(options: Options) -> Found:
