@@ -2,8 +2,8 @@
 
 import dataclasses
 import shlex
+from importlib import metadata
 
-import relearn
 from relearn.probing.verdict import DEVIATIONS
 from relearn.pst.check.conclusion import WEAKNESS
 from relearn.pst.check.found import Found
@@ -58,8 +58,16 @@ def content(found: Found, seconds: float) -> dict:
         "settings": settings,
         "repeat": repeat(found),
         "seconds": seconds,
-        "environment": {"relearn": relearn.__version__} | environment(found.device),
+        "environment": {"relearn": version()} | environment(found.device),
     }
+
+
+def version() -> str | None:
+    """That of relearn, where it is installed; the commit is in the environment anyway."""
+    try:
+        return metadata.version("relearn")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def notes(found: Found) -> list[str]:

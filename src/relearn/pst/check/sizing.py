@@ -9,7 +9,7 @@ MOST = 50_000  # images
 LADDER = (MOST, 35_000, 25_000, 15_000, 10_000, 7_000, 5_000, 3_500, 2_500, 1_500, 1_000, 700, 500, 350, 250, 200)
 ENOUGH = 2_500  # images: with fewer, a narrower network on more of them
 EPOCHS = 5  # of plain training on many images, as in the preset cifar10_fast
-STEPS = 300  # of plain training at least, for which fewer images get more epochs
+LEAST_STEPS = 300  # of plain training at least, for which fewer images get more epochs
 FEWEST = 0.4  # the share of the target's epochs that is tried before the check gives up
 STAGED = 12 / 5  # epochs of a stage of PST to those of plain training, as in the preset pst
 STAGES = 2  # of PST, at most
@@ -56,7 +56,7 @@ def sizes(images: int, classes: int, width: int, epochs: int | None = None, shar
     training = images - held_out
     batch = next(batch for least, batch in BATCHES if training >= least)
     steps_per_epoch = max(1, training // batch)
-    epochs = epochs or max(1, math.ceil(share * max(EPOCHS, math.ceil(STEPS / steps_per_epoch))))
+    epochs = epochs or max(1, math.ceil(share * max(EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))))
     return Sizes(
         images=images,
         held_out=held_out,
