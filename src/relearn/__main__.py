@@ -121,7 +121,41 @@ def _parser() -> argparse.ArgumentParser:
         help="delete artifacts that differ from dvc.lock and corrupt objects of DVC's cache",
     )
     compare.set_defaults(run=_verify)
+    _add_data_check(commands)
     return parser
+
+
+def _add_data_check(commands) -> None:
+    """`relearn check`, which needs no project."""
+    data = commands.add_parser(
+        "check", help="is this data unlearnable? a folder of images, or a split file; needs no params.yaml"
+    )
+    data.add_argument("path", metavar="PATH", help="a folder with train/CLASS/ or CLASS/, or a .safetensors split")
+    data.add_argument("--clean", metavar="FOLDER", help="clean test images of the same classes")
+    data.add_argument("--original", metavar="PATH", help="the same images without perturbation, for pictures only")
+    data.add_argument("--minutes", type=_positive(float), default=10.0, help="how long it may take (default 10)")
+    data.add_argument("--seed", type=int, default=0, help="of every random draw (default 0)")
+    data.add_argument("--out", metavar="FOLDER", help="for check.json and check.html (default ./relearn-check-NAME)")
+    for name, words in (
+        ("images", "how many images to use"),
+        ("epochs", "epochs of plain training"),
+        ("width", "width of the network"),
+        ("threads", "threads of the CPU"),
+    ):
+        data.add_argument(f"--{name}", type=_positive(int), metavar="N", help=f"{words} (default: by the time)")
+    data.set_defaults(run=_check_data)
+
+
+def _positive(kind: type):
+    """A reader of numbers above 0 for the command line."""
+
+    def number(text: str):
+        if not 0 < (value := kind(text)) < float("inf"):
+            raise ValueError(text)
+        return value
+
+    number.__name__ = "positive " + {int: "whole number", float: "number"}[kind]
+    return number
 
 
 def _run_job(options: argparse.Namespace) -> None:
@@ -147,6 +181,14 @@ def _check(options: argparse.Namespace) -> None:
     grid.check_inputs(checked, jobs)
     dvc.check_written(checked)
     print(f"params.yaml has no errors: {len(grid.cells(checked))} cells, {len(jobs)} jobs")
+
+
+def _check_data(options: argparse.Namespace) -> None:
+    from relearn.pst.check import found, run  # they need torch
+
+    given = {name: value for name, value in vars(options).items() if name != "run"}
+    with memory.explained("relearn check"):
+        print(run.run(found.Options(**given)))
 
 
 def _grid(options: argparse.Namespace) -> None:

@@ -11,11 +11,11 @@ import pytest
 from helpers.params_text import edited
 from helpers.projects import copy_project, link_sources
 from relearn import __main__, grid, params
-from relearn.datasets import folder as folders
 from relearn.engines import bridge, dvc
 from relearn.errors import UserError
 from relearn.grid import inputs
 from relearn.rules import inputs as rule
+from relearn.runtime import image_files
 from relearn.runtime.hashing import settings_hash
 
 IMAGES = ("digits: {copies: 1}", "digits: {copies: 1}\n  images: {use: folder, path: data/mine}")
@@ -145,7 +145,7 @@ def test_what_desktops_leave_is_no_content(mine):
     for name in ("train/a/.DS_Store", "train/Thumbs.db", "__MACOSX/x", ".git/config"):
         write(mine / name, "x")
     assert digest() == before
-    assert inputs.HIDDEN == folders.HIDDEN  # or a change of an image that is read would go unseen
+    assert inputs.HIDDEN == image_files.HIDDEN  # or a change of an image that is read would go unseen
 
 
 @pytest.mark.parametrize("name", [b"\xff.png", b"two\nlines.png", b"back\\slash.png", "é {x} $y.png".encode()])

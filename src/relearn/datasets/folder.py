@@ -64,10 +64,36 @@ def folder(
         errors += [f"{shown(file.relative_to(base))} cannot be read ({reason})" for file, reason in unreadable]
         errors += _dark_classes(part, classes, labelled.labels.numpy(), brightest)
         splits[part] = labelled.with_images(torch.from_numpy(images))
+    _raise(path, errors)
+    return Dataset(splits["train"], splits["test"], classes)
+
+
+def class_files(base: Path, part: str = ".") -> dict[str, list[Path]]:
+    """The image files in `base`/`part`/CLASS, by class, in the order of `folder`. Raises its UserError for others."""
+    errors: list[str] = []
+    found = image_files.class_files(base, part, errors)
+    _raise(str(base), errors)
+    return found
+
+
+def read_images(base: Path, files: list[Path], labels: list[int], classes: list[str], size: int) -> torch.Tensor:
+    """The images (N, size, size, 3) uint8 in files of the folder `base`, read as `folder` reads them.
+
+    `labels` are their places in `classes`, for messages. Raises UserError for files that are no images, or too dark.
+    """
+    memory.check(2 * len(files) * size**2 * 3, f"{len(files)} images of {size}x{size} pixels", "choose fewer images")
+    images = np.zeros((len(files), size, size, 3), dtype=np.uint8)
+    brightest, unreadable = image_files.read(files, images, image_files.View(size, size))
+    errors = [f"{shown(file.relative_to(base))} cannot be read ({reason})" for file, reason in unreadable]
+    _raise(str(base), errors + _dark_classes(".", classes, np.array(labels), brightest))
+    return torch.from_numpy(images)
+
+
+def _raise(path: str, errors: list[str]) -> None:
+    """One UserError of all errors found in the folder `path`, if there are any."""
     if errors:
         more = f"; ... and {len(errors) - MAX_ERRORS} more" if len(errors) > MAX_ERRORS else ""
         raise UserError(f"folder: in '{shown(path)}', {'; '.join(errors[:MAX_ERRORS])}{more}; correct or remove them")
-    return Dataset(splits["train"], splits["test"], classes)
 
 
 def _draw(files: list[list[Path]], per_class: int | None, seed: int) -> tuple[Split, list[Path]]:

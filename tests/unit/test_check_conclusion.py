@@ -1,0 +1,70 @@
+"""The verdict of `relearn check`, from numbers alone."""
+
+import pytest
+
+from relearn.probing.verdict import CANNOT_TELL, NOT_TRAPPED, TRAPPED, Verdict
+from relearn.pst.check.conclusion import AGAINST_BOTH, AGAINST_PLAIN, NO_SIGN, UNKNOWN, conclude, too_few
+from relearn.pst.check.trials import Trial
+from relearn.pst.check.untrained import Untrained
+
+QUIET = Untrained(0.45, 0.01, 0.47, 0.01, 0.1, 0.1, 2000)
+NOISE = Untrained(0.99, 0.002, 0.47, 0.01, 0.1, 0.1, 2000)
+KEPT = {TRAPPED: 0.1, NOT_TRAPPED: 0.9, CANNOT_TELL: 0.5}
+
+
+def trial(answer: str, held_out: float = 0.8, hidden: float = 0.3, clean: float | None = None) -> Trial:
+    return Trial("early", 100, Verdict(answer, "why", KEPT[answer], 0.03), held_out, hidden, clean, [])
+
+
+@pytest.mark.parametrize(
+    "plain, pst, untrained, answer",
+    [
+        (trial(TRAPPED, hidden=0.2), trial(NOT_TRAPPED, hidden=0.6), NOISE, AGAINST_PLAIN),
+        (trial(TRAPPED, hidden=0.2), trial(NOT_TRAPPED, hidden=0.21), NOISE, UNKNOWN),  # it recognises no more
+        (trial(TRAPPED), trial(TRAPPED), NOISE, AGAINST_BOTH),
+        (trial(TRAPPED), trial(CANNOT_TELL), NOISE, UNKNOWN),
+        (trial(NOT_TRAPPED), trial(NOT_TRAPPED), QUIET, NO_SIGN),
+        (trial(NOT_TRAPPED), trial(NOT_TRAPPED), NOISE, UNKNOWN),  # the two tests contradict each other
+        (trial(CANNOT_TELL), trial(NOT_TRAPPED), QUIET, UNKNOWN),
+    ],
+)
+def test_without_clean_images(plain, pst, untrained, answer):
+    found = conclude(plain, pst, untrained, 0.1, 1000, 0)
+    assert found.answer == answer and str(found).startswith(answer)
+    assert answer != UNKNOWN or "cannot tell, because " in str(found)
+
+
+@pytest.mark.parametrize(
+    "plain, pst, answer",
+    [
+        ((0.9, 0.12), (0.8, 0.75), AGAINST_PLAIN),
+        ((0.9, 0.12), (0.9, 0.15), AGAINST_BOTH),
+        ((0.6, 0.59), (0.6, 0.59), NO_SIGN),
+        ((0.9, 0.50), (0.9, 0.89), UNKNOWN),  # half of it: within the uncertainty
+        ((0.12, 0.1), (0.12, 0.1), UNKNOWN),  # nothing learned
+    ],
+)
+@pytest.mark.parametrize("seen", [TRAPPED, NOT_TRAPPED, CANNOT_TELL])
+def test_clean_images_decide_whatever_the_hidden_view_shows(plain, pst, answer, seen):
+    first, second = (trial(seen, held_out, clean=clean) for held_out, clean in (plain, pst))
+    assert conclude(first, second, NOISE, 0.1, 1000, 1000).answer == answer
+
+
+def test_numbers_come_with_two_standard_errors():
+    found = conclude(trial(TRAPPED), trial(TRAPPED), NOISE, 0.1, 1000, 0)
+    assert "plain 0.10 ± 0.06, PST 0.10 ± 0.06, limit 0.5" in str(found)
+
+
+def test_a_contradiction_is_told():
+    found = conclude(trial(NOT_TRAPPED, 0.9, clean=0.1), trial(NOT_TRAPPED, 0.8, clean=0.7), NOISE, 0.1, 1000, 1000)
+    assert found.answer == AGAINST_PLAIN and "would say otherwise" in found.findings[-1]
+
+
+@pytest.mark.parametrize("images, classes, told", [(30, 2, "30 images"), (1000, 1, "single class"), (900, 100, "900")])
+def test_too_few(images, classes, told):
+    found = too_few(images, classes)
+    assert found and found.answer == UNKNOWN and told in found.reason
+
+
+def test_enough():
+    assert too_few(200, 2) is None
