@@ -43,9 +43,9 @@ def test_what_imports_import_belongs_to_the_sources(tmp_path):
     file.write_text("from relearn.training import checkpoint")
     registry.imports.cache_clear()
     found = {path.relative_to(PACKAGE).as_posix() for path in sources(file) if path != file}
-    # checkpoint imports data, which imports errors, runtime.files and its structures
+    # checkpoint imports data, which imports errors, and runtime: files, their structures, memory
     expected = {"training/__init__.py", "training/checkpoint.py", "data.py", "errors.py"}
-    assert found == expected | {"runtime/__init__.py", "runtime/files.py", "runtime/structures.py"}
+    assert found == expected | {f"runtime/{name}.py" for name in ("__init__", "files", "memory", "structures")}
 
 
 @pytest.mark.parametrize("rule", grid.RULES)
