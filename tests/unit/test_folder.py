@@ -16,7 +16,7 @@ from relearn.data import load_split, save_split
 from relearn.datasets import folder as reader
 from relearn.datasets.folder import folder
 from relearn.errors import UserError
-from relearn.runtime import memory
+from relearn.runtime import image_files, memory
 
 
 def paint(path: Path, colour=(200, 100, 50), size=(8, 8), mode="RGB", **options) -> None:
@@ -261,7 +261,7 @@ def test_folder_takes_the_first_frame_but_not_the_first_page(own):
 
 def test_folder_refuses_images_that_would_fill_the_memory(own, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 32)
-    monkeypatch.setattr(reader, "MAX_PIXELS", 8 * 8)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 8 * 8)
     folder(None, path=str(own), size=8)
     paint(own / "train" / "a" / "0.png", size=(10, 10))
     assert "train/a/0.png cannot be read (10x10 is more than 64 pixels)" in wrong(own)
@@ -270,13 +270,13 @@ def test_folder_refuses_images_that_would_fill_the_memory(own, monkeypatch):
 
 
 def test_folder_reads_a_photo_whose_fraction_is_small_enough(own, monkeypatch):
-    monkeypatch.setattr(reader, "MAX_PIXELS", 100 * 100)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 100 * 100)
     paint(own / "train" / "a" / "0.jpg", size=(160, 160))
     assert folder(None, path=str(own), size=8).train.images.shape == (25, 8, 8, 3)
 
 
 def test_large_images_are_decoded_one_at_a_time(own, monkeypatch):
-    monkeypatch.setattr(reader, "LARGE", 1)
+    monkeypatch.setattr(image_files, "LARGE", 1)
     assert len(folder(None, path=str(own), size=8).train) == 24
 
 

@@ -1,32 +1,24 @@
 """A folder of the user's own images."""
 
-import contextlib
 import os
-import re
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
+from PIL import Image
 
 from relearn.data import Dataset, Split, subset
 from relearn.errors import UserError
 from relearn.registry import InputPath, PositiveInt, Seed, Side, register
 from relearn.runtime import memory
 from relearn.runtime.files import expanded
+from relearn.runtime.image_files import decoded, image_suffixes, shown, visible
 
 PARTS = ("train", "test")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not all of Pillow's: reading EPS would run Ghostscript
-HIDDEN = {"thumbs.db", "desktop.ini", "__macosx"}  # left by desktops; so are names that begin with a dot
 MAX_ERRORS = 10  # errors named in a message
-MAX_PIXELS = 50_000_000  # of an image once decoded; a file of some kilobytes can unpack to gigabytes
-LARGE = 4_000_000  # pixels; such images are decoded one at a time
 DARK = 0.25  # of the range: 16-bit images that stay below it hold fewer bits, 14 at most
-SHOWN = 100  # characters of a name in a message
 TASK = 64  # images per task of the pool
 THREADS = 2  # the result does not depend on it; more are no faster for small images
 
@@ -53,7 +45,7 @@ def folder(
     """
     base = expanded(path)
     if not os.path.isdir(base):  # unlike Path.is_dir, also for a path that no system accepts
-        raise UserError(f"folder: '{_shown(path)}' is not a folder; give one with train/CLASS/ and test/CLASS/")
+        raise UserError(f"folder: '{shown(path)}' is not a folder; give one with train/CLASS/ and test/CLASS/")
     errors: list[str] = []
     listed = {part: _classes(base, part, errors) for part in PARTS}
     errors += _missing_classes(listed) + _same_folders(base, listed)
@@ -73,20 +65,13 @@ def folder(
     splits = {}
     for part, (labelled, chosen) in drawn.items():
         images, brightest, unreadable = _read(chosen, size)
-        errors += [f"{_shown(file.relative_to(base))} cannot be read ({reason})" for file, reason in unreadable]
+        errors += [f"{shown(file.relative_to(base))} cannot be read ({reason})" for file, reason in unreadable]
         errors += _dark_classes(part, classes, labelled.labels.numpy(), brightest)
         splits[part] = labelled.with_images(images)
     if errors:
         more = f"; ... and {len(errors) - MAX_ERRORS} more" if len(errors) > MAX_ERRORS else ""
-        raise UserError(f"folder: in '{_shown(path)}', {'; '.join(errors[:MAX_ERRORS])}{more}; correct or remove them")
+        raise UserError(f"folder: in '{shown(path)}', {'; '.join(errors[:MAX_ERRORS])}{more}; correct or remove them")
     return Dataset(splits["train"], splits["test"], classes)
-
-
-def _shown(name: object) -> str:
-    """A name in a message: on one line and not too long, whatever it holds."""
-    text = str(name)
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-SHOWN // 2 :]}"
 
 
 def _classes(base: Path, part: str, errors: list[str]) -> dict[str, list[Path]]:
@@ -94,22 +79,22 @@ def _classes(base: Path, part: str, errors: list[str]) -> dict[str, list[Path]]:
     if not (base / part).is_dir():
         errors.append(f"{part}/ is missing")
         return {}
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    suffixes = image_suffixes()
     found: dict[str, list[Path]] = {}
-    for entry in _visible(base / part, errors):
-        shown = _shown(entry.relative_to(base))
+    for entry in visible(base / part, errors):
+        place = shown(entry.relative_to(base))
         if not entry.is_dir():
-            errors.append(f"{shown} lies outside the folders of the classes")
+            errors.append(f"{place} lies outside the folders of the classes")
             continue
         if not entry.name.isprintable():  # nor are bytes that are not UTF-8; the name goes into tables and figures
-            errors.append(f"the name of {shown} has characters that cannot be printed")
+            errors.append(f"the name of {place} has characters that cannot be printed")
             continue
         files = found[entry.name] = []
-        for file in _visible(entry, errors):
+        for file in visible(entry, errors):
             if not file.is_file():
-                errors.append(f"{_shown(file.relative_to(base))} is not a file")
+                errors.append(f"{shown(file.relative_to(base))} is not a file")
             elif file.suffix and file.suffix.lower() not in suffixes:
-                errors.append(f"{_shown(file.relative_to(base))} is not an image by its name")
+                errors.append(f"{shown(file.relative_to(base))} is not an image by its name")
             else:
                 files.append(file)
         if not files:
@@ -138,21 +123,6 @@ def _same_folders(base: Path, listed: dict[str, dict[str, list[Path]]]) -> list[
     return errors
 
 
-def _visible(directory: Path, errors: list[str]) -> list[Path]:
-    """The entries of a folder without what desktops leave there, with numbers in their names in numeric order."""
-    try:
-        names = os.listdir(directory)
-    except OSError as error:
-        errors.append(f"{_shown(directory)} cannot be read ({error.strerror})")
-        return []
-    visible = [name for name in names if not name.startswith(".") and name.lower() not in HIDDEN]
-    return [directory / name for name in sorted(visible, key=lambda name: (_natural_key(name), name))]
-
-
-def _natural_key(name: str) -> list:
-    return [int(piece) if place % 2 else piece for place, piece in enumerate(re.split(r"(\d+)", name))]
-
-
 def _draw(files: list[list[Path]], per_class: int | None, seed: int) -> tuple[Split, list[Path]]:
     """Labels and index of the files that are drawn, of each class in label order, and those files."""
     flat = [file for of_class in files for file in of_class]
@@ -177,7 +147,7 @@ def _read(files: list[Path], size: int) -> tuple[torch.Tensor, np.ndarray, list[
             except Image.UnidentifiedImageError:
                 unreadable.append((file, "not an image"))
             except Exception as error:  # damaged bytes raise almost anything: OSError, SyntaxError, struct.error, ...
-                unreadable.append((file, _shown(error) or type(error).__name__))
+                unreadable.append((file, shown(error) or type(error).__name__))
         return unreadable
 
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
@@ -200,50 +170,11 @@ def _dark_classes(part: str, classes: list[str], labels: np.ndarray, brightest: 
     return errors
 
 
-_one_large = threading.Lock()
-
-
 def _image(file: Path, size: int) -> tuple[np.ndarray, float]:
-    with Image.open(file, formats=FORMATS) as image:
-        image.draft(None, (2 * size, 2 * size))
-        pixels = image.width * image.height
-        if pixels > MAX_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
-        if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-            raise ValueError("a TIFF of several pages; save the one that counts")
-        with _one_large if pixels > LARGE else contextlib.nullcontext():
-            bits = _bits(image)
-            ImageOps.exif_transpose(image, in_place=True)
-            flat = _rgb(image, bits)
-            brightest = float(np.asarray(flat).max()) / 255 if bits > 8 else np.nan
-            side = min(flat.size)
-            left, top = (flat.width - side) / 2, (flat.height - side) / 2
-            # resizing just the central square equals resizing all and cutting out the centre
-            square = flat.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-            return np.asarray(square), brightest
-
-
-def _bits(image: Image.Image) -> int:
-    """Bits of a value in the file, before Pillow reads it. Raises ValueError for values without a known range."""
-    if image.mode == "F":
-        raise ValueError("floating-point values have no known range")
-    if isinstance(image, TiffImageFile):
-        bits, kind = (max(image.tag_v2.get(tag, (1,))) for tag in (BITSPERSAMPLE, SAMPLEFORMAT))
-        if bits > 16 or kind != 1:
-            raise ValueError(f"{'signed ' if kind == 2 else ''}{bits}-bit values have no known range")
-        return bits
-    decoder = str(getattr(image, "tile", []))  # Pillow keeps only the upper 8 bits of colours of 16
-    return 16 if image.mode.startswith("I") or ";16" in decoder or "65535" in decoder else 8
-
-
-def _rgb(image: Image.Image, bits: int) -> Image.Image:
-    if image.mode.startswith("I"):  # Pillow would cut 16-bit values off at 255
-        values, top = np.asarray(image).astype(np.uint32), 2**bits - 1
-        if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
-            values = top - values  # 0 is white there, which Pillow knows of 8 bits only
-        image = Image.fromarray(((values * 255 + top // 2) // top).astype(np.uint8))
-    if image.has_transparency_data:
-        layers = image.convert("RGBA")
-        image = Image.new("RGB", layers.size)
-        image.paste(layers, mask=layers)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    with decoded(file, 2 * size) as (flat, bits):
+        brightest = float(np.asarray(flat).max()) / 255 if bits > 8 else np.nan
+        side = min(flat.size)
+        left, top = (flat.width - side) / 2, (flat.height - side) / 2
+        # resizing just the central square equals resizing all and cutting out the centre
+        square = flat.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+        return np.asarray(square), brightest

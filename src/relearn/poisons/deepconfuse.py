@@ -122,9 +122,7 @@ class _Duel:
         self.generator_lr = generator_lr
         self.amplitude = epsilon / 255
         self.images, self.labels = train.images.to(craft.device), train.labels.to(craft.device)
-        self.copy, self.generator = (
-            constructed("the generator", lambda: UNet(width), craft.device) for _ in range(2)
-        )
+        self.copy, self.generator = (constructed("the generator", lambda: UNet(width), craft.device) for _ in range(2))
         initialise(self.copy, craft.generator("generator", seed))  # drawn on the CPU, like all weights
         self.copy, self.generator = self.copy.to(craft.device), self.generator.to(craft.device)
         self.optimizer = torch.optim.Adam(self.copy.parameters(), lr=generator_lr)

@@ -7,7 +7,6 @@ its own draws, and results stay in [0, 1] and channels-last.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from relearn.errors import UserError
 from relearn.probing.hiding import LUMA
