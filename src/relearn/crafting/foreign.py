@@ -88,13 +88,14 @@ def open_arrays(path: Path) -> dict[str, Array]:
     if not os.path.isfile(path):  # unlike Path.is_file, also for a path that no system accepts
         raise UserError(f"{path} is not a file; set `file` to the poison, relative to the current folder")
     try:
-        return {"": _header(path)} if path.suffix == ".npy" else _headers(path)
+        return {"": npy_header(path)} if path.suffix == ".npy" else safetensors_headers(path)
     except (*ERRORS, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} is damaged or not a plain {path.suffix} file ({reason}); fetch it again") from None
 
 
-def _header(path: Path) -> Array:
+def npy_header(path: Path) -> Array:
+    """The array of a .npy file. Raises one of `ERRORS` for a file whose header promises what it lacks."""
     with open(path, "rb") as file:
         shape, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
         begin = file.tell()
@@ -106,7 +107,8 @@ def _header(path: Path) -> Array:
     return Array(path, "", shape, dtype.name)
 
 
-def _headers(path: Path) -> dict[str, Array]:
+def safetensors_headers(path: Path) -> dict[str, Array]:
+    """The arrays of a .safetensors file by name. Raises SafetensorError for a damaged one."""
     with safe_open(path, framework="pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, not a dict
         return {

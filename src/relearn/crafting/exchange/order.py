@@ -1,0 +1,108 @@
+"""Which row of a file each training image gets."""
+
+import torch
+
+from relearn.crafting.resemblance import ALIKE, features
+from relearn.data import Split
+from relearn.errors import UserError
+
+CANDIDATES = 5  # of the other side that an image is compared with when its nearest one is taken
+WEAK = 0.05  # share of images that may resemble theirs less than ALIKE
+IN_ORDER = 0.95  # share of images that must resemble their own more than the one before it, for a file in order
+CHUNK = 256
+
+
+def by_index(index: torch.Tensor, train: Split) -> torch.Tensor:
+    """The rows (N,) of a file for the training images, of which `index` (M,) says the places; -1 where it has none."""
+    order = index.argsort()
+    place = torch.searchsorted(index[order], train.index).clamp_max(len(index) - 1)
+    rows = order[place]
+    return torch.where(index[rows] == train.index, rows, -1)
+
+
+def by_class(name: str, labels: torch.Tensor | None, count: int, train: Split) -> torch.Tensor:
+    """The rows of a file whose k-th row of a class is that of the k-th training image of the class.
+
+    Without labels the rows stand class by class, in the order of the labels. Raises UserError where a class has another
+    number of rows.
+    """
+    labels = train.labels.sort().values if labels is None else labels
+    if len(labels) != count or not labels.sort().values.equal(train.labels.sort().values):
+        raise UserError(
+            f"{name} has {count} rows, and of some class another number than the {len(train)} training images; "
+            "choose the data set that it was made for"
+        )
+    rows = torch.empty(len(train), dtype=torch.int64)
+    rows[train.labels.argsort(stable=True)] = labels.argsort(stable=True)
+    return rows
+
+
+def is_in_order(found: torch.Tensor, train: Split) -> bool:
+    """Whether images (N, H, W, 3) uint8 resemble their own training images, and these more than those before them."""
+    shown, clean = features(found), features(train.images)
+    own = (shown * clean).sum(1)
+    structured = clean.norm(dim=1) > 0.5
+    if not structured.any():
+        return True
+    nearer = (own > (shown * clean.roll(1, 0)).sum(1))[structured].float().mean()
+    alike = (own > ALIKE)[structured].float().mean()
+    return bool(nearer >= IN_ORDER and alike >= 1 - WEAK)
+
+
+def matched(name: str, found: torch.Tensor, train: Split) -> torch.Tensor:
+    """The rows of images (M, H, W, 3) uint8 that most resemble the training images, each taken once; -1 for none.
+
+    All images of the smaller side find one of the other. They are compared by the structure of their channels on a
+    coarse grid, which a poison hardly changes. Raises UserError when some find none, or many resemble theirs little.
+    """
+    shown, clean = features(found), features(train.images)
+    few, many = (shown, clean) if len(shown) <= len(clean) else (clean, shown)
+    likeness, place = _candidates(few, many)
+    taken, similar = _assigned(likeness, place, len(many))
+    lost = int((taken < 0).sum())
+    weak = int((similar < ALIKE).sum())
+    if lost or weak > WEAK * len(few):
+        raise UserError(
+            f"{lost or weak} of {len(few)} images of {name} and the training set "
+            f"{'resemble no image of the other that is left' if lost else 'resemble each other only faintly'}; "
+            "is it the same data set? else give --order (dataset: its order; class: k-th of each class)"
+        )
+    if few is clean:
+        return taken
+    rows = torch.full((len(train),), -1)
+    rows[taken] = torch.arange(len(found))
+    return rows
+
+
+def _candidates(few: torch.Tensor, many: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each of the first, the similarity to its most similar of the others, best first, and their rows."""
+    parts = [(part @ many.T).topk(min(CANDIDATES, len(many)), dim=1) for part in few.split(CHUNK)]
+    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+
+
+def _assigned(likeness: torch.Tensor, place: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One of the candidates for each (N,), none taken twice, the most similar pairs first; -1 where all are taken."""
+    taken, similar = torch.full((len(place),), -1), torch.zeros(len(place))
+    free = torch.ones(count, dtype=torch.bool)
+    while True:
+        open_ = torch.nonzero(taken < 0).flatten()
+        wanted = likeness[open_].masked_fill(~free[place[open_]], -2)
+        best, which = wanted.max(1) if len(open_) else (wanted.flatten(), place.new_empty(0))
+        able = best > -2
+        rows, best, which = open_[able], best[able], which[able]
+        if not len(rows):
+            return taken, similar
+        order = best.argsort(descending=True, stable=True)
+        goal = place[rows[order], which[order]]
+        first = _first(goal, count)
+        chosen = order[first]
+        taken[rows[chosen]] = goal[first]
+        similar[rows[chosen]] = best[chosen]
+        free[goal[first]] = False
+
+
+def _first(values: torch.Tensor, count: int) -> torch.Tensor:
+    """The places at which each of the values (N,) below `count` comes first."""
+    places = torch.arange(len(values))
+    first = torch.full((count,), len(values)).scatter_reduce(0, values, places, "amin")
+    return places[first[values] == places]
