@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 from relearn import grid, params, registry
+from relearn.crafting.exchange import commands as exchange
 from relearn.engines import bridge, dvc, locks, presets, verify
 from relearn.errors import UserError, one_line
 from relearn.planning import estimates
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         help="delete artifacts that differ from dvc.lock and corrupt objects of DVC's cache",
     )
     compare.set_defaults(run=_verify)
+    exchange.add(commands)
     return parser
 
 

@@ -14,7 +14,7 @@ from relearn.runtime.image_files import image_suffixes, shown, visible
 
 @dataclass(frozen=True)
 class Files:
-    """Image files, the label of each, and the names of the classes; one class without a name if there are no folders."""
+    """Image files, the label of each, and the names of the classes; one without a name if there are no folders."""
 
     files: list[Path]
     labels: list[int]

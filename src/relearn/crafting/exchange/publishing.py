@@ -31,7 +31,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def describe(folder: Path, manifest: dict, card: str) -> None:
-    """Write the data card, manifest.json, and the SHA-256 of every file, which `sha256sum --check SHA256SUMS` checks."""
+    """Write the data card, manifest.json, and the SHA-256 of every file as `sha256sum --check SHA256SUMS` reads it."""
     text = json.dumps(rounded(manifest), indent=2, sort_keys=True, allow_nan=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
     (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
