@@ -30,7 +30,7 @@ PREPARED = "results/data/own/train.safetensors"
 
 @pytest.fixture
 def train(tmp_path, monkeypatch) -> Split:
-    """Images with structure, which matching needs, as the prepared data set `own` of a project."""
+    """Images with structure, which matching needs, as the prepared dataset `own` of a project."""
     monkeypatch.chdir(tmp_path)
     generator = torch.Generator().manual_seed(1)
     coarse = torch.rand((COUNT, 3, 8, 8), generator=generator) * 255
@@ -145,9 +145,9 @@ def test_ntga_has_part_of_the_images_in_an_order_of_its_own(train, poisoned):
     expected = train.images.numpy().copy()
     expected[some] = poisoned[some]
     np.testing.assert_array_equal(images, expected)
-    assert "matched" in manifest["order"] and manifest["labels"] == "y.npy, equal to the data set's"
+    assert "matched" in manifest["order"] and manifest["labels"] == "y.npy, equal to the dataset's"
     put(np.eye(CLASSES)[train.labels[some].numpy()[::-1]], "wrong.npy")
-    refused(file, "labels", "are not those of the data set", "--order", labels=Path("wrong.npy"), rest="clean")
+    refused(file, "labels", "are not those of the dataset", "--order", labels=Path("wrong.npy"), rest="clean")
     put(np.ones((len(some), CLASSES)), "ones.npy")
     refused(file, "ones.npy holds rows of 4 values", labels=Path("ones.npy"), rest="clean")
 
@@ -194,7 +194,7 @@ def test_rem_is_a_pickle_of_int8(train, noise, poisoned):
         np.testing.assert_array_equal(images, poisoned)
         assert manifest["dtype"] == "int8" and manifest["layout"] == "pickle: an array"
     refused(put(first(noise)[:-1], "less.pkl"), "47 rows, not the 48", order="dataset")
-    refused(put(first(noise), "rem.pkl"), "not images to match", order="match")
+    refused(put(first(noise), "rem.pkl"), "no images to match", order="match")
 
 
 def test_a_perturbation_per_class_goes_by_label(train, noise):

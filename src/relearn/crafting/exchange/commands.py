@@ -33,7 +33,7 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("import", help=words, description=words)
     parser.add_argument("path", metavar="PATH", help="a file or a folder; docs/formats.md has the layouts")
     parser.add_argument(
-        "--dataset", metavar="NAME", help="the prepared data set it belongs to; none: images as they are"
+        "--dataset", metavar="NAME", help="the prepared dataset it belongs to; none: images as they are"
     )
     parser.add_argument("--out", metavar="FILE", help="default: imported/NAME.safetensors")
     parser.add_argument("--labels", metavar="FILE", help="labels that lie in a file of their own")

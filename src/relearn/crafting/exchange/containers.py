@@ -147,7 +147,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_parquet(path: Path) -> list[tuple[bytes, int]]:
-    """Rows of a Hugging Face data set: the bytes of an image file, and its label."""
+    """Rows of a Hugging Face dataset: the bytes of an image file, and its label."""
     try:
         import pyarrow.parquet as parquet
     except ImportError:

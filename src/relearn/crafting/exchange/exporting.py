@@ -19,7 +19,7 @@ LOADING = {
     "safetensors": "`safetensors.torch.load_file('poison.safetensors')`: images (N, H, W, 3) uint8, labels (N,) int64",
     "npz": "`numpy.load('poison.npz')`: data (N, H, W, 3) uint8, targets (N,) int64",
     "pt": "`torch.load('poison.pt', weights_only=True)`: data (N, H, W, 3) uint8, labels (N,) int64",
-    "png": "`data/<index>.png`, and labels.csv; the index is the place in the original data set",
+    "png": "`data/<index>.png`, and labels.csv; the index is the place in the original dataset",
     "parquet": "`datasets.load_dataset(FOLDER)`: image, label",
     "imagefolder": "`torchvision.datasets.ImageFolder('train')`: a folder per class",
 }
@@ -66,7 +66,7 @@ def _card(manifest: dict, train: Split) -> str:
         "budget": f"{declared.get('norm')} {declared.get('value')} (1/255)",
         "L-inf of the change (mean, 1/255)": f"{measured.get('linf_mean', 0):.2f}",
         "L2 of the change (mean, 1/255)": f"{measured.get('l2_mean', 0):.1f}",
-        "order": "that of the data set",
+        "order": "that of the dataset",
         "load it with": LOADING[manifest["format"]],
         "made with": f"relearn, poison `{manifest['poison']}`; settings in {publishing.MANIFEST}",
     }
@@ -101,7 +101,7 @@ def _png(folder: Path, train: Split, manifest: dict) -> None:
 
 
 def _parquet(folder: Path, train: Split, manifest: dict) -> None:
-    """Rows of an image, as the bytes of a PNG file, and a label, described as a Hugging Face data set is."""
+    """Rows of an image, as the bytes of a PNG file, and a label, described as a Hugging Face dataset is."""
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -123,12 +123,12 @@ def _parquet(folder: Path, train: Split, manifest: dict) -> None:
 
 
 def _imagefolder(folder: Path, train: Split, manifest: dict) -> None:
-    """A folder per class; the names are those of the user's own files where the data set is a folder of his."""
+    """A folder per class; the names are those of the user's own files where the dataset is a folder of his."""
     classes = manifest["classes"]
     if any("/" in name or name in ("", ".", "..") for name in classes):
         raise UserError("a class has a name that no folder can have; choose another format")
     names = _original_names(manifest["dataset"], classes, train)
-    manifest["names"] = "those of the original files" if names else "the place in the data set"
+    manifest["names"] = "those of the original files" if names else "the place in the dataset"
     own = [f"{index}.png" for index in train.index.tolist()] if names is None else names
     for row, name in enumerate(own):
         of_class = folder / "train" / classes[int(train.labels[row])]
@@ -137,9 +137,9 @@ def _imagefolder(folder: Path, train: Split, manifest: dict) -> None:
 
 
 def _original_names(dataset: str, classes: list[str], train: Split) -> list[str] | None:
-    """The names that the user's own files have as PNG files, by row; None for a data set that is no folder of his.
+    """The names that the user's own files have as PNG files, by row; None for a dataset that is no folder of his.
 
-    Raises UserError when the folder is no longer what the data set was made of.
+    Raises UserError when the folder is no longer what the dataset was made of.
     """
     if not params.FILE.is_file():
         return None

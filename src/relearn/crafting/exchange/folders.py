@@ -115,7 +115,7 @@ def _labels(path: Path, index: np.ndarray) -> np.ndarray:
 
 
 def _by_class(entries: list[Path]) -> FoundFolder:
-    """A folder per class, as torchvision and our data set `folder` read it: classes and files sorted by name."""
+    """A folder per class, as torchvision and our dataset `folder` read it: classes and files sorted by name."""
     files, labels = [], []
     for label, folder in enumerate(sorted(entries)):
         inside = _listed(folder)
@@ -131,14 +131,15 @@ def _by_class(entries: list[Path]) -> FoundFolder:
 
 
 def _slices(entries: list[Path]) -> FoundFolder:
-    """SEP: an array of images per slice of the data set; the names say from where to where."""
+    """SEP: an array of images per slice of the dataset; the names say from where to where."""
     bounds = {}
     for entry in entries:
         matched = SLICE.fullmatch(entry.name)
         assert matched
         bounds[entry] = int(matched[1]), int(matched[2])
     files = sorted(entries, key=lambda entry: bounds[entry])
-    end, found = 0, []
+    found: list[np.ndarray] = []
+    end = 0
     for file in files:
         kind, value = containers.read(file)
         values = containers.array(value)
@@ -157,7 +158,7 @@ def _slices(entries: list[Path]) -> FoundFolder:
 
 
 def _parquet(path: Path, entries: list[Path]) -> FoundFolder:
-    """The parquet files of a Hugging Face data set, in the order of their names."""
+    """The parquet files of a Hugging Face dataset, in the order of their names."""
     rows: list[tuple[bytes, int]] = []
     for entry in entries:
         kind, value = containers.read(entry)

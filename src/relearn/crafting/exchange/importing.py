@@ -58,8 +58,8 @@ class _Values:
 def import_poison(path: Path, out: Path, choices: Choices) -> dict:
     """Write the poisoned images (N, H, W, 3) uint8 and labels (N,) int64 that lie in `path` to `out`; its manifest.
 
-    With a data set, images are brought into its order, and a perturbation is added to its images. Raises UserError for
-    what cannot be understood, for what has to be said by an option, and for images that are not the data set's.
+    With a dataset, images are brought into its order, and a perturbation is added to its images. Raises UserError for
+    what cannot be understood, for what has to be said by an option, and for images that are not the dataset's.
     """
     found = layouts.recognise(path)
     train = None if choices.dataset is None else _dataset(choices.dataset)
@@ -88,7 +88,7 @@ def len_of(found: Found) -> int:
 def _dataset(name: str) -> Split:
     path = grid.path("prepare", "train", dataset=name)
     if not path.is_file():
-        raise UserError(f"{path} does not exist; make the data set first: relearn prepare {name}")
+        raise UserError(f"{path} does not exist; make the dataset first: relearn prepare {name}")
     return load_split(path)[0]
 
 
@@ -137,7 +137,7 @@ def _alone(values: _Values, choices: Choices) -> tuple[torch.Tensor, torch.Tenso
     found = values.found
     for said, option in ((choices.order != "auto", "order"), (choices.rest is not None, "rest")):
         if said:
-            raise UserError(f"--{option} compares with a data set; give --dataset too")
+            raise UserError(f"--{option} compares with a dataset; give --dataset too")
     if values.kind == "perturbation":
         raise UserError(f"{values.name} holds a perturbation; say of which images, --dataset NAME")
     if found.labels is None:
@@ -158,14 +158,14 @@ def _levels(values: _Values) -> torch.Tensor:
 
 
 def _placed(values: _Values, train: Split, choices: Choices) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """The poisoned images of a data set, in its order, its labels, and how the order was found."""
+    """The poisoned images of a dataset, in its order, its labels, and how the order was found."""
     first, size = values.part(slice(0, 1)), train.images.shape[1:]
     if first.shape[1:] != size:
         raise UserError(
             f"{values.name} holds {tuple(first.shape[1:])}, but images of {choices.dataset} are {tuple(size)}"
         )
     needed = 8 * train.images.numel()
-    memory.check(needed, f"{len(train)} images of {choices.dataset}", "choose a subset of the data set")
+    memory.check(needed, f"{len(train)} images of {choices.dataset}", "choose a subset of the dataset")
     shown = _levels(values) if values.kind == "images" else None
     rows, words = _rows(values, shown, train, choices)
     missing = int((rows < 0).sum())
@@ -175,7 +175,7 @@ def _placed(values: _Values, train: Split, choices: Choices) -> tuple[torch.Tens
             "say --rest clean to keep these as they are"
         )
     if missing == len(rows):
-        raise UserError(f"{values.name} has no row for any training image; is it of this data set?")
+        raise UserError(f"{values.name} has no row for any training image; is it of this dataset?")
     per_class = words == BY_LABEL
     if values.found.labels is not None and not per_class:
         _check_labels(values, rows, train)
@@ -217,16 +217,16 @@ def _rows(values: _Values, shown: torch.Tensor | None, train: Split, choices: Ch
     if given == "dataset":
         if in_order is None:
             raise UserError(
-                f"{values.name} has {count} rows, not the {whole} of the data set; --order dataset cannot be"
+                f"{values.name} has {count} rows, not the {whole} of the dataset; --order dataset cannot be"
             )
-        return in_order, "that of the data set, as given"
+        return in_order, "that of the dataset, as given"
     if shown is None:
         raise UserError(
             f"{values.name} holds {count} perturbations, whose order nothing tells; say --order dataset (k-th row, "
             "k-th image) or --order class (k-th row of a class, k-th image of the class)"
         )
     if given == "auto" and in_order is not None and order.is_in_order(shown[in_order], train):
-        return in_order, "that of the data set, by comparing the images"
+        return in_order, "that of the dataset, by comparing the images"
     return order.matched(values.name, shown, train), "matched with the nearest training images"
 
 
@@ -238,7 +238,7 @@ def _check_labels(values: _Values, rows: torch.Tensor, train: Split) -> None:
     if len(differ):
         row = int(there[differ[0]])
         raise UserError(
-            f"{len(differ)} of {len(there)} labels in {values.name} are not those of the data set, the first at image "
+            f"{len(differ)} of {len(there)} labels in {values.name} are not those of the dataset, the first at image "
             f"{row}: {int(labels[differ[0]])} for {int(train.labels[row])}; correct --order, --labels or --dataset"
         )
 
@@ -248,7 +248,7 @@ def _manifest(path: Path, values: _Values, choices: Choices, ordered: str) -> di
     found = values.found
     sums = [f"{file_digest(file, 'sha256')}  {file.name}\n" for file in found.files]
     source = sums[0][:64] if path.is_file() else hashlib.sha256("".join(sums).encode()).hexdigest()
-    labels = "the data set" if found.labels is None else choices.labels.name if choices.labels else "the file"
+    labels = "the dataset" if found.labels is None else choices.labels.name if choices.labels else "the file"
     return {
         "source": {"name": path.name, "sha256": source, "files": len(found.files)},
         "layout": found.layout,
@@ -259,7 +259,7 @@ def _manifest(path: Path, values: _Values, choices: Choices, ordered: str) -> di
         "unit": "1/255" if values.scale == 1 else "0 to 1",
         "rounding": choices.rounding or ("whole levels already" if values.whole else values.rounding),
         "order": ordered,
-        "labels": labels if choices.dataset is None or found.labels is None else f"{labels}, equal to the data set's",
+        "labels": labels if choices.dataset is None or found.labels is None else f"{labels}, equal to the dataset's",
         "dataset": choices.dataset,
         "classes": found.classes,
     }

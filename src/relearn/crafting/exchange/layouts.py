@@ -69,7 +69,9 @@ def labels_in(path: Path) -> torch.Tensor:
         return torch.from_numpy(rows.argmax(1).astype(np.int64))
     found = _labels(values)
     if found is None:
-        raise UserError(f"{path} ({kind}) holds {_words(value)}; labels are whole numbers (N,), or one-hot rows (N, K)")
+        raise UserError(
+            f"{path} ({kind}) holds {_words(value)}; labels are whole numbers (N,), or rows (N, K) with a single 1"
+        )
     return found
 
 

@@ -30,7 +30,7 @@ def by_class(name: str, labels: torch.Tensor | None, count: int, train: Split) -
     if len(labels) != count or not labels.sort().values.equal(train.labels.sort().values):
         raise UserError(
             f"{name} has {count} rows, and of some class another number than the {len(train)} training images; "
-            "choose the data set that it was made for"
+            "choose the dataset that it was made for"
         )
     rows = torch.empty(len(train), dtype=torch.int64)
     rows[train.labels.argsort(stable=True)] = labels.argsort(stable=True)
@@ -65,7 +65,7 @@ def matched(name: str, found: torch.Tensor, train: Split) -> torch.Tensor:
         raise UserError(
             f"{lost or weak} of {len(few)} images of {name} and the training set "
             f"{'resemble no image of the other that is left' if lost else 'resemble each other only faintly'}; "
-            "is it the same data set? else give --order (dataset: its order; class: k-th of each class)"
+            "is it the same dataset? else give --order (dataset: its order; class: k-th of each class)"
         )
     if few is clean:
         return taken

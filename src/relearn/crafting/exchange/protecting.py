@@ -122,7 +122,7 @@ def _write(found: images.Files, path: Path, folder: Path, perturbation: Perturba
     """Write the poisoned images below `folder`, and measure what they changed, over images: L-inf, root mean square."""
     names = images.png_names([file.relative_to(path).as_posix() for file in found.files])
     linf, rms = [], []
-    with ProgressBar("protect", len(names)) as progress:
+    with ProgressBar(len(names), "protect") as progress:
         for row, (file, name) in enumerate(zip(found.files, names, strict=True)):
             clean = torch.from_numpy(read_image(file, file)).float()
             own = row if perturbation.rows is None else int(perturbation.rows[row])

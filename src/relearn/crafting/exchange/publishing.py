@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from relearn.errors import UserError
@@ -40,7 +40,7 @@ def describe(folder: Path, manifest: dict, card: str) -> None:
     (folder / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def card(title: str, facts: dict[str, object], text: str) -> str:
+def card(title: str, facts: Mapping[str, object], text: str) -> str:
     """A data card in Markdown: a title, a table of facts, and a text."""
     rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
     return f"# {title}\n\n{text}\n\n| | |\n|---|---|\n{rows}\nCheck the files with `sha256sum --check {SUMS}`.\n"
