@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from relearn import __main__ as command_line
 from relearn.crafting.craft import CraftContext
@@ -92,6 +93,11 @@ def put(content: object, name: str, protocol: int = 4) -> str:
 
 def unit(images: np.ndarray) -> np.ndarray:
     return (images / 255).astype(np.float32)
+
+
+def tensors(content: dict) -> str:
+    save_file(content, "x.safetensors")
+    return "x.safetensors"
 
 
 def raw(images: np.ndarray, labels: torch.Tensor) -> list:
@@ -236,6 +242,13 @@ def test_without_a_data_set_images_stay_as_they_are(train, poisoned):
     refused(put(first(poisoned.astype(np.int8)), "noise.pkl"), "--dataset NAME", dataset=None)
 
 
+def test_labels_may_be_arrays_of_one_number(train, poisoned):
+    items = [(image, np.asarray(int(label))) for image, label in zip(first(unit(poisoned)), train.labels, strict=True)]
+    np.testing.assert_array_equal(imported(put(items, "x.pkl"))[0], poisoned)
+    tensors({"images": torch.tensor(poisoned), "labels": train.labels})
+    np.testing.assert_array_equal(imported("x.safetensors")[0], poisoned)
+
+
 def test_a_subset_takes_its_own_rows(train, poisoned):
     rows = torch.arange(0, COUNT, 3)
     save_split(Path(PREPARED), train.pick(rows), FACTS)
@@ -269,6 +282,13 @@ WRONG = {
     "int64": (lambda p, y: put(p.astype(int), "x.npy"), ("int64",)),
     "not finite": (lambda p, y: put(np.where(p == p.max(), np.nan, unit(p)), "x.npy"), ("NaN",)),
     "two channels last and first": (lambda p, y: put(p[:, :3, :, :], "x.npy"), ("--axes first or --axes last",)),
+    "no values": (lambda p, y: put(p[:, :0], "x.npy"), ("an array (48, 0, 16, 3)",)),
+    "a label of 2^70": (lambda p, y: put([(i, 2**70) for i in first(unit(p))], "x.pkl"), ("beyond all sense",)),
+    "no arrays in safetensors": (lambda p, y: tensors({"images": torch.zeros(3)}), ("1 entries by name",)),
+    "labels of another type": (
+        lambda p, y: tensors({"images": torch.tensor(p), "labels": y.to(torch.bfloat16)}),
+        ("'labels'", "are not labels"),
+    ),
     "no file": (lambda p, y: "nowhere.pt", ("neither a file nor a folder",)),
     "text": (lambda p, y: Path("x.txt").write_text("hello") and "x.txt", ("none of: npy, npz",)),
     "cut off": (lambda p, y: Path(put(p, "x.npy")).write_bytes(b"\x93NUMPY\x01\x00") and "x.npy", ("damaged",)),

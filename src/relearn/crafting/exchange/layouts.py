@@ -88,7 +88,7 @@ def _labels(values: object) -> torch.Tensor | None:
 
 def _is_stack(values: object) -> bool:
     found = array(values)
-    return found is not None and found.ndim == 4 and len(found) > 0
+    return found is not None and found.ndim == 4 and found.size > 0
 
 
 def _stack(values: object) -> Loaded:
@@ -123,27 +123,33 @@ def _named(path: Path, kind: str, value: object) -> Found | None:
     if len(content) != 1 or len(labels) > 1 or len(value) > len(content) + len(labels):
         return None
     values = value[content[0]]
-    if isinstance(values, Array):
+    if isinstance(values, Array) and len(values.shape) == 4 and 0 not in values.shape:
         stack: Rows = values
-        named = value[labels[0]].part(slice(None)).numpy() if labels else None
+        named = _named_labels(value[labels[0]]) if labels else None
     elif _is_stack(values):
         stack, named = _stack(values), value[labels[0]] if labels else None
     else:
         return None
-    found = None if named is None else _labels(named)
+    found = _labels(named)
     if labels and found is None:
         raise UserError(f"'{labels[0]}' in {path} are not labels, whole numbers from 0 in one row")
     words = f"{kind}: {' and '.join([*content, *labels])}"
     return Found(words, stack, kind=CONTENT[content[0]], labels=found)
 
 
+def _named_labels(values: Array) -> np.ndarray | None:
+    """Labels in a safetensors file, or None for what can be none: other types have no like in numpy."""
+    return values.part(slice(None)).numpy() if values.dtype == "int64" and len(values.shape) == 1 else None
+
+
 def _items(path: Path, kind: str, value: object) -> Found | None:
     """A list of (image, label): DUNE (arrays), ECLIPSE and COIN (raw RGB bytes), Hugging Face (bytes of PNG files)."""
     if not isinstance(value, list) or not value or not all(isinstance(item, tuple | list) for item in value):
         return None
-    if not all(len(item) == 2 and _is_number(item[1]) for item in value):
+    numbers = [_number(item[1]) if len(item) == 2 else None for item in value]
+    if any(number is None for number in numbers):
         return None
-    labels = _labels([int(item[1]) for item in value])
+    labels = _labels(numbers)
     if labels is None:
         raise UserError(f"{path} has labels below 0 or beyond all sense; make or fetch it again")
     first = value[0][0]
@@ -167,11 +173,12 @@ def _items(path: Path, kind: str, value: object) -> Found | None:
     return Found(f"{kind}: a list of (array, label)", Loaded(np.stack(same)), "images", labels)
 
 
-def _is_number(value: object) -> bool:
+def _number(value: object) -> int | None:
+    """The whole number that a value is, or None."""
     found = array(value)
     if found is not None:
-        return found.ndim == 0 and found.dtype.kind in "iu"
-    return isinstance(value, int) and not isinstance(value, bool)
+        return int(found) if found.ndim == 0 and found.dtype.kind in "iu" else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _raw(path: Path, items: list[bytes]) -> np.ndarray:
