@@ -227,7 +227,7 @@ def _rows(values: _Values, shown: torch.Tensor | None, train: Split, choices: Ch
         )
     if given == "auto" and in_order is not None and order.is_in_order(shown[in_order], train):
         return in_order, "that of the dataset, by comparing the images"
-    return order.matched(values.name, shown, train), "matched with the nearest training images"
+    return order.matched(values.name, shown, found.labels, train), "matched with the nearest training images"
 
 
 def _check_labels(values: _Values, rows: torch.Tensor, train: Split) -> None:

@@ -49,29 +49,58 @@ def is_in_order(found: torch.Tensor, train: Split) -> bool:
     return bool(nearer >= IN_ORDER and alike >= 1 - WEAK)
 
 
-def matched(name: str, found: torch.Tensor, train: Split) -> torch.Tensor:
+def matched(name: str, found: torch.Tensor, labels: torch.Tensor | None, train: Split) -> torch.Tensor:
     """The rows of images (M, H, W, 3) uint8 that most resemble the training images, each taken once; -1 for none.
 
     All images of the smaller side find one of the other. They are compared by the structure of their channels on a
-    coarse grid, which a poison hardly changes. Raises UserError when some find none, or many resemble theirs little.
+    coarse grid, which a poison hardly changes; with `labels` (M,) within each class first, and if that fails, with all.
+    Raises UserError when some find none, or many resemble theirs little.
     """
     shown, clean = features(found), features(train.images)
-    few, many = (shown, clean) if len(shown) <= len(clean) else (clean, shown)
-    likeness, place = _candidates(few, many)
-    taken, similar = _assigned(likeness, place, len(many))
-    lost = int((taken < 0).sum())
-    weak = int((similar < ALIKE).sum())
-    if lost or weak > WEAK * len(few):
-        raise UserError(
-            f"{lost or weak} of {len(few)} images of {name} and the training set "
-            f"{'resemble no image of the other that is left' if lost else 'resemble each other only faintly'}; "
-            "is it the same dataset? else give --order (dataset: its order; class: k-th of each class)"
-        )
-    if few is clean:
-        return taken
-    rows = torch.full((len(train),), -1)
-    rows[taken] = torch.arange(len(found))
-    return rows
+    groups = _groups(labels, train.labels) if labels is not None else []
+    for pairs in filter(None, (groups, [(torch.arange(len(shown)), torch.arange(len(clean)))])):
+        rows, lost, weak = _rows(shown, clean, pairs)
+        if not lost and weak <= WEAK * min(len(shown), len(clean)):
+            return rows
+    raise UserError(
+        f"{lost or weak} of {min(len(shown), len(clean))} images of {name} and the training set "
+        f"{'resemble no image of the other that is left' if lost else 'resemble each other only faintly'}; "
+        "is it the same dataset? else give --order (dataset: its order; class: k-th of each class)"
+    )
+
+
+def _groups(labels: torch.Tensor, own: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The rows of each class on both sides; none unless the same side is the smaller one in every class."""
+    most = int(max(labels.max(), own.max())) + 1
+    if most > len(own):
+        return []
+    counts = labels.bincount(minlength=most) - own.bincount(minlength=most)
+    if (counts > 0).any() and (counts < 0).any():
+        return []
+    return [(torch.nonzero(labels == k).flatten(), torch.nonzero(own == k).flatten()) for k in labels.unique().tolist()]
+
+
+def _rows(
+    shown: torch.Tensor, clean: torch.Tensor, pairs: list[tuple[torch.Tensor, torch.Tensor]]
+) -> tuple[torch.Tensor, int, int]:
+    """The row of each training image, -1 for none, how many found none that is left, and how many hardly one.
+
+    `pairs` are rows of both sides of which those of the first may go to those of the second.
+    """
+    rows, lost, weak = torch.full((len(clean),), -1), 0, 0
+    for here, there in pairs:
+        if not len(there):
+            return rows, len(here), 0
+        turned = len(here) > len(there)
+        few, many = (clean[there], shown[here]) if turned else (shown[here], clean[there])
+        taken, similar = _assigned(*_candidates(few, many), len(many))
+        good = taken >= 0
+        if turned:
+            rows[there[good]] = here[taken[good]]
+        else:
+            rows[there[taken[good]]] = here[good]
+        lost, weak = lost + int((~good).sum()), weak + int((similar < ALIKE).sum())
+    return rows, lost, weak
 
 
 def _candidates(few: torch.Tensor, many: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
