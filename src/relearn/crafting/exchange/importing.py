@@ -183,7 +183,7 @@ def _placed(values: _Values, train: Split, choices: Choices) -> tuple[torch.Tens
     there = torch.nonzero(rows >= 0).flatten()
     if shown is not None:
         images[there] = shown[rows[there]]
-        check_images(values.name, train, images.float() - train.images.float())
+        check_images(values.name, train, images.float().sub_(train.images))
     else:
         delta = torch.cat([values.part(part).float() for part in parts(len_of(values.found))])
         check_perturbation(values.name, train, delta)

@@ -110,24 +110,29 @@ def _candidates(few: torch.Tensor, many: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def _assigned(likeness: torch.Tensor, place: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """One of the candidates for each (N,), none taken twice, the most similar pairs first; -1 where all are taken."""
+    """One of the candidates for each (N,), none taken twice, the most similar pairs first; -1 where all are taken.
+
+    Each asks for its candidates one after another; who is asked keeps the most similar so far (Gale and Shapley, 1962).
+    """
+    holder, strength = torch.full((count,), -1), torch.full((count,), -2.0)
+    tried = torch.zeros(len(place), dtype=torch.int64)
+    asking = torch.arange(len(place))
+    while len(asking):
+        wanted, value = place[asking, tried[asking]], likeness[asking, tried[asking]]
+        order = value.argsort(descending=True, stable=True)
+        best = order[_first(wanted[order], count)]
+        best = best[value[best] > strength[wanted[best]]]
+        lost = holder[wanted[best]]
+        holder[wanted[best]], strength[wanted[best]] = asking[best], value[best]
+        refused = torch.ones(len(asking), dtype=torch.bool)
+        refused[best] = False
+        asking = torch.cat([asking[refused], lost[lost >= 0]])
+        tried[asking] += 1
+        asking = asking[tried[asking] < place.shape[1]]
     taken, similar = torch.full((len(place),), -1), torch.zeros(len(place))
-    free = torch.ones(count, dtype=torch.bool)
-    while True:
-        open_ = torch.nonzero(taken < 0).flatten()
-        wanted = likeness[open_].masked_fill(~free[place[open_]], -2)
-        best, which = wanted.max(1) if len(open_) else (wanted.flatten(), place.new_empty(0))
-        able = best > -2
-        rows, best, which = open_[able], best[able], which[able]
-        if not len(rows):
-            return taken, similar
-        order = best.argsort(descending=True, stable=True)
-        goal = place[rows[order], which[order]]
-        first = _first(goal, count)
-        chosen = order[first]
-        taken[rows[chosen]] = goal[first]
-        similar[rows[chosen]] = best[chosen]
-        free[goal[first]] = False
+    held = torch.nonzero(holder >= 0).flatten()
+    taken[holder[held]], similar[holder[held]] = held, strength[held]
+    return taken, similar
 
 
 def _first(values: torch.Tensor, count: int) -> torch.Tensor:
