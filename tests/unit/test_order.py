@@ -72,3 +72,12 @@ def test_equal_images_are_taken_once_each():
     own = train([0] * 6)
     own.images[3:] = own.images[:3].clone()
     assert sorted(order.matched("x", own.images, None, own).tolist()) == list(range(6))
+
+
+def test_who_finds_its_candidates_taken_gets_what_is_left(monkeypatch):
+    monkeypatch.setattr(order, "WEAK", 0.2)
+    own = train([0] * 12)
+    found = own.images.clone()
+    found[11] = own.images[0]  # one image twice, and one that none resembles
+    monkeypatch.setattr(order, "CANDIDATES", 1)
+    assert sorted(order.matched("x", found, None, own).tolist()) == list(range(12))

@@ -93,7 +93,14 @@ def _rows(
             return rows, len(here), 0
         turned = len(here) > len(there)
         few, many = (clean[there], shown[here]) if turned else (shown[here], clean[there])
-        taken, similar = _assigned(*_candidates(few, many), len(many))
+        taken, similar = _assigned(*_candidates(few, many, CANDIDATES), len(many))
+        left = torch.nonzero(taken < 0).flatten()
+        if 0 < len(left) <= WEAK * len(few):  # their candidates went to others: the nearest of those that are left
+            free = torch.ones(len(many), dtype=torch.bool)
+            free[taken[taken >= 0]] = False
+            open_ = torch.nonzero(free).flatten()
+            again, similar[left] = _assigned(*_candidates(few[left], many[open_], len(open_)), len(open_))
+            taken[left] = open_[again]
         good = taken >= 0
         if turned:
             rows[there[good]] = here[taken[good]]
@@ -103,9 +110,9 @@ def _rows(
     return rows, lost, weak
 
 
-def _candidates(few: torch.Tensor, many: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each of the first, the similarity to its most similar of the others, best first, and their rows."""
-    parts = [(part @ many.T).topk(min(CANDIDATES, len(many)), dim=1) for part in few.split(CHUNK)]
+def _candidates(few: torch.Tensor, many: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each of the first, the similarity to its `most` most similar of the others, best first, and their rows."""
+    parts = [(part @ many.T).topk(min(most, len(many)), dim=1) for part in few.split(CHUNK)]
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 
 
