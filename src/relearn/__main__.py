@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 from relearn import grid, params, registry
+from relearn.crafting.exchange import commands as exchange
 from relearn.engines import bridge, dvc, locks, presets, verify
 from relearn.errors import UserError, one_line
 from relearn.rules.planning import estimates
@@ -122,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.set_defaults(run=_verify)
     _add_data_check(commands)
+    exchange.add(commands)
     return parser
 
 

@@ -25,6 +25,7 @@ LEVELS = (
 LIGHT = ("engines", "errors", "grid", "params", "registry")
 LIGHT_FILES = (
     "__main__.py",
+    "crafting/exchange/commands.py",
     "rules/planning/estimates.py",
     "runtime/cpu.py",
     "runtime/files.py",

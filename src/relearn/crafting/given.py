@@ -1,22 +1,16 @@
 """Poisoned or purified images made elsewhere, or a perturbation, read from a file that executes nothing."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from relearn.crafting.foreign import Array, open_arrays
-from relearn.crafting.perturbation import CHUNK, Budget, Perturbation, norms
+from relearn.crafting.foreign import DTYPES, TOLERANCE, Array, open_arrays, parts, units
+from relearn.crafting.perturbation import Budget, Perturbation, norms
 from relearn.crafting.resemblance import check_images, check_perturbation
 from relearn.data import Split
 from relearn.errors import UserError
-from relearn.registry import suggest
 from relearn.runtime import files, memory
-
-FLOATS = ("float16", "float32", "float64")
-DTYPES = {"images": ("uint8", *FLOATS), "perturbation": ("int8", *FLOATS)}
-TOLERANCE = 1e-3  # of the range: how far floats may leave it by rounding errors
 
 
 def read_given(
@@ -41,12 +35,12 @@ def _read(
     counts = _counts(train, whole)
     _check_labels(path, arrays.get("labels"), train, counts)
     channels_first, per_class, content = _layout(path, array, content, train, counts, "labels" in arrays)
-    content, scale = _units(path, array, content, unit)
+    content, scale = units(path, array, content, unit)
     rows = torch.arange(array.shape[0]) if per_class else counts[array.shape[0]][1]
     needed = 6 * len(rows) * train.images[0].numel()  # the perturbation in float32, images before and after
     memory.check(needed, f"{len(rows)} rows of {path}", "choose a subset of the dataset")
     delta = torch.empty((len(rows), *train.images.shape[1:]))
-    for part in _parts(len(rows)):
+    for part in parts(len(rows)):
         values = array.rows(rows[part])
         # float32 stays float32, so that truncation gets the very products that the usual loaders of such files get
         values = values.to(torch.promote_types(values.dtype, torch.float32)) * scale
@@ -60,15 +54,10 @@ def _read(
         _check_budget(path, delta, budget)
     else:
         check_perturbation(str(path), train, delta)
-    empty = sum(int((delta[part] == 0).flatten(1).all(1).sum()) for part in _parts(len(delta)))
+    empty = sum(int((delta[part] == 0).flatten(1).all(1).sum()) for part in parts(len(delta)))
     if empty:
         print(f"{what}: {empty} of {len(delta)} rows of {path} change nothing", file=sys.stderr, flush=True)
     return Perturbation(delta, budget, train.labels if per_class else None, rounding)
-
-
-def _parts(length: int) -> Iterator[slice]:
-    for begin in range(0, length, CHUNK):
-        yield slice(begin, min(begin + CHUNK, length))
 
 
 def _counts(train: Split, whole: Split) -> dict[int, tuple[str, torch.Tensor]]:
@@ -141,49 +130,8 @@ def _layout(path: Path, array: Array, kind: str, train: Split, counts: dict, lab
     return first, per_class, "perturbation" if per_class else kind
 
 
-def _units(path: Path, array: Array, kind: str, unit: str) -> tuple[str, float]:
-    """The kind, and the factor to 1/255, from the dtype and the range of the values."""
-    known = DTYPES.get(kind, ("uint8", "int8", *FLOATS))
-    if array.dtype not in known:
-        raise UserError(f"{path} holds {array.dtype}; {suggest(array.dtype, known)} (kind: {kind})")
-    low, high, whole = _range(path, array)
-    if unit == "auto":
-        if array.dtype in FLOATS and whole and -1 <= low < 0 and high <= 1:
-            raise UserError(f"{path} holds only whole numbers from {low:g} to {high:g}; set `unit` to say of what size")
-        unit = "unit" if array.dtype in FLOATS and max(-low, high) <= 1 + TOLERANCE else "pixels"
-    top = 1 if unit == "unit" else 255
-    if kind == "auto":
-        if array.dtype in FLOATS and low >= 0 and high < top / 2:
-            raise UserError(
-                f"values in {path} go from {low:g} to {high:g}, which can be dark images or a perturbation; "
-                "set `kind` to say which"
-            )
-        kind = "images" if low >= 0 and array.dtype != "int8" else "perturbation"
-    bottom = 0 if kind == "images" else -top
-    if low < bottom - top * TOLERANCE or high > top * (1 + TOLERANCE):
-        raise UserError(
-            f"{kind} in {path} range from {low:g} to {high:g}, outside {bottom} to {top} of unit: {unit}; "
-            "set kind (images, perturbation) and unit (pixels, unit) to what the file holds"
-        )
-    return kind, 255 / top
-
-
-def _range(path: Path, array: Array) -> tuple[float, float, bool]:
-    """The smallest and the largest value of the whole file, and whether all are whole numbers."""
-    low, high, whole = float("inf"), float("-inf"), True
-    for part in _parts(array.shape[0]):
-        values = array.part(part)
-        finite = torch.isfinite(values)
-        if not finite.all():
-            row = part.start + int(torch.nonzero(~finite.flatten(1).all(1))[0])
-            raise UserError(f"{path} has NaN or infinite values, the first at row {row}; make or fetch the file again")
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-        whole = whole and torch.equal(values, values.round()) if values.is_floating_point() else whole
-    return low, high, whole
-
-
 def _check_budget(path: Path, delta: torch.Tensor, budget: Budget) -> None:
-    found = torch.cat([norms(delta[part], budget.norm) for part in _parts(len(delta))])
+    found = torch.cat([norms(delta[part], budget.norm) for part in parts(len(delta))])
     over = found > budget.value + TOLERANCE
     if over.any():
         row, unit = int(found.argmax()), "pixels" if budget.norm == "l0" else "1/255"

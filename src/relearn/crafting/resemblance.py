@@ -43,7 +43,7 @@ def check_images(name: str, train: Split, delta: torch.Tensor) -> None:
 def check_perturbation(name: str, train: Split, delta: torch.Tensor) -> None:
     """Raises UserError when a perturbation (M, H, W, 3) float32 looks like training images, as normalised ones do."""
     rows = _spread(torch.arange(len(delta)), SAMPLE // 2)
-    alike = float(_nearest(_features(delta[rows]), _clean_features(train))[0].median())
+    alike = float(_nearest(_features(delta[rows]), features(train.images))[0].median())
     if alike > IMAGES:
         raise UserError(
             f"{name} looks like the training images (similarity {alike:.2f}), not like a "
@@ -75,7 +75,7 @@ def _check_turned(name: str, train: Split, delta: torch.Tensor) -> None:
 
 
 def _check_order(name: str, train: Split, delta: torch.Tensor) -> None:
-    clean = _clean_features(train)
+    clean = features(train.images)
     shown = torch.cat([_features(images + own) for images, own in _pairs(train, delta)])
     own = (shown * clean).sum(1)
     structured = clean.norm(dim=1) > 0.5
@@ -111,8 +111,9 @@ def _flat(images: torch.Tensor) -> torch.Tensor:
     return ((shown.amax(1) - shown.amin(1)) < 0.5).all(1)
 
 
-def _clean_features(train: Split) -> torch.Tensor:
-    return torch.cat([_features(images.float()) for images in train.images.split(CHUNK)])
+def features(images: torch.Tensor) -> torch.Tensor:
+    """Unit vectors (N, 3 * GRID**2) of images (N, H, W, 3) of any dtype, 0 for one without structure."""
+    return torch.cat([_features(part.float()) for part in images.split(CHUNK)])
 
 
 def _features(images: torch.Tensor) -> torch.Tensor:

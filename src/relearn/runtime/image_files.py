@@ -6,9 +6,11 @@ import os
 import re
 import threading
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -32,6 +34,11 @@ class View:
     resample: Image.Resampling = Image.Resampling.BICUBIC
 
 
+def image_suffixes() -> set[str]:
+    """The endings of image files that are read, in lower case."""
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+
+
 def shown(name: object) -> str:
     """A name in a message: on one line and not too long, whatever it holds."""
     text = str(name)
@@ -47,9 +54,9 @@ def class_files(base: Path, part: str, errors: list[str], most: int | None = Non
     if not (base / part).is_dir():
         errors.append(f"{part}/ is missing")
         return {}
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    suffixes = image_suffixes()
     found: dict[str, list[Path]] = {}
-    entries = _visible(base / part, errors)
+    entries = visible(base / part, errors)
     for entry in entries if most is None else sorted(entries, key=lambda entry: entry.name)[:most]:
         words = shown(entry.relative_to(base))
         if not entry.is_dir():
@@ -59,7 +66,7 @@ def class_files(base: Path, part: str, errors: list[str], most: int | None = Non
             errors.append(f"the name of {words} has characters that cannot be printed")
             continue
         files = found[entry.name] = []
-        for file in _visible(entry, errors):
+        for file in visible(entry, errors):
             if not file.is_file():
                 errors.append(f"{shown(file.relative_to(base))} is not a file")
             elif file.suffix and file.suffix.lower() not in suffixes:
@@ -97,7 +104,7 @@ def same_folders(base: Path, listed: dict[str, dict[str, list[Path]]]) -> list[s
     return errors
 
 
-def _visible(directory: Path, errors: list[str]) -> list[Path]:
+def visible(directory: Path, errors: list[str]) -> list[Path]:
     """The entries of a folder without what desktops leave there, with numbers in their names in numeric order."""
     try:
         names = os.listdir(directory)
@@ -154,9 +161,17 @@ def decoded(content: bytes, size: int) -> np.ndarray:
 _one_large = threading.Lock()
 
 
-def _image(file: Path, view: View) -> tuple[np.ndarray, float]:
+@contextlib.contextmanager
+def opened(file: Path | BinaryIO, least: int | None = None) -> Iterator[tuple[Image.Image, int]]:
+    """The image in a file as RGB, upright, and the bits of a value in the file; large ones one at a time.
+
+    A JPEG is decoded at a fraction of its size that is at least `least` pixels wide and high, if given. Transparency is
+    laid on black; of an animation the first frame counts. Raises ValueError for values without a known range and for
+    too many pixels, and whatever Pillow raises for damaged bytes.
+    """
     with Image.open(file, formats=FORMATS) as image:
-        image.draft(None, (2 * view.shorter, 2 * view.shorter))
+        if least is not None:
+            image.draft(None, (least, least))
         pixels = image.width * image.height
         if pixels > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
@@ -165,14 +180,18 @@ def _image(file: Path, view: View) -> tuple[np.ndarray, float]:
         with _one_large if pixels > LARGE else contextlib.nullcontext():
             bits = _bits(image)
             ImageOps.exif_transpose(image, in_place=True)
-            flat = _rgb(image, bits)
-            brightest = float(np.asarray(flat).max()) / 255 if bits > 8 else np.nan
-            side = min(flat.size) * view.size / view.shorter
-            left, top = (flat.width - side) / 2, (flat.height - side) / 2
-            # resizing just the central square equals resizing all and cutting out the centre
-            box = (left, top, left + side, top + side)
-            square = flat.resize((view.size, view.size), view.resample, box=box)
-            return np.asarray(square), brightest
+            yield _rgb(image, bits), bits
+
+
+def _image(file: Path, view: View) -> tuple[np.ndarray, float]:
+    with opened(file, 2 * view.shorter) as (flat, bits):
+        brightest = float(np.asarray(flat).max()) / 255 if bits > 8 else np.nan
+        side = min(flat.size) * view.size / view.shorter
+        left, top = (flat.width - side) / 2, (flat.height - side) / 2
+        # resizing just the central square equals resizing all and cutting out the centre
+        box = (left, top, left + side, top + side)
+        square = flat.resize((view.size, view.size), view.resample, box=box)
+        return np.asarray(square), brightest
 
 
 def _bits(image: Image.Image) -> int:
