@@ -71,14 +71,13 @@ def run(params: Params, cell: grid.Cell) -> None:
             settings_hash=settings_hash(settings | {"precision": precision}),  # one run, one precision
         )
         report["images"] = fitted.steps_taken * recipe["batch"]
-        save_tensors(
-            cell.path("train", "model"), models.weights(model), {"classes": facts["classes"], "settings": settings}
-        )
+        known = {"classes": facts["classes"], "settings": settings}
+        save_tensors(cell.path("train", "model"), models.weights(model), known)
         _write_rows(cell, fitted, facts["classes"])
+        epochs = fitted.steps_taken / (len(train) // recipe["batch"])
         work = {"steps_taken": fitted.steps_taken, "steps": fitted.steps, "rolled_back": fitted.rolled_back}
-        work["passes"] = _passes(params, cell, fitted.steps_taken / (len(train) // recipe["batch"]), more)
+        work |= {"passes": _passes(params, cell, epochs, more), "outcome": method.outcome()}
         info = {"cell": vars(cell), "settings": settings, "precision": precision, "verdict": _verdict(fitted)} | work
-        info["outcome"] = method.outcome()
         files.write_json(cell.path("train", "info"), info)
 
 
