@@ -21,12 +21,28 @@ def test_the_classifier_is_trained_as_torch_would(monkeypatch):
     optimizer = torch.optim.SGD(linear.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [4, 6])
     for _ in range(8):
-        for images, labels in zip(TRAIN.images.split(40), TRAIN.labels.split(40), strict=True):
+        for rows in projection.drawn_order(len(TRAIN)).split(40):
             optimizer.zero_grad()
+            images, labels = TRAIN.images[rows], TRAIN.labels[rows]
             nn.functional.cross_entropy(linear(images.flatten(1) / 255), labels).backward()
             optimizer.step()
         schedule.step()
     assert torch.allclose(found, linear.weight, atol=1e-6) and found.abs().max() > 0.01
+
+
+def patterned(count: int, labels: torch.Tensor) -> torch.Tensor:
+    """Images (`count`, 8, 8, 3) of noise with a pattern of ±16 per class, of four."""
+    patterns = torch.randint(0, 2, (4, 8, 8, 3), generator=torch.Generator().manual_seed(3)) * 32 - 16
+    return (noise(count, 8, 8).int() // 2 + 64 + patterns[labels]).clamp(0, 255).byte()
+
+
+def test_the_classifier_learns_from_images_that_come_class_by_class(monkeypatch):
+    """As the files of a folder do: in that order the last class would be most of what it knows."""
+    monkeypatch.setattr(projection, "BATCH", 100)
+    labels = torch.arange(2000) // 500
+    images = patterned(2000, labels)
+    weights = projection.linear_weights(images, labels, epochs=20, lr=0.1)
+    assert ((images.flatten(1).float() / 255 @ weights.T).argmax(1) == labels).float().mean() > 0.99
 
 
 def test_nothing_is_left_along_the_directions():
@@ -59,10 +75,8 @@ def test_the_method_rounds_what_is_left():
 
 def test_it_removes_a_pattern_per_class():
     """Images of noise with a pattern of ±16 per class: a classifier reads the class before, not after."""
-    generator = torch.Generator().manual_seed(3)
     labels = torch.arange(2000) % 4
-    patterns = torch.randint(0, 2, (4, 8, 8, 3), generator=generator) * 32 - 16
-    images = (noise(2000, 8, 8).int() // 2 + 64 + patterns[labels]).clamp(0, 255).byte()
+    images = patterned(2000, labels)
     purified = Oproj().prepare(images, labels)
 
     def means_apart(x: torch.Tensor) -> float:

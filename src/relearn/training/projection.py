@@ -6,6 +6,7 @@ Sandoval-Segura et al., 2023 (arXiv 2305.19254), section 4.3, "orthogonal projec
 import torch
 
 from relearn.errors import NotFiniteError
+from relearn.runtime.seeding import Seeds
 
 BATCH = 1024  # images at a time, in fitting and in projecting
 
@@ -13,23 +14,32 @@ BATCH = 1024  # images at a time, in fitting and in projecting
 def linear_weights(images: torch.Tensor, labels: torch.Tensor, *, epochs: int, lr: float) -> torch.Tensor:
     """The weights (K, D) float32 of a logistic regression on pixels in [0, 1], without a bias, on the CPU.
 
-    Images are (N, H, W, 3) uint8, D = H * W * 3. Stochastic gradient descent from 0 in the order of the images, at
-    `lr`, a tenth of it after half and a hundredth after three quarters of the epochs; no momentum, no weight decay.
+    Images are (N, H, W, 3) uint8, D = H * W * 3. Stochastic gradient descent from 0 in one random order, at `lr`, a
+    tenth of it after half and a hundredth after three quarters of the epochs; no momentum, no weight decay.
     Raises NotFiniteError for weights that are not finite.
     """
     values = images[0].numel()
     weights = torch.zeros(int(labels.max()) + 1, values, device=images.device)
     classes = torch.arange(len(weights), device=images.device)
+    order = drawn_order(len(images)).to(images.device)
     for epoch in range(epochs):
         rate = lr * 0.1 ** ((epoch >= epochs // 2) + (epoch >= epochs * 3 // 4))
-        for some, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            x = some.reshape(len(some), values).float().div_(255)
+        for rows in order.split(BATCH):
+            x = images.index_select(0, rows).reshape(len(rows), values).float().div_(255)
             # the gradient of the mean cross-entropy of a linear classifier
-            error = torch.softmax(x @ weights.T, 1) - (y[:, None] == classes).float()
-            weights -= rate / len(some) * (error.T @ x)
+            error = torch.softmax(x @ weights.T, 1) - (labels[rows, None] == classes).float()
+            weights -= rate / len(rows) * (error.T @ x)
     if not weights.isfinite().all():
         raise NotFiniteError(f"the linear classifier has diverged at a learning rate of {lr:g}; give a smaller one")
     return weights.cpu()
+
+
+def drawn_order(count: int) -> torch.Tensor:
+    """A random order (`count`,) int64, always the same of so many images.
+
+    The authors take CIFAR in the order of its files, which is random; the files of a folder come class by class.
+    """
+    return torch.randperm(count, generator=Seeds("projection").generator("order"))
 
 
 def directions(weights: torch.Tensor) -> torch.Tensor:
