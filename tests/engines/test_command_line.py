@@ -195,7 +195,7 @@ def test_cli_stale_dvc_yaml(main, here):
     assert main("grid", "--write") == (0, "", "")
     # a list of sources per rule, prepare, surrogate, two poisons, train and evaluate eight cells, aggregate, a table,
     # a figure
-    jobs = 9 + 1 + 1 + 2 + 8 + 8 + 1 + 1 + 1
+    jobs = 10 + 1 + 1 + 2 + 8 + 8 + 1 + 1 + 1
     assert main("check-params") == (0, f"params.yaml has no errors: 8 cells, {jobs} jobs\n", "")
     written = (here.folder / "dvc.yaml").read_text()
     (here.folder / "dvc.yaml").write_text(written.replace("relearn train", "relearn trian", 1))

@@ -188,7 +188,9 @@ def test_another_epsilon_runs_exactly_its_cells(made):
     for folder in made.values():
         content = (folder / "params.yaml").read_text()
         (folder / "params.yaml").write_text(content.replace("lsp: {epsilon: 6}", "lsp: {epsilon: 7}"))
-    cells = {f"relearn {rule} digits/lsp/cnn/{method}/0" for rule in ("train", "evaluate") for method in ("erm", "pst")}
+    methods = ("erm", "pst", "purified")
+    cells = {f"relearn {rule} digits/lsp/cnn/{method}/0" for rule in ("train", "evaluate") for method in methods}
+    cells.add("relearn purify digits/lsp/dvae")
     downstream = {"relearn aggregate", "relearn tabulate accuracy", *(f"relearn plot {name}" for name in FIGURES)}
     assert set(snakemake_jobs(made["snakemake"])) == {"relearn poison digits/lsp", *cells, *downstream}
     assert changed(made["dvc"]) == {"poison-digits-lsp", "aggregate"}  # aggregate watches all of params.yaml
@@ -236,7 +238,7 @@ def test_stale_and_missing_records_are_refused(made):
         folder, "relearn", "aggregate", fails=True
     )
     record.unlink()
-    assert "1 of 7 cells have no record: digits/clean/cnn/erm/0" in run(folder, "relearn", "aggregate", fails=True)
+    assert "1 of 8 cells have no record: digits/clean/cnn/erm/0" in run(folder, "relearn", "aggregate", fails=True)
     record.write_text(kept)
     run(folder, "relearn", "aggregate")
 

@@ -55,7 +55,7 @@ def test_a_prepared_file_that_is_none_is_one_line(here):
 
 def test_plan_says_what_it_times_and_that_a_machine_is_busy(here, monkeypatch, capsys):
     Path("params.yaml").write_text(edited())
-    monkeypatch.setattr(cost, "speed", lambda *arguments: (1000.0, 4))
+    monkeypatch.setattr(cost, "speed", lambda *arguments, **shown: (1000.0, 4))
     monkeypatch.setattr(plan, "deterministic", lambda threads: None)
     for load, busy in ((0.0, False), (1000.0, True)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
@@ -70,7 +70,7 @@ def timed(monkeypatch) -> list[tuple]:
     """What was timed, at 1,000 images per second, without a network."""
     calls: list[tuple] = []
 
-    def speed(params, arch, height, width, precision, given=None):
+    def speed(params, arch, height, width, precision, given=None, shown=False):
         calls.append((arch, height, width, given))
         return given or 1000.0, 4
 

@@ -1,5 +1,6 @@
 """What training and crafting cost: passes per image, and how fast an architecture makes them here."""
 
+import contextlib
 import time
 
 import torch
@@ -44,11 +45,11 @@ def passes_per_step(params: Params, method: str) -> float:
 
 
 def speed(
-    params: Params, arch: str, height: int, width: int, precision: str, given: float | None = None
+    params: Params, arch: str, height: int, width: int, precision: str, given: float | None = None, shown: bool = False
 ) -> tuple[float, int]:
     """Images per second of forward and backward, and bytes of the weights, measured here and now on a few batches.
 
-    A speed that is `given` is taken as it is; then nothing is measured.
+    A speed that is `given` is taken as it is; then nothing is measured. Progress is `shown` or not.
     """
     use, settings = params.architectures[arch]
     recipe, device = params.recipe_of(arch), devices.choose() if given is None else "cpu"
@@ -62,13 +63,15 @@ def speed(
     if given is not None:
         return given, weights
     x = to_float(images.to(device))
-    with ProgressBar(WARM + TIMED, f"timing {arch} on images of {height}x{width}, batches of {batch}") as progress:
+    label = f"timing {arch} on images of {height}x{width}, batches of {batch}"
+    with ProgressBar(WARM + TIMED, label) if shown else contextlib.nullcontext() as progress:
         for k in range(WARM + TIMED):
             if k == WARM:
                 _wait(device)
                 begin = time.perf_counter()
             model(x).sum().backward()
-            progress.advance_to(k + 1)
+            if progress:
+                progress.advance_to(k + 1)
         _wait(device)
     return TIMED * batch / (time.perf_counter() - begin), weights
 

@@ -118,7 +118,7 @@ class _Speeds:
             given = self.given.get(arch, self.given.get(""))
             if given is None:
                 print(f"timing {arch} on images of {height}x{width} ...", file=sys.stderr, flush=True)
-            self.known[key] = cost.speed(self.params, *key, self.precision, given)
+            self.known[key] = cost.speed(self.params, *key, self.precision, given, shown=True)
         return self.known[key]
 
 
