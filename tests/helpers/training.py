@@ -48,7 +48,7 @@ ALWAYS_TRAPPED = {"confirm": 1, "kept_trapped": 1e9}  # with `by_limit`
 NEVER_TRAPPED = {"kept_trapped": 1e-9}
 
 
-def by_limit(result: ProbeResult, limit: float = KEPT) -> Verdict:
+def by_limit(result: ProbeResult, limit: float = KEPT, clustered_limit: float = 0.0) -> Verdict:
     """In place of `judge` for networks that have learned nothing: an absurd limit decides alone."""
     if limit == KEPT:
         return judge(result)

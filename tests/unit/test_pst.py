@@ -43,7 +43,8 @@ CLEAN, UNSURE, HIDDEN = 0.8, 0.5, 0.1  # the share of accuracy kept
 class Scripted:
     """In place of a TrainingState: what probes find (the share of accuracy kept) is written beforehand."""
 
-    def __init__(self):
+    def __init__(self, acm: float = 0.3):
+        self.acm = acm
         self.step, self.stage = 0, "early"
         self.rates = dict.fromkeys(GROUPS, 1.0)
         self.calls: list[str] = []
@@ -51,7 +52,7 @@ class Scripted:
     def probe(self, method: PST, step: int, kept: float, accuracy: float = 0.91) -> None:
         self.step = step
         method.rates(GROUPS)
-        self.result = probe_result(kept, accuracy)
+        self.result = probe_result(kept, accuracy, self.acm)
         method.on_probe(self)
 
     def measure(self) -> ProbeResult:
@@ -124,6 +125,14 @@ def test_the_limit_is_a_setting():
         method, run = PST(kept_trapped=limit, confirm=1), Scripted()
         run.probe(method, 0, CLEAN)
         run.probe(method, 20, 0.4)
+        assert run.stage == expected
+
+
+def test_clustered_activations_raise_the_limit_unless_that_is_off():
+    for limit, expected in ((0.0, "early"), (0.7, "stage 1")):
+        method, run = PST(kept_clustered=limit, confirm=1), Scripted(acm=0.9)
+        run.probe(method, 0, CLEAN)
+        run.probe(method, 20, 0.6)
         assert run.stage == expected
 
 

@@ -41,6 +41,24 @@ def test_by_hand(accuracy, hidden_accuracy, chance, images, expected):
     assert str(judge(ProbeResult({}, accuracy, hidden_accuracy, chance, images))).startswith(expected)
 
 
+@pytest.mark.parametrize(
+    "kept, acm, limit, expected",
+    [
+        (0.60, 0.79, 0.7, "not trapped (keeps 0.60 ± 0.04 of its accuracy with perturbations hidden, limit 0.5)"),
+        (0.60, 0.80, 0.7, "trapped (keeps 0.60 ± 0.04 of its accuracy with perturbations hidden, limit 0.7)"),
+        (0.69, 0.95, 0.7, "cannot tell (too few probe images (2000): keeps 0.69 ±"),
+        (0.80, 0.95, 0.7, "not trapped (keeps 0.80 ±"),
+        (0.30, 0.30, 0.7, "trapped (keeps 0.30 ±"),
+        (0.60, 0.95, 0.0, "not trapped (keeps 0.60 ± 0.04 of its accuracy with perturbations hidden, limit 0.5)"),
+    ],
+)
+def test_clustered_shallow_layers_raise_the_limit(kept, acm, limit, expected):
+    # six groups: the third, the middle one of the five before the head, decides
+    result = probe_result(kept, images=2000, groups=[f"g{k}" for k in range(6)])
+    result.acm["g2"] = acm
+    assert str(judge(result, clustered_limit=limit)).startswith(expected)
+
+
 def test_the_standard_error_by_hand():
     # 0.5 of 96 images: sqrt(0.25 / 100) = 0.05; the same for the view; kept (0.5 - 0) / (0.5 - 0) = 1
     assert judge(ProbeResult({}, 0.5, 0.5, 0.0, 96)).error == pytest.approx((0.05 + 0.05) / 0.5)

@@ -37,12 +37,13 @@ class PST(ERM):
     """Train all layers until the trap shows, go back to before it, and go on with the shallow layer groups slowed.
 
     A probe shows the trap when the network surely keeps less than `kept_trapped` of its accuracy above chance on the
-    probe set once a view hides perturbations (relearn.probing.verdict). `confirm` such probes in a row are the trap.
-    Then the newest snapshot is restored, and stage k slows all but the `full_rate_groups[k]` deepest groups to `rate`
-    times their learning rate; the next stage follows when the trap shows again. A probe at which the network surely
-    keeps more leaves a snapshot, and so does the one before training. The newest `max_snapshots` are stored; with 0
-    there is no roll-back, and the next stage begins where the run stands. Before the first stage all groups learn at
-    `early_rate` times their rate. There is a probe every `probe_steps` steps for `dense_epochs` epochs, then
+    probe set once a view hides perturbations (relearn.probing.verdict), or less than `kept_clustered` while ACM of the
+    middle layer group is as high as perturbations make it (0 leaves ACM out). `confirm` such probes in a row are the
+    trap. Then the newest snapshot is restored, and stage k slows all but the `full_rate_groups[k]` deepest groups to
+    `rate` times their learning rate; the next stage follows when the trap shows again. A probe at which the network
+    surely keeps more leaves a snapshot, and so does the one before training. The newest `max_snapshots` are stored;
+    with 0 there is no roll-back, and the next stage begins where the run stands. Before the first stage all groups
+    learn at `early_rate` times their rate. There is a probe every `probe_steps` steps for `dense_epochs` epochs, then
     `probes_per_epoch` times an epoch.
 
     With a `pretraining`, stages begin at step 0 again, with the shallow groups of that: learned from the same images,
@@ -59,6 +60,7 @@ class PST(ERM):
         rate: Fraction = 0.0,
         early_rate: Positive = 1.0,
         kept_trapped: Positive = 0.5,
+        kept_clustered: NonNegative = 0.7,
         confirm: PositiveInt = 2,
         probe_steps: PositiveInt = 20,
         dense_epochs: NonNegative = 2.0,
@@ -83,6 +85,7 @@ class PST(ERM):
             rate=rate,
             early_rate=early_rate,
             kept_trapped=kept_trapped,
+            kept_clustered=kept_clustered,
             confirm=confirm,
             probe_steps=probe_steps,
             dense_epochs=dense_epochs,

@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # tables name the answers without torch
     from relearn.probing.probe_set import ProbeResult
 
 KEPT = 0.5  #: a network that keeps a smaller share of its accuracy above chance is trapped
+CLUSTERED = 0.8  #: from this ACM of the middle layer group on ...
+KEPT_CLUSTERED = 0.7  #: ... a network that keeps a smaller share than this is trapped
 LEARNED = 0.2  #: with less accuracy above chance than this share of the possible, there is nothing to judge
 DEVIATIONS = 2  #: how many standard errors an answer must lie from the limit
 
@@ -35,12 +37,16 @@ class Verdict:
         return f"{self.answer} ({self.reason})"
 
 
-def judge(result: "ProbeResult", limit: float = KEPT) -> Verdict:
+def judge(result: "ProbeResult", limit: float = KEPT, clustered_limit: float = KEPT_CLUSTERED) -> Verdict:
     """Whether a network with this probe is trapped: whether it keeps less than `limit` in the view that hides.
 
     With accuracy a on the probe set, h on the same images in the view, and chance c, the share kept is
-    (h - c) / (a - c). Two standard errors decide between the answers.
+    (h - c) / (a - c). Two standard errors decide between the answers. Where the activations of the middle layer group
+    are clustered by class as they are on a perturbation (ACM of `CLUSTERED` or more), the limit is `clustered_limit` if
+    that is larger: the view hides such a perturbation in part.
     """
+    if is_clustered(result):
+        limit = max(limit, clustered_limit)
     chance, images = result.chance, result.images
     if chance >= 1:
         return Verdict(CANNOT_TELL, "all probe images are of one class")
@@ -59,10 +65,15 @@ def judge(result: "ProbeResult", limit: float = KEPT) -> Verdict:
     return Verdict(CANNOT_TELL, f"too few probe images ({images}): {found}", kept, error)
 
 
+def is_clustered(result: "ProbeResult") -> bool:
+    """Whether ACM of the middle layer group is at least `CLUSTERED`; on images, such shallow layers seldom get there."""
+    return bool(result.acm) and result.acm[middle_group(result)] >= CLUSTERED
+
+
 def middle_group(result: "ProbeResult") -> str:
     """The group whose ACM stands for the network: the middle one of those before the head, the shallower of two."""
     groups = list(result.acm)
-    return groups[(len(groups) - 2) // 2]
+    return groups[max(0, len(groups) - 2) // 2]
 
 
 def _error(accuracy: float, images: int) -> float:

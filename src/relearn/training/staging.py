@@ -11,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from relearn.probing.probe_set import ProbeResult
-from relearn.probing.verdict import KEPT, NOT_TRAPPED, TRAPPED, judge
+from relearn.probing.verdict import KEPT, KEPT_CLUSTERED, NOT_TRAPPED, TRAPPED, judge
 from relearn.training.state import TrainingState
 
 
@@ -30,6 +30,7 @@ class Staging:
     rate: float = 0.0
     early_rate: float = 1.0
     kept_trapped: float = KEPT
+    kept_clustered: float = KEPT_CLUSTERED
     confirm: int = 2
     probe_steps: int = 20
     dense_epochs: float = 2.0
@@ -51,7 +52,7 @@ class Staging:
 
     def decide(self, result: ProbeResult, step: int) -> Literal["wait", "snapshot", "next_stage"]:
         """What a probe asks for: nothing, a snapshot, or the next stage from the newest snapshot."""
-        answer = judge(result, self.kept_trapped).answer
+        answer = judge(result, self.kept_trapped, self.kept_clustered).answer
         trapped = step > 0 and answer == TRAPPED
         self.streak = self.streak + 1 if trapped else 0
         if self.streak == self.confirm:
