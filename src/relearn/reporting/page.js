@@ -52,7 +52,7 @@ function show() {
 for (const box of boxes) box.addEventListener("change", show);
 for (const button of document.querySelectorAll(".switches button")) {
   button.addEventListener("click", () => {
-    for (const box of button.parentElement.querySelectorAll("input")) box.checked = button.dataset.all === "all";
+    for (const box of button.closest("fieldset").querySelectorAll("input")) box.checked = button.dataset.all === "all";
     show();
   });
 }

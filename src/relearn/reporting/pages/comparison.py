@@ -165,15 +165,18 @@ def _different(a: Mapping[str, str] | None, b: Mapping[str, str] | None) -> pand
     """The settings that are not the same, a row each; none where either side has no settings."""
     rows = []
     if a is not None and b is not None:
+        around = {key[:place] for key in (*a, *b) for place, sign in enumerate(key) if sign == "."}
         for key in dict.fromkeys([*a, *b]):
             values = a.get(key, ABSENT), b.get(key, ABSENT)
-            rows += [(key, *values)] if values[0] != values[1] else []
+            # an entry without settings here that has some there: those are the difference
+            rows += [(key, *values)] if values[0] != values[1] and key not in around else []
     return pandas.DataFrame(rows, columns=["setting", "A", "B"])
 
 
 def _of_settings(found: Comparison) -> str:
     missing = [one.name for one in (found.a, found.b) if one.settings is None]
     if missing:
-        return f"settings were not compared: {' and '.join(missing)} has no {params.FILE}"
+        verb = "has" if len(missing) == 1 else "have"
+        return f"settings were not compared: {' and '.join(missing)} {verb} no {params.FILE}"
     count = len(found.settings)
     return f"{params.FILE}: {count or 'no'} setting{'' if count == 1 else 's'} differ{'s' if count == 1 else ''}"

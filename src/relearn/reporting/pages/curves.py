@@ -9,7 +9,7 @@ from relearn.reporting.rendering import PALETTE
 
 Curve = list[tuple[int, float]]  # epoch and accuracy in percent
 WIDTH, HEIGHT = 320, 200  # of a panel, in the units of its SVG
-LEFT, RIGHT, TOP, BOTTOM = 34, 10, 8, 26
+LEFT, RIGHT, TOP, BOTTOM = 34, 10, 8, 30
 AXES = ("method", "poison", "seed")  #: what can be toggled
 MOST_TICKS = 6
 
@@ -42,8 +42,8 @@ def _switches(axis: str, found: Iterable[Cell], methods: list[str]) -> str:
         sample = _sample(methods.index(value)) if axis == "method" else ""
         box = f'<input type="checkbox" data-axis="{axis}" value="{markup.text(value)}" checked>'
         boxes.append(f"<label>{box}{sample}{markup.text(value)}</label>")
-    both = "".join(f'<button type="button" data-all="{word}">{word}</button>' for word in ("all", "none"))
-    return f"<fieldset><legend>{axis}</legend>{''.join(boxes)}{both}</fieldset>"
+    both = " ".join(f'<button type="button" data-all="{word}">{word}</button>' for word in ("all", "none"))
+    return f'<fieldset><legend>{axis}</legend>{"".join(boxes)}<span class="both">{both}</span></fieldset>'
 
 
 def _sample(place: int) -> str:
@@ -86,7 +86,7 @@ class _Panel:
             yield f'<text class="tick left" x="{LEFT - 5}" y="{y + 3.5:.2f}">{percent}</text>'
         for epoch in ticks(self.last):
             yield f'<text class="tick" x="{self._x(epoch):.2f}" y="{HEIGHT - BOTTOM + 13}">{epoch}</text>'
-        yield f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2:.2f}" y="{HEIGHT - 2}">epoch</text>'
+        yield f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2:.2f}" y="{HEIGHT - 4}">epoch</text>'
 
     def _chance(self, percent: float | None) -> Iterable[str]:
         if percent is not None:

@@ -37,14 +37,14 @@ def gallery(params: Params) -> tuple[list[str], list[str]]:
 
 def clean_row(example: dict) -> str:
     """The row of the clean images, with the names of their classes."""
-    return _row("clean", "", [_strip("clean", example["clean"], example["labels"])])
+    return _row("clean", "", [_strip("", example["clean"], example["labels"])])
 
 
 def poison_row(name: str, example: dict, size: str) -> str:
     """The row of a poison: its images and, amplified around gray, what it changed; `size` says how much that is."""
     difference, factor = amplified(example["poisoned"].astype(float) - example["clean"])
     strips = [
-        _strip(f"{name}", example["poisoned"], example["labels"]),
+        _strip("poisoned", example["poisoned"], example["labels"]),
         _strip(f"perturbation × {factor:.3g}", difference, example["labels"]),
     ]
     return _row(name, size, strips)
@@ -59,13 +59,10 @@ def _strip(caption: str, images: np.ndarray, labels: list[str]) -> str:
     """Images side by side beneath the names of their classes."""
     count = max(1, min(len(images), PIXELS // images.shape[2]))
     names = "".join(f'<span title="{markup.text(label)}">{markup.text(label)}</span>' for label in labels[:count])
-    words = f"{caption}: {', '.join(labels[:count])}"
+    words = f"{caption or 'clean'}: {', '.join(labels[:count])}"
     picture = markup.image(rows_png([images[:count]]), words, "pixels")
-    return f'<figure class="strip"><div class="labels">{names}</div>{picture}{_caption(caption)}</figure>'
-
-
-def _caption(words: str) -> str:
-    return f"<figcaption>{markup.text(words)}</figcaption>"
+    says = f"<figcaption>{markup.text(caption)}</figcaption>" if caption else ""
+    return f'<figure class="strip"><div class="labels">{names}</div>{picture}{says}</figure>'
 
 
 def _missing(params: Params, dataset: str, poison: str) -> str | None:

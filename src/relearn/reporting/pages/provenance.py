@@ -1,6 +1,7 @@
 """Where and with what the records of the report were made, as far as that was recorded; not the present time."""
 
 import datetime
+import json
 from collections import Counter
 from importlib import metadata
 
@@ -18,15 +19,17 @@ PACKAGES = ("relearn", "torch", "torchvision", "numpy", "pandas", "matplotlib", 
 def provenance(checked: Params, cells: list[grid.Cell]) -> list[str]:
     """HTML that says how the runs of these cells and the page were made, and the recipe."""
     reports = [report for report in map(run_report, cells) if report]
+    settings = checked.recipe | {f"compute: {key}": value for key, value in checked.compute.items()}
+    sheets = {
+        "The runs": markup.paragraph(_counted(len(reports), len(cells)), "small") + markup.pairs(_recorded(reports)),
+        "The recipe": markup.pairs(_written(settings)),
+        "This page": markup.pairs({"commit of the code": commit() or "not in a clone"} | _versions()),
+    }
+    side_by_side = "".join(f"<div><h3>{name}</h3>{inside}</div>" for name, inside in sheets.items())
+    text = params.FILE.read_text(encoding="utf-8")
     return [
-        "<h3>The runs</h3>",
-        markup.paragraph(_counted(len(reports), len(cells)), "small"),
-        markup.pairs(_recorded(reports)),
-        "<h3>The recipe</h3>",
-        markup.pairs(_written(checked.recipe | {f"compute: {key}": value for key, value in checked.compute.items()})),
-        markup.folded("params.yaml", f"<pre>{markup.text(params.FILE.read_text(encoding='utf-8'))}</pre>"),
-        "<h3>This page</h3>",
-        markup.pairs({"commit of the code": commit() or "not in a clone"} | _versions()),
+        f'<div class="sheets">{side_by_side}</div>',
+        markup.folded(str(params.FILE), f"<pre>{markup.text(text)}</pre>"),
     ]
 
 
@@ -70,7 +73,7 @@ def _recorded(reports: list[dict]) -> dict[str, str]:
 
 def _written(settings: dict) -> dict[str, str]:
     """Settings as params.yaml would have them."""
-    return {key: {None: "null", True: "true", False: "false"}.get(value, str(value)) for key, value in settings.items()}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
 
 
 def _versions() -> dict[str, str]:
