@@ -12,6 +12,7 @@ from relearn import grid, params, registry
 from relearn.crafting.exchange import commands as exchange
 from relearn.engines import bridge, dvc, locks, presets, verify
 from relearn.errors import UserError, one_line
+from relearn.reporting.pages import commands as pages
 from relearn.rules.planning import estimates
 from relearn.runtime import cpu, memory
 
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(run=_verify)
     _add_data_check(commands)
     exchange.add(commands)
+    pages.add(commands)
     return parser
 
 

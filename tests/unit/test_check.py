@@ -74,7 +74,7 @@ def test_coloured_noise_protects_against_plain_training(check, tmp_path):
     assert found["trials"]["plain training"]["verdict"]["answer"] == "trapped"
     page = (tmp_path / "relearn-check-noisy" / "check.html").read_text()
     assert "Original, as given, and the difference times" in page and "grayscale at half the resolution" in page
-    assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page.replace("<meta http-equiv=", "")
 
 
 def test_clean_images_are_measured(check, tmp_path):

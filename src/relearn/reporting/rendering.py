@@ -45,13 +45,20 @@ def render(frame: pandas.DataFrame) -> dict[str, str]:
     Columns of text are aligned left, columns of numbers right.
     """
     header = [str(name) for name in frame.columns]
-    rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    rows = [[cell_text(value) for value in row] for row in frame.itertuples(index=False, name=None)]
     texts = [any(cell[:1].isalpha() for cell in column) for column in zip(*rows, strict=True)] or [True] * len(header)
     return {
         "csv": frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"),
         "md": _markdown(header, rows, texts),
         "tex": _tex(header, rows, texts),
     }
+
+
+def cell_text(value: object) -> str:
+    """What a table shows for a value: a float with two decimals, a missing one as a dash."""
+    if pandas.isna(value):
+        return GAP
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def style() -> dict[Any, Any]:
@@ -117,12 +124,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     kind = Path(path).suffix.removeprefix(".")
     with atomic(path) as temporary, matplotlib.rc_context(style()):
         figure.savefig(temporary, format=kind, dpi=150, metadata=METADATA[kind])
-
-
-def _cell(value: object) -> str:
-    if pandas.isna(value):
-        return GAP
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _markdown(header: list[str], rows: list[list[str]], texts: list[bool]) -> str:

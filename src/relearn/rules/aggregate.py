@@ -5,12 +5,9 @@ import pandas as pd
 from relearn import grid
 from relearn.errors import UserError
 from relearn.params import Params
-from relearn.reporting import seconds
+from relearn.reporting import gathering, seconds
 from relearn.reporting.rendering import render
-from relearn.runtime import files, structures
-from relearn.runtime.hashing import settings_hash
-
-TOLERANCE = 0.05  # percent; evaluate computes the accuracy again, and takes as much for the same
+from relearn.runtime import files
 
 
 def run(params: Params) -> None:
@@ -22,28 +19,13 @@ def run(params: Params) -> None:
     that is of another cell, or does not fit the history of its run.
     """
     cells = grid.cells(params)
-    missing = [str(cell) for cell in cells if not cell.path("evaluate", "record").exists()]
+    missing = [str(cell) for cell in gathering.without_record(params)]
     if missing:
         count = f"{len(missing)} of {len(cells)} cells"
-        raise UserError(f"{count} have no record: {_some(missing)}; run: snakemake --cores 8")
-    found = {cell: files.read_json_of(vars(cell), cell.path("evaluate", "record"), structures.RECORD) for cell in cells}
-    expected = {cell: settings_hash(grid.settings(params, "train", cell=cell)) for cell in cells}
-    stale = [
-        str(cell)
-        for cell, record in found.items()
-        if {record["settings_hash"], settings_hash(record["settings"])} != {expected[cell]}
-    ]
-    if stale:
-        were = "cell was" if len(stale) == 1 else "cells were"
-        raise UserError(
-            f"{len(stale)} {were} made with other settings than params.yaml now has: {_some(stale)}; "
-            "delete their folders under results/runs and results/metrics, and their poisons, and run again"
-        )
-    rows, epochs = [], []
-    for cell, record in found.items():
-        uses = {f"{kind}_use": record["settings"][kind]["use"] for kind in ("method", "poison")}
-        rows.append(vars(cell) | uses | record["result"])
-        epochs += [vars(cell) | uses | row for row in _history(cell, record["result"])]
+        raise UserError(f"{count} have no record: {gathering.some(missing)}; run: snakemake --cores 8")
+    found = gathering.records(params, cells)
+    rows = [gathering.row(cell, record) for cell, record in found.items()]
+    epochs = [row for cell, record in found.items() for row in gathering.epochs(cell, record)]
     records, histories = pd.DataFrame(rows), pd.DataFrame(epochs)
     for name, frame in (("records", records), ("histories", histories)):
         text = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
@@ -68,23 +50,6 @@ def _write_seconds(params: Params, cells: list[grid.Cell], records: pd.DataFrame
             files.write_text(path, table[suffix])
         else:
             path.unlink(missing_ok=True)
-
-
-def _history(cell: grid.Cell, result: dict) -> list[dict]:
-    """The history of a cell. Raises UserError when it is not that of its record."""
-    rows = files.read_rows(cell.path("train", "history"), structures.HISTORY)
-    accuracies = [row["test_accuracy"] for row in rows]
-    same = abs(accuracies[-1] - result["accuracy"]) <= TOLERANCE
-    if not same or abs(max(accuracies) - result["oracle_accuracy"]) > TOLERANCE:
-        raise UserError(
-            f"{cell.path('evaluate', 'record')} is not of the history beside the weights, which ends with "
-            f"{accuracies[-1]:.2f} % and has {max(accuracies):.2f} % at best; delete it and run evaluate again"
-        )
-    return rows
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _means(records: pd.DataFrame) -> dict:

@@ -1,14 +1,11 @@
 """plot FIGURE: draw a figure of records, histories, images, or single runs."""
 
-from pathlib import Path
-
-import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
 from relearn import grid
 from relearn.errors import UserError
 from relearn.params import Params
+from relearn.reporting import examples
 from relearn.reporting.rendering import save_figure
 from relearn.runtime import files, structures
 from relearn.runtime.hashing import settings_hash
@@ -53,48 +50,11 @@ def _joined(params: Params, figure: str, name: str) -> pd.DataFrame:
 
 
 def _examples(params: Params, figure: str, name: str) -> dict:
-    """For each dataset and poison the first training image of each class (ten at most), clean and poisoned."""
-    examples: dict = {}
-    for cell in grid.cells(params):
-        if (cell.dataset, cell.poison) in examples:
-            continue
-        clean, poisoned = cell.path("prepare", "train"), cell.path("poison", "train")
-        labels, rows = np.unique(_read(clean, "labels", "int64", 1), return_index=True)
-        labels, rows = labels[:10], rows[:10]
-        names = files.read_json(cell.path("prepare", "info"), structures.DATA_INFO)["classes"]
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
-            raise UserError(f"{clean} has labels that {cell.path('prepare', 'info')} does not name; run prepare again")
-        images = {
-            "clean": _read(clean, "images", "uint8", 4, rows),
-            "poisoned": _read(poisoned, "images", "uint8", 4, rows),
-        }
-        if images["clean"].shape != images["poisoned"].shape:
-            raise UserError(
-                f"{poisoned} is not made from {clean}: its images differ in number or size; run poison again"
-            )
-        use = params.entry("poisons", cell.poison).name
-        examples[cell.dataset, cell.poison] = images | {"labels": [names[label] for label in labels], "use": use}
-    return examples
+    """For each dataset and poison of the grid what `examples.of_poison` gives."""
+    pairs = dict.fromkeys((cell.dataset, cell.poison) for cell in grid.cells(params))
+    return {pair: examples.of_poison(params, *pair) for pair in pairs}
 
 
-def _read(path: Path, name: str, dtype: str, dimensions: int, rows: np.ndarray | None = None) -> np.ndarray:
-    """A tensor of a safetensors file, or only these rows of it, without torch. Raises UserError for a corrupt file."""
-    try:
-        with safe_open(files.existing(path), framework="numpy") as file:
-            part = file.get_slice(name)
-            if part.get_dtype() != TYPES[dtype] or len(part.get_shape()) != dimensions:
-                raise UserError(
-                    f"{path}: {name} must be {dtype} of {dimensions} dimensions, "
-                    f"found {part.get_dtype()} {part.get_shape()}; delete it and run again"
-                )
-            if rows is None:
-                return file.get_tensor(name)
-            return np.concatenate([part[int(row) : int(row) + 1] for row in rows])
-    except SafetensorError as error:
-        raise UserError(f"{path} is corrupt or not written by relearn ({error}); delete it and run again") from None
-
-
-TYPES = {"uint8": "U8", "int64": "I64"}  # as safetensors calls them
 GATHERED = {"records": structures.RECORDS, "histories": structures.HISTORIES}
 JOINED = {"probes": structures.PROBES, "embeddings": structures.EMBEDDINGS}
 # What a figure may ask for, by the names of its arguments. The last three are of the cells it names (`list[CellName]`).

@@ -17,7 +17,7 @@ STATUS = Path("/proc/self/status")
 
 @contextlib.contextmanager
 def run_report(path: Path, device: str) -> Iterator[dict]:
-    """Write `path` with the seconds, peak memory and environment of the block.
+    """Write `path` with the seconds, peak memory and environment of the block, and when it finished (Unix seconds).
 
     The block may add entries to the dict that it gets; `images`, how many were trained on, becomes a speed as well.
     """
@@ -25,6 +25,7 @@ def run_report(path: Path, device: str) -> Iterator[dict]:
     begin = time.perf_counter()
     yield report
     report["seconds"] = time.perf_counter() - begin
+    report["finished"] = int(time.time())  # a number, since `verify` takes texts for the environment
     if "images" in report:
         report["images_per_second"] = report["images"] / report["seconds"]
     report["peak_memory_mb"] = peak_memory_mb()
@@ -43,7 +44,7 @@ def environment(device: str) -> dict:
         "processor": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "commit": _commit(),
+        "commit": commit(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
@@ -59,7 +60,8 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
+    """The commit of the clone that this code lies in; None without git, empty outside a clone."""
     git = shutil.which("git")
     if git is None:
         return None

@@ -1,57 +1,44 @@
 """check.html: the verdict, its numbers, curves and images in one file that needs no network."""
 
-import base64
-import html
 import io
 
 import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 
 from relearn.data import Split, levels
 from relearn.pst.check.trials import Trial
 from relearn.pst.check.untrained import detail
+from relearn.reporting import markup
+from relearn.reporting.pictures import amplified, rows_png
 from relearn.reporting.rendering import METADATA, PALETTE, style
 
 SHOWN = 10  # classes in the gallery
 ENLARGED = 3  # times
-GAP = 2  # pixels between images
-FULL = 100  # levels that the largest difference becomes
-CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52em; margin: 2em auto; padding: 0 1em; color: #222; }
-h1 { font-size: 1.3em; } h2 { font-size: 1.05em; margin-top: 2em; }
-.answer { font-size: 1.25em; font-weight: 600; border-left: 6px solid #0072B2; padding: .4em .8em; }
-table { border-collapse: collapse; } td, th { padding: .2em .8em .2em 0; text-align: left; vertical-align: top; }
-img { max-width: 100%; image-rendering: pixelated; } pre { background: #f4f7fa; padding: .6em; white-space: pre-wrap; }
-.small { color: #555; font-size: .9em; }
-"""
 
 
 def page(report: dict, trials: dict[str, Trial], pictures: list[tuple[str, bytes]]) -> str:
     """The whole page, from what check.json holds, the trainings, and PNG files with a caption each."""
     parts = [
-        f"<h1>Is this data unlearnable? {_text(report['data']['path'])}</h1>",
-        f'<p class="answer">{_text(report["verdict"]["line"])}</p>',
-        _list(report["verdict"]["findings"] + report["notes"]),
+        markup.paragraph(report["verdict"]["line"], "answer"),
+        markup.bullets(report["verdict"]["findings"] + report["notes"]),
         "<h2>What was measured</h2>",
-        _table(report["measured"]),
+        markup.pairs(report["measured"]),
     ]
     if trials:
-        parts += ["<h2>Accuracy while training</h2>", _image(curves(trials), "accuracy against steps of training")]
         words = (
             "On images of the training set: as given, and with perturbations hidden (grayscale, half the resolution)."
         )
-        parts.append(f'<p class="small">{words}</p>')
+        picture = markup.image(curves(trials), "accuracy against steps of training", "drawn")
+        parts += ["<h2>Accuracy while training</h2>", picture, markup.paragraph(words, "small")]
     for caption, data in pictures:
-        parts += [f"<h2>{_text(caption)}</h2>", _image(data, caption)]
-    parts += ["<h2>What this cannot see</h2>", _list(report["limits"]), "<h2>To repeat it exactly</h2>"]
-    parts.append(f"<pre>{_text(report['repeat'])}</pre>")
+        parts += [f"<h2>{markup.text(caption)}</h2>", markup.image(data, caption, "pixels")]
+    parts += ["<h2>What this cannot see</h2>", markup.bullets(report["limits"]), "<h2>To repeat it exactly</h2>"]
+    parts.append(f"<pre>{markup.text(report['repeat'])}</pre>")
     versions = ", ".join(f"{name} {value}" for name, value in report["environment"].items() if value is not None)
-    parts.append(f'<p class="small">{_text(versions)}</p>')
-    head = f'<meta charset="utf-8"><title>relearn check</title><style>{CSS}</style>'
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
+    parts.append(markup.paragraph(versions, "small"))
+    return markup.document(f"Is this data unlearnable? {report['data']['path']}", parts, "narrow")
 
 
 def curves(trials: dict[str, Trial]) -> bytes:
@@ -87,17 +74,18 @@ def pictures(data: Split, original: Split | None, classes: list[str]) -> list[tu
     given = levels(data.images[first])
     if original is not None:
         before = levels(original.images[first])
-        difference, factor = _amplified(given - before)
-        rows = [before, given, difference]
-        return [(f"Original, as given, and the difference times {factor:.1f}, around gray: {names}", _grid(rows))]
+        difference, factor = amplified(_array(given - before))
+        rows = [_array(before), _array(given), difference]
+        words = f"Original, as given, and the difference times {factor:.1f}, around gray: {names}"
+        return [(words, rows_png(rows, ENLARGED))]
     details = [_class_detail(data, label) for label in shown]
-    means, factor = _amplified(torch.stack(details) - torch.stack(details).mean(0))
+    means, factor = amplified(_array(torch.stack(details) - torch.stack(details).mean(0)))
     return [
-        (f"An image of each class: {names}", _grid([given])),
+        (f"An image of each class: {names}", rows_png([_array(given)], ENLARGED)),
         (
             f"What the fine detail of a class has in common, against all shown, times {factor:.1f}, around gray. "
             "Photographs give noise here; a pattern is a perturbation that goes by the class",
-            _grid([means]),
+            rows_png([means], ENLARGED),
         ),
     ]
 
@@ -108,39 +96,6 @@ def _class_detail(data: Split, label: int) -> torch.Tensor:
     return torch.stack(parts).sum(0) / len(rows)
 
 
-def _amplified(difference: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """A difference in levels around middle gray, with the factor that makes its largest value `FULL`."""
-    factor = FULL / max(1e-6, float(difference.abs().max()))
-    return 127.5 + factor * difference, factor
-
-
-def _grid(rows: list[torch.Tensor]) -> bytes:
-    """A PNG of rows of images, each (N, 3, H, W) float32 in levels."""
-    height, width = rows[0].shape[2] + GAP, rows[0].shape[3] + GAP
-    canvas = np.full((height * len(rows), width * len(rows[0]), 3), 255, dtype=np.uint8)
-    for line, images in enumerate(rows):
-        for place, image in enumerate(images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()):
-            top, left = line * height, place * width
-            canvas[top : top + height - GAP, left : left + width - GAP] = image
-    picture = Image.fromarray(canvas)
-    file = io.BytesIO()
-    size = (picture.width * ENLARGED, picture.height * ENLARGED)
-    picture.resize(size, Image.Resampling.NEAREST).save(file, format="PNG")
-    return file.getvalue()
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _list(sentences: list[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_text(sentence)}</li>" for sentence in sentences) + "</ul>"
-
-
-def _table(rows: dict[str, str]) -> str:
-    cells = (f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in rows.items())
-    return "<table>" + "".join(cells) + "</table>"
-
-
-def _image(data: bytes, words: str) -> str:
-    return f'<img alt="{_text(words)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+def _array(images: torch.Tensor) -> np.ndarray:
+    """Images (N, 3, H, W) as (N, H, W, 3)."""
+    return images.permute(0, 2, 3, 1).numpy()
