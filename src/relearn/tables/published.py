@@ -31,7 +31,7 @@ def published(
     Ours is the mean ± sample sd of the last epoch over `n` seeds. `vs clean` is in percent of the accuracy of plain
     training on clean data, of each its own, a gap where that is not known: networks and recipes differ, so compare
     these. `file` is a CSV with the columns of `COLUMNS`, whose dataset, poison and method are the names of params.yaml;
-    `same` are further names, `OURS=PUBLISHED`, of methods or poisons. Raises UserError for a file of another kind, and
+    `same` are further names, `OURS=PUBLISHED`, of data sets, poisons or methods. Raises UserError for a file of another kind, and
     when it has no cell of the grid.
     """
     theirs = _read(Path(expanded(file)))
@@ -39,11 +39,10 @@ def published(
     cells = groups(records, CELL)["accuracy"].agg([("accuracy", mean_sd), ("mean", "mean"), ("n", "size")])
     ours = cells.reset_index().astype(dict.fromkeys(CELL, str))
     ours["vs clean"] = 100 * ours["mean"] / ours.join(clean_reference(records), on=BLOCK)["clean"]
-    for column in ("poison", "method"):
+    for column in KEY:
         ours[f"their {column}"] = ours[column].replace(names)
-    rows = ours.merge(
-        theirs, left_on=["dataset", "their poison", "their method"], right_on=KEY, suffixes=("", " of others")
-    )
+    theirs_by = [f"their {column}" for column in KEY]
+    rows = ours.merge(theirs, left_on=theirs_by, right_on=KEY, suffixes=("", " of others"))
     if rows.empty:
         known = sorted(set(theirs["method"]))
         raise UserError(
