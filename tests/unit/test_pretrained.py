@@ -1,5 +1,6 @@
 """Training that begins with a published checkpoint."""
 
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from helpers.compare import same
 from helpers.images import drawn, noise
+from helpers.params_text import cell_params
 from helpers.training import GROUPS, model_of, pretrained_of, run_of
 from relearn import __main__, grid, params, registry
 from relearn.errors import UserError
@@ -17,8 +19,9 @@ from relearn.methods.pretrained import IMAGENET, Pretrained
 from relearn.runtime.hashing import file_digest
 from relearn.runtime.torchvision_compat import torchvision
 from relearn.training import models
+from relearn.training.transfer import match_published
 
-# what torchvision calls a network, the classes of ImageNet it is made for, settings that make ours as large as it
+# networks that torchvision has, too, and what its head of 1,000 classes leaves to draw in one of 10
 NETWORKS = {
     "resnet18": ["head.2.weight", "head.2.bias"],
     "resnet50": ["head.2.weight", "head.2.bias"],
@@ -27,6 +30,10 @@ NETWORKS = {
     "vgg19_bn": ["head.2.weight", "head.2.bias"],
     "convnext_tiny": ["head.3.weight", "head.3.bias"],
 }
+# parts of our names of the modules of a vision transformer of four blocks, and DeiT's
+DEIT = {"stem.class_token": "cls_token", "stem.positions": "pos_embed", "stem.patches": "patch_embed.proj"}
+DEIT |= {"head.0": "norm", "head.2": "head", "qkv": "attn.qkv", ".out.": ".attn.proj."}
+DEIT |= {"mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2"} | {f"stage{k + 1}.0": f"blocks.{k}" for k in range(4)}
 
 
 def saved(weights: dict, file: Path) -> dict:
@@ -54,6 +61,12 @@ def theirs(name: str) -> torch.nn.Module:
     return model.eval()
 
 
+def normalised(x: torch.Tensor) -> torch.Tensor:
+    """Images in [0, 1] as torchvision's networks are trained with them."""
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in IMAGENET)
+    return (x - mean) / std
+
+
 def features(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """What the last linear layer of a network gets, (B, D)."""
     found = []
@@ -70,8 +83,7 @@ def test_a_network_with_torchvisions_weights_computes_what_torchvisions_does(nam
     head = models.weights(model)
     method.initialise(model, {}, {})
     x = torch.rand(2, 3, 112, 112, generator=drawn(1))
-    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in IMAGENET)
-    expected = features(published, (x - mean) / std)
+    expected = features(published, normalised(x))
     found = features(model.eval(), x)
     assert expected.std() > 1e-3
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
@@ -92,9 +104,9 @@ def test_the_convolutions_of_vgg_are_torchvisions(tmp_path):
     model, published = network("vgg19_bn", 32), theirs("vgg19_bn")
     method = Pretrained(**saved(published.features.state_dict(prefix="features."), tmp_path / "vgg.pth"))
     method.initialise(model, {}, {})
-    x, (mean, std) = torch.rand(2, 3, 32, 32, generator=drawn(1)), (torch.tensor(v).view(1, 3, 1, 1) for v in IMAGENET)
+    x = torch.rand(2, 3, 32, 32, generator=drawn(1))
     with torch.no_grad():
-        expected = published.features((x - mean) / std).mean((2, 3))
+        expected = published.features(normalised(x)).mean((2, 3))
     assert torch.allclose(features(model.eval(), x), expected, rtol=1e-3, atol=1e-5)
     assert method.outcome()["drawn"].split(", ") == NETWORKS["vgg19_bn"]
 
@@ -103,12 +115,9 @@ def test_a_head_that_fits_is_taken(tmp_path):
     model, published = network("resnet18", 112, classes=1000), theirs("resnet18")
     method = Pretrained(**saved(published.state_dict(), tmp_path / "resnet18.pth"))
     method.initialise(model, {}, {})
-    x, (mean, std) = (
-        torch.rand(2, 3, 112, 112, generator=drawn(1)),
-        (torch.tensor(v).view(1, 3, 1, 1) for v in IMAGENET),
-    )
+    x = torch.rand(2, 3, 112, 112, generator=drawn(1))
     with torch.no_grad():
-        assert torch.allclose(model.eval()(x), published((x - mean) / std), rtol=1e-3, atol=1e-4)
+        assert torch.allclose(model.eval()(x), published(normalised(x)), rtol=1e-3, atol=1e-4)
     assert method.outcome()["parameters_drawn"] == 0 and method.outcome()["drawn"] == ""
 
 
@@ -160,17 +169,10 @@ def test_the_names_of_deit(tmp_path):
     for name, tensor in models.weights(ours).items():
         if not name.startswith("network."):
             continue
-        name = (
-            name.removeprefix("network.")
-            .replace("stem.class_token", "cls_token")
-            .replace("stem.positions", "pos_embed")
-        )
-        name = name.replace("stem.patches", "patch_embed.proj").replace("head.0", "norm").replace("head.2", "head")
-        for k in range(4):
-            name = name.replace(f"stage{k + 1}.0", f"blocks.{k}")
-        for old, new in (("qkv", "attn.qkv"), (".out.", ".attn.proj."), ("mlp.0", "mlp.fc1"), ("mlp.2", "mlp.fc2")):
-            name = name.replace(old, new)
-        weights[name] = tensor + 1
+        renamed = name.removeprefix("network.")
+        for old, new in DEIT.items():
+            renamed = renamed.replace(old, new)
+        weights[renamed] = tensor + 1
     other = network("vit_small", 32, width=64, depth=4)
     method = Pretrained(**saved({"model": weights}, tmp_path / "deit.pth"), normalisation="images")
     method.initialise(other, {}, {})
@@ -178,6 +180,19 @@ def test_the_names_of_deit(tmp_path):
     wanted = models.weights(ours)
     for name, tensor in models.weights(other).items():
         assert torch.equal(tensor, wanted[name] + (1 if name.startswith("network.") else 0)), name
+
+
+def test_a_network_of_which_a_library_has_all_names(tmp_path):
+    """As those of timm, which lie in one module of ours."""
+    inner = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4), torch.nn.Linear(4, 2))
+    networks = [models.Grouped({"model": copy.deepcopy(inner)}, published={"": "model"}) for _ in range(2)]
+    model = models.Normalised(networks[0], torch.zeros(3), torch.ones(3))
+    given = {name: tensor + 1 for name, tensor in inner.state_dict().items()}
+    taken, lacking = match_published(model, given)
+    assert not lacking and taken.keys() == {f"network.model.{name}" for name in given}
+    assert all(torch.equal(tensor, given[name.removeprefix("network.model.")]) for name, tensor in taken.items())
+    again, _ = match_published(model, {f"model.{name}": tensor for name, tensor in given.items()})  # ours
+    assert same(again, taken)
 
 
 @pytest.mark.parametrize("kind", [".safetensors", ".pth", ".pt"])
@@ -279,38 +294,15 @@ def test_a_checksum_is_hexadecimal_digits(value):
     assert "must be the first 8 to 64 hexadecimal digits of a SHA-256, in quotes, found" in setting.error(value)
 
 
-PARAMS = """\
-compute: {threads: 1}
-train: {epochs: 1, batch: 64, warmup_steps: 1, probe_size: 40, crop_pad: 1}
-datasets:
-  digits: {copies: 1, size: 16}
-poisons:
-  lsp: {}
-architectures:
-  cnn: {width: 8}
-methods:
-  pretrained: {path: mine.safetensors, sha256: SUM, frozen_groups: 1}
-grid:
-  main: {datasets: [digits], poisons: [lsp], architectures: [cnn], methods: all, seeds: [0]}
-tables:
-  accuracy: {}
-figures: {}
-"""
-
-
 def test_the_jobs_of_a_cell(tmp_path, monkeypatch, capsys, tiny):
     """Both engines watch the file: its list is an input of the job, and its content is in the record's settings."""
     monkeypatch.chdir(tmp_path)
     own = saved(pretrained_of(tiny), Path("mine.safetensors"))
-    Path("params.yaml").write_text(PARAMS.replace("SUM", own["sha256"]))
+    settings = f"{{path: mine.safetensors, sha256: {own['sha256']}, frozen_groups: 1}}"
+    Path("params.yaml").write_text(cell_params({"pretrained": settings}, epochs=1))
     cell = grid.Cell.parse("digits/lsp/cnn/pretrained/0")
-    for command in (
-        "prepare digits",
-        "poison digits/lsp",
-        "inputs methods/pretrained",
-        f"train {cell}",
-        f"evaluate {cell}",
-    ):
+    before = ("prepare digits", "poison digits/lsp", "inputs methods/pretrained")
+    for command in (*before, f"train {cell}", f"evaluate {cell}"):
         assert __main__.main(command.split()) == 0, command
     info = json.loads(cell.path("train", "info").read_text())
     assert info["settings"]["method"]["path"] == f"sha256:{own['sha256']}"

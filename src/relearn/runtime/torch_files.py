@@ -8,7 +8,7 @@ from relearn.errors import UserError
 
 
 def load_plain(path: Path) -> object:
-    """Tensors, numbers, texts, and dicts and lists of these, on the CPU. Raises UserError for a file of more or none."""
+    """Tensors, numbers, texts, and dicts and lists of these, on the CPU. Raises UserError for a file with more."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file of another kind makes it raise; its own text advises to run the code
