@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from helpers.compare import same
@@ -14,6 +15,7 @@ from helpers.images import drawn, noise
 from helpers.params_text import cell_params
 from helpers.training import GROUPS, model_of, pretrained_of, run_of
 from relearn import __main__, grid, params, registry
+from relearn.engines import dvc
 from relearn.errors import UserError
 from relearn.methods.pretrained import IMAGENET, Pretrained
 from relearn.runtime.hashing import file_digest
@@ -309,6 +311,12 @@ def test_the_jobs_of_a_cell(tmp_path, monkeypatch, capsys, tiny):
     assert info["outcome"]["parameters_drawn"] == 0 < info["outcome"]["parameters_taken"]
     listed = "results/inputs/methods/pretrained.sha256"
     assert listed in grid.job(params.load(), "train", str(cell)).inputs and own["sha256"] in Path(listed).read_text()
+    stages = yaml.safe_load(dvc.render(params.load()))["stages"]
+    assert stages["inputs-methods-pretrained"]["always_changed"]
+    assert [name for name, stage in stages.items() if listed in stage["deps"]] == [
+        f"train-{str(cell).replace('/', '-')}",
+        f"evaluate-{str(cell).replace('/', '-')}",
+    ]
     # another file: no job begins, and `check-params` says so before the first
     saved(pretrained_of(tiny) | {"more": torch.zeros(1)}, Path("mine.safetensors"))
     capsys.readouterr()
