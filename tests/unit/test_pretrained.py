@@ -296,6 +296,13 @@ def test_a_checksum_is_hexadecimal_digits(value):
     assert "must be the first 8 to 64 hexadecimal digits of a SHA-256, in quotes, found" in setting.error(value)
 
 
+@pytest.mark.parametrize("frozen, found", [("null", []), (4, []), (5, ["methods.pretrained.frozen_groups: for archi"])])
+def test_frozen_groups_are_compared_with_the_architecture(frozen, found):
+    settings = f"{{path: x.pth, sha256: f37072fd, frozen_groups: {frozen}}}"
+    checked = params.Params(yaml.safe_load(cell_params({"pretrained": settings}, epochs=1)))
+    assert [error[: len(found[0])] for error in registry.consistency.errors(checked)] == found
+
+
 def test_the_jobs_of_a_cell(tmp_path, monkeypatch, capsys, tiny):
     """Both engines watch the file: its list is an input of the job, and its content is in the record's settings."""
     monkeypatch.chdir(tmp_path)
