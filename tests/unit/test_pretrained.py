@@ -101,6 +101,11 @@ def test_a_network_with_torchvisions_weights_computes_what_torchvisions_does(nam
     assert f"drawn anew: {NETWORKS[name][0]}: (1000, " in words and words.count("\n") == 1
 
 
+def test_images_are_normalised_as_torchvision_says():
+    expected = torchvision().models.ResNet18_Weights.IMAGENET1K_V1.transforms()
+    assert (tuple(expected.mean), tuple(expected.std)) == IMAGENET
+
+
 def test_the_convolutions_of_vgg_are_torchvisions(tmp_path):
     """Its head is another one: torchvision's has three linear layers for 7x7 places."""
     model, published = network("vgg19_bn", 32), theirs("vgg19_bn")
