@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.registered import NAMES, cheap, named
+from helpers.registered import NAMES, cheap, cheap_method, named
 from helpers.training import RECIPE, model_of
 from relearn import registry
 from relearn.crafting import craft as crafting
@@ -76,8 +76,9 @@ def test_poisons(name, at_once, tiny, craft, losses, tmp_path, monkeypatch):
 def test_methods(name, bad, at_once, tiny, losses, tmp_path, monkeypatch):
     """Of two epochs of five steps; the checkpoint of the first must not stay, since it leads there again."""
     monkeypatch.setattr(divergence, "AT_ONCE", at_once)
-    method, model, checkpoint = registry.load("methods", name)(**cheap("methods", name)), model_of(tiny), tmp_path / "c"
     weights = models.weights(model_of(tiny, seed=3))
+    method = registry.load("methods", name)(**cheap_method(name, weights, tmp_path))
+    model, checkpoint = model_of(tiny), tmp_path / "c"
     method.initialise(model, weights, weights)
     losses["bad"] = bad
     probe_set = ProbeSet.draw(tiny, 40, Seeds("test").generator("probe"))
@@ -95,10 +96,10 @@ def test_methods(name, bad, at_once, tiny, losses, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("lr", [100.0, 3e3, 1e5, 1e8, 1e9])
 @named("methods")
-def test_a_rate_that_is_far_too_high(name, lr, tiny):
+def test_a_rate_that_is_far_too_high(name, lr, tiny, tmp_path):
     """Weights overflow in one place or another; the old code gave records of 10 %, or failed after all training."""
-    method, model = registry.load("methods", name)(**cheap("methods", name)), model_of(tiny)
-    weights = models.weights(model_of(tiny, seed=3))
+    weights, model = models.weights(model_of(tiny, seed=3)), model_of(tiny)
+    method = registry.load("methods", name)(**cheap_method(name, weights, tmp_path))
     method.initialise(model, weights, weights)
     probe_set = ProbeSet.draw(tiny, 40, Seeds("test").generator("probe"))
     how = {"probe_set": probe_set, "label": "train this"}

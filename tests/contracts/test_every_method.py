@@ -6,7 +6,7 @@ import torch
 
 from helpers.compare import same, stir
 from helpers.images import DEVICE
-from helpers.registered import cheap, named
+from helpers.registered import cheap, cheap_method, named
 from relearn import params, registry
 from relearn.probing.probe_set import ProbeSet
 from relearn.runtime.seeding import Seeds
@@ -22,12 +22,12 @@ def methods_model(train, purpose: str = "init") -> models.Normalised:
     return models.build("cnn", {"width": 4}, images=train.images, classes=10, generator=generator, device=DEVICE)
 
 
-def methods_fit(name: str, train):
+def methods_fit(name: str, train, folder):
     train = train.to(DEVICE)
-    method = registry.load("methods", name)(**cheap("methods", name))
+    weights = models.weights(methods_model(train, "surrogate"))
+    method = registry.load("methods", name)(**cheap_method(name, weights, folder))
     train = train.with_images(method.prepare(train.images, train.labels))
     model = methods_model(train)
-    weights = models.weights(methods_model(train, "surrogate"))
     method.initialise(model, weights, weights)
     probe_set = ProbeSet.draw(train, 40, Seeds("test").generator("probe"))
     how = {"probe_set": probe_set, "label": "test"}
@@ -36,11 +36,11 @@ def methods_fit(name: str, train):
 
 
 @named("methods")
-def test_methods(name, tiny):
+def test_methods(name, tiny, tmp_path):
     stir(1)
-    fitted, weights, _ = methods_fit(name, tiny)
+    fitted, weights, _ = methods_fit(name, tiny, tmp_path)
     stir(2)
-    again, weights_again, _ = methods_fit(name, tiny)
+    again, weights_again, _ = methods_fit(name, tiny, tmp_path)
     assert [row["epoch"] for row in fitted.history] == [1, 2] and fitted.steps == 10 <= fitted.steps_taken
     assert all(math.isfinite(value) for row in fitted.history for value in row.values() if isinstance(value, float))
     assert all(row["train_loss"] > 0 for row in fitted.history)
@@ -55,7 +55,7 @@ def test_methods(name, tiny):
 
 @named("methods")
 def test_methods_keep_their_state_in_a_checkpoint(name, tiny, tmp_path):
-    _, _, method = methods_fit(name, tiny)
+    _, _, method = methods_fit(name, tiny, tmp_path)
     checkpoint.save(tmp_path / "state", {"method": method.state(), "settings_hash": "0"})
     other = registry.load("methods", name)(**cheap("methods", name))
     other.load_state(checkpoint.load(tmp_path / "state", DEVICE)["method"])

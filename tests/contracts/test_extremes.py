@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.registered import CHEAP, EVERYTHING, cheap, named
+from helpers.registered import CHEAP, EVERYTHING, cheap, cheap_method, named
 from helpers.training import RECIPE, model_of
 from relearn import params, registry
 from relearn.crafting import perturbation as perturbations
@@ -92,12 +92,13 @@ def trained(train, method, recipe: dict) -> None:
 
 
 @named("methods")
-def test_methods(name, tiny, log):
+def test_methods(name, tiny, log, tmp_path):
+    own = cheap_method(name, models.weights(model_of(tiny, seed=3)), tmp_path)
     for setting in registry.entry("methods", name).settings:
         for value in ends(setting):
 
             def run(setting=setting, value=value) -> None:
-                method = registry.load("methods", name)(**cheap("methods", name) | {setting.name: value})
+                method = registry.load("methods", name)(**own | {setting.name: value})
                 trained(tiny, method, RECIPE | {"epochs": 1, "probe_size": 40})
 
             log(f"{setting.name}: {value}:", attempt(run) or "runs")

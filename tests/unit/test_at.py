@@ -35,6 +35,28 @@ def test_the_worst_case_of_a_linear_model():
     assert torch.allclose(found, away * unit * 100 / 255, atol=2e-3)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_steps_are_those_of_the_definition(norm, tiny):
+    """One image at a time: a step, back into the ball, back among the pixels."""
+    x, y = tiny.images[:8].permute(0, 3, 1, 2).float() / 255, tiny.labels[:8]
+    x[:2], x[2:4] = 0.0, 1.0
+    model, method, radius = model_of(tiny).eval(), At(norm=norm, epsilon=64.0, steps=3), 64 / 255
+    both = method._start(x, drawn(3)), method.attacked(model, x, y, drawn(3))
+    for image, label, delta, found in zip(x, y, *both, strict=True):
+        for _ in range(3):
+            attacked = (image + delta).clamp(0, 1).requires_grad_(True)
+            nn.functional.cross_entropy(model(attacked[None]), label[None]).backward()
+            inside = (image + delta >= 0) & (image + delta <= 1)  # what is cut off has no gradient
+            gradient = torch.where(inside, attacked.grad, 0.0)
+            if norm == "linf":
+                delta = (delta + radius / 4 * gradient.sign()).clamp(-radius, radius)
+            else:
+                delta = delta + radius / 4 * gradient / gradient.norm()
+                delta = delta * min(1.0, radius / delta.norm().item())
+            delta = (image + delta).clamp(0, 1) - image
+        assert torch.allclose(found, image + delta, atol=1e-5)
+
+
 @pytest.mark.parametrize("norm, epsilon", [("linf", 8.0), ("l2", 128.0)])
 def test_examples_stay_in_the_ball_and_among_pixels_and_have_more_loss(norm, epsilon, tiny):
     x, y = tiny.images[:16].permute(0, 3, 1, 2).float() / 255, tiny.labels[:16]

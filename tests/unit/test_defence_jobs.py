@@ -4,34 +4,21 @@ import json
 
 import pytest
 
+from helpers.params_text import cell_params
 from relearn import __main__, grid, params
 from relearn.rules.planning import cost, plan
 from relearn.runtime import files, structures
 
-PARAMS = """\
-compute: {threads: 1}
-train: {epochs: 4, batch: 64, warmup_steps: 1, probe_size: 40, crop_pad: 1}
-datasets:
-  digits: {copies: 1, size: 16}
-poisons:
-  lsp: {}
-architectures:
-  cnn: {width: 8}
-methods:
-  erm: {}
-  at: {steps: 2}
-  attack: {use: at, epochs: 2, norm: l2, epsilon: 64}
-  early_stop: {held_out: 0.2}
-  ueraser: {copies: 3}
-  ueraser_max: {}
-  ueraser_lite: {}
-  randaugment: {}
-grid:
-  main: {datasets: [digits], poisons: [lsp], architectures: [cnn], methods: all, seeds: [0]}
-tables:
-  accuracy: {}
-figures: {}
-"""
+METHODS = {
+    "erm": "{}",
+    "at": "{steps: 2}",
+    "attack": "{use: at, epochs: 2, norm: l2, epsilon: 64}",
+    "early_stop": "{held_out: 0.2}",
+    "ueraser": "{copies: 3}",
+    "ueraser_max": "{}",
+    "ueraser_lite": "{}",
+    "randaugment": "{}",
+}
 PASSES = {"erm": 1, "at": 3, "attack": 11, "early_stop": 1, "ueraser": 1.5, "ueraser_max": 5}
 PASSES |= {"ueraser_lite": 1, "randaugment": 1}
 
@@ -40,7 +27,7 @@ PASSES |= {"ueraser_lite": 1, "randaugment": 1}
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELEARN_DEVICE", "cpu")
-    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "params.yaml").write_text(cell_params(METHODS, epochs=4))
     return tmp_path
 
 

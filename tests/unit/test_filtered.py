@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 from helpers.images import noise
 from relearn import registry
 from relearn.data import to_float
+from relearn.errors import UserError
 from relearn.training import filters
 
 IMAGES = noise(5, 9, 12)
@@ -79,6 +80,13 @@ def test_methods_filter_training_images_and_test_images_as_set(name):
     gray = both.eval_transform(to_float(IMAGES))
     weights = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
     assert torch.allclose(gray, (to_float(expected) * weights).sum(1, keepdim=True).expand_as(gray), atol=1e-3)
+
+
+@pytest.mark.parametrize("name, settings", [("gaussian_blur", {"sigma": 0.1}), ("bdr", {"bits": 8})])
+def test_a_filter_that_changes_nothing_is_refused(name, settings):
+    """A blur of 0.1 pixels was once published as a defence."""
+    with pytest.raises(UserError, match="changes no training image with these settings; give stronger ones"):
+        registry.load("methods", name)(**settings).prepare(IMAGES, torch.arange(5))
 
 
 def test_a_filter_of_floats_rounds_first():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.images import drawn
+from relearn.errors import UserError
 from relearn.methods.coin import Coin
 from relearn.methods.rsk import Rsk
 
@@ -45,6 +46,11 @@ def test_the_kernels_that_are_drawn():
         assert difference[:, 0, *place].std() == pytest.approx(0.1 * (1 + 1 / 16) ** 0.5, abs=0.005)
     assert difference[:, :, 2, 2].abs().max() < 1e-4 and torch.equal(difference[:, 0], difference[:, 2])
     assert (2 * flat[:, 0, 3, 3]).std() == pytest.approx(0.2, abs=0.02)  # four such neighbours: what a kernel sums to
+
+
+def test_settings_that_change_nothing_are_refused():
+    with pytest.raises(UserError, match="rsk: centre 1, spread 0 and kept 1 change no image"):
+        Rsk(centre=1.0, spread=0.0, kept=1.0)
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.5, 1e-9])

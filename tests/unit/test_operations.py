@@ -95,8 +95,23 @@ def test_levels_are_drawn_for_every_image():
     assert abs((seen[0] < 0).float().mean() - 0.5) < 0.03
 
 
+@pytest.mark.parametrize(
+    "magnitude, shear, translate, turn, factor, bits, threshold",
+    [(9, 0.09, 0.3 * 150 / 331, 9.0, 0.27, 7.0, 0.7), (30, 0.3, 150 / 331, 30.0, 0.9, 4.0, 0.0)],
+)
+def test_levels_of_randaugment(magnitude, shear, translate, turn, factor, bits, threshold):
+    """As the usual implementations have them: 31 magnitudes, evenly spaced from none to the most."""
+    kinds = {kind.function.__name__: kind for kind in operations.randaugment(magnitude / 30)}
+    assert len(kinds) == 14
+    expected = {"shear_x": shear, "shear_y": shear, "translate_x": translate, "translate_y": translate, "rotate": turn}
+    expected |= dict.fromkeys(("brightness", "colour", "contrast", "sharpness"), factor)
+    for name, level in expected.items():
+        assert kinds[name].low == kinds[name].high == pytest.approx(level) and kinds[name].signed, name
+    for name, level in {"posterize": bits, "solarize": threshold}.items():
+        assert kinds[name].low == kinds[name].high == pytest.approx(level) and not kinds[name].signed, name
+
+
 def test_randaugment_grows_with_its_strength():
     x = pictures(140)
     weak, strong = (one_each(x, operations.randaugment(strength), drawn(4)) for strength in (0.05, 1.0))
     assert (strong - x).abs().mean() > 2 * (weak - x).abs().mean() > 0
-    assert len(operations.randaugment(0.3)) == 14

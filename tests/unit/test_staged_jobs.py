@@ -4,37 +4,20 @@ import json
 
 import pytest
 
+from helpers.params_text import cell_params
 from relearn import __main__, grid
 from relearn.runtime import files, structures
 
-PARAMS = """\
-compute: {threads: 1}
-train: {epochs: 2, batch: 64, warmup_steps: 1, probe_size: 40, crop_pad: 1}
-datasets:
-  digits: {copies: 1, size: 16}
-poisons:
-  lsp: {}
-architectures:
-  cnn: {width: 8}
-pretraining:
-  look: {use: contrastive, epochs: 1}
-methods:
-  erm: {}
-  pst: {pretraining: look, plain_first: true, augmented_first: true, full_rate_groups: [3], staged_epochs: 3,
-    confirm: 1, probe_steps: 5, kept_trapped: 1.0e+9, gray: 1.0}
-grid:
-  main: {datasets: [digits], poisons: [lsp], architectures: [cnn], methods: [erm, pst], seeds: [0]}
-tables:
-  accuracy: {}
-figures: {}
-"""
+PRETRAINING = "pretraining:\n  look: {use: contrastive, epochs: 1}"
+PST = """{pretraining: look, plain_first: true, augmented_first: true, full_rate_groups: [3], staged_epochs: 3,
+    confirm: 1, probe_steps: 5, kept_trapped: 1.0e+9, gray: 1.0}"""
 CELL = "digits/lsp/cnn/pst/0"
 
 
 @pytest.mark.usefixtures("decided_by_limit")
 def test_a_cell_that_ends_in_its_second_stage(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "params.yaml").write_text(cell_params({"erm": "{}", "pst": PST}, 2, PRETRAINING))
     for command in ("prepare digits", "poison digits/lsp", "pretrain digits/lsp/cnn/look/0", f"train {CELL}"):
         assert __main__.main(command.split()) == 0, command
     cell = grid.Cell.parse(CELL)

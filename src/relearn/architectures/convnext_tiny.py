@@ -29,14 +29,18 @@ def convnext_tiny(num_classes: int, image_size: tuple[int, int], *, width: Chann
         return parts.LayerNorm2d(channels, eps=EPSILON)
 
     groups: dict[str, nn.Module] = {"stem": nn.Sequential(nn.Conv2d(3, width, patch, patch), norm(width))}
+    # torchvision's names: it counts stems and stages through, and has what shrinks a stage beside its blocks
+    published = {"features.0": "stem", "classifier.0": "head.1", "classifier.2": "head.3"}
     channels = width
     for k, depth in enumerate(DEPTHS):
         layers: list[nn.Module] = []
         if k:
             layers += [norm(channels), nn.Conv2d(channels, 2 * channels, 2, 2)]
             channels *= 2
+            published[f"features.{2 * k}"] = f"stage{k + 1}"
+        published |= {f"features.{2 * k + 1}.{j}": f"stage{k + 1}.{len(layers) + j}" for j in range(depth)}
         layers += [parts.CNBlock(channels, LAYER_SCALE, 0.0) for _ in range(depth)]
         groups[f"stage{k + 1}"] = nn.Sequential(*layers)
     head = [nn.AdaptiveAvgPool2d(1), norm(channels), nn.Flatten(), nn.Linear(channels, num_classes)]
     groups["head"] = nn.Sequential(*head)
-    return Grouped(groups, TRANSFORMER | {parts.CNBlock: constant(layer_scale=LAYER_SCALE)})
+    return Grouped(groups, TRANSFORMER | {parts.CNBlock: constant(layer_scale=LAYER_SCALE)}, published)

@@ -5,7 +5,7 @@ from torch import nn
 from relearn.errors import UserError
 from relearn.registry import Channels, register
 from relearn.runtime.torchvision_compat import torchvision
-from relearn.training.models import Grouped, check_min_size, is_large
+from relearn.training.models import Grouped, check_min_size, stem
 
 #: the layer groups, for `relearn check-params`, which builds no network
 GROUPS = {"densenet121": ["stem", "block1", "block2", "block3", "block4", "head"]}
@@ -26,7 +26,7 @@ def densenet121(num_classes: int, image_size: tuple[int, int], *, width: Channel
     if width % 2:
         raise UserError(f"densenet121: width must be even, twice the growth rate, found {width}")
     parts, growth, channels = torchvision().models.densenet, width // 2, width
-    groups: dict[str, nn.Module] = {"stem": _stem(width, is_large(image_size))}
+    groups: dict[str, nn.Module] = {"stem": stem(width, image_size)}
     for k, depth in enumerate(DEPTHS):
         layers = [parts._DenseBlock(depth, channels, BOTTLENECK, growth, 0.0)]
         channels += depth * growth
@@ -37,11 +37,22 @@ def densenet121(num_classes: int, image_size: tuple[int, int], *, width: Channel
             layers += [nn.BatchNorm2d(channels), nn.ReLU()]
         groups[f"block{k + 1}"] = nn.Sequential(*layers)
     groups["head"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
-    return Grouped(groups)
+    return Grouped(groups, published=_published())
 
 
-def _stem(width: int, large: bool) -> nn.Module:
-    if large:
-        convolution = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
-    return nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+def _published() -> dict[str, str]:
+    """Names of modules in torchvision's checkpoint, which has `norm.1` where its network has `norm1`, and ours."""
+    found = {
+        "features.conv0": "stem.0",
+        "features.norm0": "stem.1",
+        "features.norm5": "block4.1",
+        "classifier": "head.2",
+    }
+    for k, depth in enumerate(DEPTHS):
+        theirs, ours = f"features.denseblock{k + 1}", f"block{k + 1}.0"
+        found |= {theirs: ours, f"features.transition{k + 1}": f"block{k + 1}.1"}
+        for layer in range(1, depth + 1):
+            for kind in ("norm", "conv"):
+                for number in (1, 2):
+                    found[f"{theirs}.denselayer{layer}.{kind}.{number}"] = f"{ours}.denselayer{layer}.{kind}{number}"
+    return found

@@ -34,6 +34,7 @@ def mobilenet_v2(num_classes: int, image_size: tuple[int, int], *, width: Channe
 
     before = channels(STEM)
     groups: dict[str, nn.Module] = {"stem": _convolution(3, before, 3, 2 if large else 1)}
+    published: dict[str, str] = {}  # torchvision's names of the blocks, which it counts through
     for k, runs in enumerate(STAGES):
         blocks = []
         for expansion, count, repeats, stride in runs:
@@ -43,11 +44,13 @@ def mobilenet_v2(num_classes: int, image_size: tuple[int, int], *, width: Channe
                 own = stride if place == 0 and (k > 0 or large) else 1
                 blocks.append(block(before, after, own, expansion))
                 before = after
+                published[f"features.{len(published) + 1}"] = f"stage{k + 1}.{len(blocks) - 1}"
         groups[f"stage{k + 1}"] = nn.Sequential(*blocks)
     last = max(LAST, channels(LAST))
     linear = nn.Linear(last, num_classes)
     groups["head"] = nn.Sequential(_convolution(before, last, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
-    return Grouped(groups)
+    published |= {"features.0": "stem", f"features.{len(published) + 1}": "head.0", "classifier.1": "head.3"}
+    return Grouped(groups, published=published)
 
 
 def _convolution(before: int, after: int, side: int, stride: int) -> nn.Module:

@@ -5,13 +5,14 @@ from torch import nn
 from relearn.errors import UserError
 from relearn.registry import Channels, register
 from relearn.runtime.torchvision_compat import torchvision
-from relearn.training.models import Grouped, check_min_size, is_large
+from relearn.training.models import Grouped, check_min_size, stem
 
 #: the layer groups, for `relearn check-params`, which builds no network
 GROUPS = {
     "resnet18": ["stem", "layer1", "layer2", "layer3", "layer4", "head"],
     "resnet50": ["stem", "layer1", "layer2", "layer3", "layer4", "head"],
 }
+PUBLISHED = {"conv1": "stem.0", "bn1": "stem.1", "fc": "head.2"}  # torchvision's names; the stages have the same
 
 
 @register
@@ -45,7 +46,7 @@ def _resnet(
     check_min_size(image_size, 16, name)
     if width < 8:  # torch 2.13 on a CPU writes outside its memory in the backward pass of a narrower shortcut
         raise UserError(f"{name}: width must be 8 or more, found {width}")
-    groups: dict[str, nn.Module] = {"stem": _stem(width, is_large(image_size))}
+    groups: dict[str, nn.Module] = {"stem": stem(width, image_size)}
     before = width
     for k, depth in enumerate(depths):
         inner, stride = width * 2**k, 1 if k == 0 else 2
@@ -57,11 +58,4 @@ def _resnet(
         groups[f"layer{k + 1}"] = nn.Sequential(*blocks)
         before = after
     groups["head"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes))
-    return Grouped(groups)
-
-
-def _stem(width: int, large: bool) -> nn.Module:
-    if large:
-        convolution = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
-    return nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    return Grouped(groups, published=PUBLISHED)

@@ -52,7 +52,7 @@ class _Found(Grouped):
     def __init__(self, make: Callable[[], nn.Module], size: tuple[int, int]):
         model = make()
         check_no_dropout(model)
-        super().__init__({"model": model})
+        super().__init__({"model": model}, published={"": "model"})
         self.make = make
         sketch = next(model.parameters()).is_meta  # to know its weights, and not to be called
         found = {} if sketch else layer_groups(model, torch.zeros(2, 3, *size))

@@ -24,10 +24,12 @@ def vgg19_bn(num_classes: int, image_size: tuple[int, int], *, width: Channels =
     layout = [item for count, depth in zip(channels, depths, strict=True) for item in [*[count] * depth, "M"]]
     groups: dict[str, nn.Module] = {}
     layers: list[nn.Module] = []
-    for layer in torchvision().models.vgg.make_layers(layout, batch_norm=True):
+    published: dict[str, str] = {}  # torchvision's names of the layers, which it counts through
+    for number, layer in enumerate(torchvision().models.vgg.make_layers(layout, batch_norm=True)):
+        published[f"features.{number}"] = f"block{len(groups) + 1}.{len(layers)}"
         layers.append(layer)
         if isinstance(layer, nn.MaxPool2d):
             groups[f"block{len(groups) + 1}"] = nn.Sequential(*layers)
             layers = []
     groups["head"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, num_classes))
-    return Grouped(groups)
+    return Grouped(groups, published=published)

@@ -15,6 +15,17 @@ STAGES = 4
 DEEPEST = 1000  # blocks
 HEAD = 64  # channels of an attention head
 EPSILON = 1e-6  # of layer norm
+# names of DeiT's checkpoints, and of timm's, for the same modules
+PUBLISHED = {"cls_token": "stem.class_token", "pos_embed": "stem.positions", "patch_embed.proj": "stem.patches"}
+PUBLISHED |= {"norm": "head.0", "head": "head.2"}
+BLOCK = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "attn.qkv": "qkv",
+    "attn.proj": "out",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.2",
+}
 
 
 @register
@@ -39,11 +50,16 @@ def vit_small(
     if not STAGES <= depth <= DEEPEST:
         raise UserError(f"vit_small: depth must be from {STAGES} to {DEEPEST} blocks, found {depth}")
     groups: dict[str, nn.Module] = {"stem": _Tokens(image_size, patch, width)}
+    published = dict(PUBLISHED)
     for k in range(STAGES):
-        count = depth * (k + 1) // STAGES - depth * k // STAGES
+        before = depth * k // STAGES
+        count = depth * (k + 1) // STAGES - before
+        for j in range(count):
+            theirs, ours = f"blocks.{before + j}", f"stage{k + 1}.{j}"
+            published |= {f"{theirs}.{name}": f"{ours}.{own}" for name, own in BLOCK.items()}
         groups[f"stage{k + 1}"] = nn.Sequential(*(_Block(width, heads) for _ in range(count)))
     groups["head"] = nn.Sequential(nn.LayerNorm(width, EPSILON), _ClassToken(), nn.Linear(width, num_classes))
-    return Grouped(groups, TRANSFORMER | {_Tokens: truncated})
+    return Grouped(groups, TRANSFORMER | {_Tokens: truncated}, published)
 
 
 class _Tokens(nn.Module):

@@ -1,4 +1,4 @@
-"""The inner loop of every optimised poison: gradient steps on a perturbation inside a norm ball, and target labels."""
+"""Gradient steps on a perturbation inside a norm ball: of every optimised poison, and of adversarial training."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -19,8 +19,10 @@ def descend(
     epsilon: float,
     step_size: float,
     steps: int,
-    guard: FiniteGuard,
+    guard: FiniteGuard | None,
     norm: Literal["linf", "l2"] = "linf",
+    highest: float = 255.0,
+    within: bool = False,
 ) -> torch.Tensor:
     """`delta` after `steps` descents of the sum of `objectives`; to ascend, negate them.
 
@@ -29,15 +31,20 @@ def descend(
     taken one objective at a time, so that an ensemble needs the memory of one model. In the L-inf ball a step follows
     the sign of the gradient, in the L2 ball its direction. Madry et al., 2018 (arXiv 1706.06083), section 2.1. `guard`
     notes the gradients: the sign of one that is not a number is 0, so that the noise would just stay where it is.
+    `highest` is the level of a white pixel, 1 if all are given in [0, 1]; with `within` poisoned images stay among the
+    pixels after every step.
     """
     direction, project = BALLS[norm]
     for step in range(1, steps + 1):
         delta = delta.detach().requires_grad_(True)
         gradient = torch.zeros_like(images)
         for objective in objectives:
-            gradient += torch.autograd.grad(objective((images + delta).clamp(0, 255) / 255), delta)[0]
-        guard.note(gradient, "gradient of the noise", f"step {step} of {steps}, step size {step_size:g}")
+            gradient += torch.autograd.grad(objective((images + delta).clamp(0, highest) / highest), delta)[0]
+        if guard:
+            guard.note(gradient, "gradient of the noise", f"step {step} of {steps}, step size {step_size:g}")
         delta = project(delta.detach() - step_size * direction(gradient), epsilon)
+        if within:
+            delta = (images + delta).clamp(0, highest) - images
     return delta.detach()
 
 

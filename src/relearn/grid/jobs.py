@@ -19,6 +19,7 @@ from relearn.grid.paths import PRETRAINING, RULES, Cell, coordinates, parse, pat
 from relearn.grid.pretrained import pretrained
 from relearn.grid.trained_on import trained_on
 from relearn.params import AXES, Params
+from relearn.runtime.hashing import check_sum
 
 LISTS = ("sources", "inputs")  # rules that list files which are not in results/, for the engines to watch
 
@@ -150,13 +151,18 @@ def digests(params: Params, job: Job) -> dict[str, str]:
 
 
 def check_inputs(params: Params, wanted: list[Job]) -> None:
-    """Raises UserError when a file or folder of the user's that one of these jobs reads does not exist."""
+    """Raises UserError when a file or folder of the user's that one of these jobs reads is missing or another one."""
     entries = dict.fromkeys(entry for job in wanted for entry in job.entries)
     named = dict.fromkeys(name for entry in entries for name in params.paths(*entry).values())
     missing = [name for name in named if not os.path.exists(name)]
     if missing:
         verb = "does" if len(missing) == 1 else "do"
         raise UserError(f"params.yaml names {', '.join(missing)}, which {verb} not exist; correct the path")
+    for section, name in entries:
+        if expected := params.named(section, name, "Checksum"):
+            found = user_inputs.sums(params, section, name)
+            for setting, file in params.paths(section, name).items():
+                check_sum(file, user_inputs.digest(found[setting]), expected)
 
 
 def _has_key(params: Params, key: str) -> bool:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from relearn.crafting.pgd import BALLS
+from relearn.crafting.pgd import BALLS, descend
 from relearn.methods.erm import ERM
 from relearn.registry import Levels, PositiveInt, register
 
@@ -34,7 +34,8 @@ class At(ERM):
         **augmentation,
     ):
         super().__init__(**augmentation)
-        self.norm, self.epsilon, self.steps = norm, epsilon / 255, steps
+        self.norm: Literal["linf", "l2"] = norm
+        self.epsilon, self.steps = epsilon / 255, steps
         self.step_size = epsilon / 4 / 255 if step_size is None else step_size / 255
 
     def loss(
@@ -45,16 +46,24 @@ class At(ERM):
 
     def attacked(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Adversarial examples of a batch (B, 3, H, W) in [0, 1]."""
-        direction, project = BALLS[self.norm]
+
+        def certainty(attacked: torch.Tensor) -> torch.Tensor:
+            return -F.nll_loss(model(attacked).float().log_softmax(1), y, reduction="sum")
+
         training = model.training
         model.eval()
-        delta = self._start(x, generator)
-        for _ in range(self.steps):
-            delta.requires_grad_(True)
-            loss = F.nll_loss(model((x + delta).clamp(0, 1)).float().log_softmax(1), y, reduction="sum")
-            gradient = torch.autograd.grad(loss, delta)[0]
-            delta = project(delta.detach() + self.step_size * direction(gradient), self.epsilon)
-            delta = (x + delta).clamp(0, 1) - x
+        delta = descend(
+            [certainty],
+            x,
+            self._start(x, generator),
+            epsilon=self.epsilon,
+            step_size=self.step_size,
+            steps=self.steps,
+            guard=None,  # the loss of training on the examples says when something is not finite
+            norm=self.norm,
+            highest=1.0,
+            within=True,
+        )
         model.train(training)
         return (x + delta).clamp(0, 1)
 

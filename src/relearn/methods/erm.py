@@ -1,6 +1,7 @@
 """Empirical risk minimisation: plain training, and the hooks by which every other method says how it differs."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -109,7 +110,7 @@ class ERM:
     def on_epoch(self, training: TrainingState) -> None:
         """Act at the end of an epoch, before it is tested and written down."""
 
-    def outcome(self) -> dict[str, float]:
+    def outcome(self) -> Mapping[str, float | str]:
         """What the method decided by itself, for train.json."""
         return {}
 

@@ -5,6 +5,7 @@ Liu et al., 2023 (arXiv 2301.13838), "Image Shortcut Squeezing", compares them.
 
 import torch
 
+from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.registry import Bits, Positive, Quality, register
 from relearn.training import filters
@@ -13,7 +14,8 @@ from relearn.training import filters
 class Filtered(ERM):
     """Plain training on images filtered once before it; with `test`, test images are filtered as well.
 
-    A filter overrides `change`. The probe set is drawn from the filtered images.
+    A filter overrides `change`. The probe set is drawn from the filtered images. Raises UserError for a filter that
+    changes none of them: a record would call plain training a defence.
     """
 
     def __init__(self, *, test: bool = False, **augmentation):
@@ -26,7 +28,11 @@ class Filtered(ERM):
 
     def prepare(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The training images, filtered."""
-        return self.change(super().prepare(images, labels))
+        images = super().prepare(images, labels)
+        filtered = self.change(images)
+        if torch.equal(filtered, images):
+            raise UserError(f"{type(self).__name__} changes no training image with these settings; give stronger ones")
+        return filtered
 
     def eval_transform(self, x: torch.Tensor) -> torch.Tensor:
         """Filtered too with `test`, then as in plain training."""

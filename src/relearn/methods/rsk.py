@@ -2,6 +2,7 @@
 
 import torch
 
+from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.registry import NonNegative, Positive, PositiveFraction, register
 from relearn.training.augment import convolved
@@ -17,12 +18,15 @@ class Rsk(ERM):
     The middle of a kernel is normal around `centre`, its four neighbours around (1 - middle) / 4, so that it sums to 1
     on average; the corners are 0, and `spread` is all standard deviations. Of the cosine coefficients (DCT-II) of the
     whole image the lowest share `kept` of either axis stays; 1 keeps all. Images are clipped to [0, 1] after both.
+    Raises UserError for settings that change nothing.
     """
 
     def __init__(
         self, *, centre: Positive = 2.5, spread: NonNegative = 0.1, kept: PositiveFraction = 0.3, **augmentation
     ):
         super().__init__(**augmentation)
+        if centre == kept == 1 and not spread:
+            raise UserError("rsk: centre 1, spread 0 and kept 1 change no image; give another centre, or less kept")
         self.centre, self.spread, self.kept = centre, spread, kept
 
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -81,7 +81,8 @@ def _groups(params: Declared) -> Iterator[str]:
         for setting in params.entry("methods", method).settings if groups else ():
             value, where = settings[setting.name], f"methods.{method}.{setting.name}"
             if setting.kind in ("GroupCount", "list[GroupCount]"):
-                found = [group_count_error(count, groups) for count in (value if isinstance(value, list) else [value])]
+                counts = value if isinstance(value, list) else [value]
+                found = [group_count_error(count, groups) for count in counts if count is not None]
                 yield from (f"{where}: for architectures.{arch} it {error}" for error in found if error)
 
 

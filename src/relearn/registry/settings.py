@@ -3,6 +3,7 @@
 import ast
 import difflib
 import itertools
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ CellName = (
 )
 RecipeSettings = dict  #: some settings of `train:`
 InputPath = str  #: a file or folder of the user's; both engines watch it
+Checksum = str  #: the SHA-256 of the file that the same entry names, whole or its first digits
 
 
 def _number(least: float, most: float, words: str = "") -> tuple[str, Callable]:
@@ -59,6 +61,10 @@ def _whole(least: int, most: int) -> tuple[str, Callable]:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _is_checksum(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-fA-F]{8,64}", value) is not None
 
 
 #: annotation -> (the same in words, a check of a value)
@@ -94,6 +100,7 @@ TYPES: dict[str, tuple[str, Callable]] = {
     "CellName": ("the name of a cell", _is_text),
     "RecipeSettings": ("a mapping of settings of train:", lambda v: isinstance(v, dict)),
     "InputPath": ("a path", lambda v: _is_text(v) and v != ""),
+    "Checksum": ("the first 8 to 64 hexadecimal digits of a SHA-256, in quotes", _is_checksum),
 }
 
 #: annotation -> the section of params.yaml that must have an entry of this name

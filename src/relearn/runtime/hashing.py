@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from relearn.errors import UserError
 from relearn.runtime.files import rounded
 
 
@@ -18,3 +19,12 @@ def file_digest(path: Path, algorithm: str) -> str | None:
         return None
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def check_sum(path: Path | str, found: str | None, expected: str) -> None:
+    """Raises UserError when the SHA-256 of a file is not the one that params.yaml gives, or begins otherwise."""
+    if found is None or not found.startswith(expected.lower()):
+        raise UserError(
+            f"{path} is another file than params.yaml expects: its SHA-256 is {found or 'that of no file'}, expected "
+            f"{expected}{'...' if len(expected) < 64 else ''}; fetch the file again, or correct the checksum"
+        )

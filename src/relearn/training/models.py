@@ -24,14 +24,20 @@ COUNTED = 2**20  # pixels at once whose levels are counted
 class Grouped(nn.Sequential):
     """A network whose named children are its layer groups, shallow to deep.
 
-    `initialisation` says for each type of module how its weights are drawn.
+    `initialisation` says for each type of module how its weights are drawn. `published` has the names of modules in
+    checkpoints that others publish, of torchvision or timm, and those of the same modules here.
     """
 
     fit_images = 0  # how many images `fit_to` wants; 0 for a network that is initialised without any
 
-    def __init__(self, groups: dict[str, nn.Module], initialisation: Mapping[type, Draw] = CONVOLUTIONAL):
+    def __init__(
+        self,
+        groups: dict[str, nn.Module],
+        initialisation: Mapping[type, Draw] = CONVOLUTIONAL,
+        published: Mapping[str, str] | None = None,
+    ):
         super().__init__(OrderedDict(groups))
-        self.initialisation = initialisation
+        self.initialisation, self.published = initialisation, dict(published or {})
 
     def layer_groups(self) -> dict[str, nn.Module]:
         """The groups by name in forward order; a group's activation is its module's output."""
@@ -207,3 +213,15 @@ def is_large(size: tuple[int, int]) -> bool:
     The bound is `LARGE` pixels on the shorter side.
     """
     return min(size) >= LARGE
+
+
+def stem(width: int, size: tuple[int, int]) -> nn.Sequential:
+    """The first layers of ResNet and DenseNet for images of `size` (H, W): a convolution to `width` channels, and more.
+
+    Small images get a 3x3 convolution of stride 1; large ones, by `is_large`, the 7x7 convolution and the max-pooling
+    of ImageNet, each of stride 2.
+    """
+    if is_large(size):
+        convolution = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+    return nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())

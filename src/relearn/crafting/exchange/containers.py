@@ -16,6 +16,7 @@ from relearn.crafting.exchange.pickles import PickledArray, read_pickle
 from relearn.errors import UserError
 from relearn.runtime import memory
 from relearn.runtime.image_files import opened
+from relearn.runtime.torch_files import load_plain
 
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which torch files began before version 1.6
 MOST_MEMBERS = 1000  # of a zip file
@@ -94,16 +95,7 @@ def _kind_of_zip(path: Path) -> str:
 
 
 def _read_torch(path: Path) -> object:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file of another kind makes it raise; its own text advises to run the code
-        words = (
-            "it holds more than tensors, lists, dicts and numbers" if "eights" in str(error) else type(error).__name__
-        )
-        raise UserError(
-            f"{path} is not read ({words}), since a torch file can run code; save its tensors alone where you trust it"
-        ) from None
-    return _plain(path, found)
+    return _plain(path, load_plain(path))
 
 
 def _plain(path: Path, value: object) -> object:

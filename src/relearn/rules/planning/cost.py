@@ -16,18 +16,14 @@ from relearn.training import models
 WARM, TIMED = 2, 5  # batches
 
 
-def passes(params: Params, poison: str, images: int) -> float:
-    """Forward and backward passes per image that a poison of params.yaml makes for `images`; 0 without training."""
-    use = params.entry("poisons", poison).name
-    declared = getattr(registry.module("poisons", use), "PASSES", {})
-    return float(declared[use](params.settings("poisons", poison), images)) if use in declared else 0.0
+def passes(params: Params, section: str, name: str, images: int) -> float:
+    """Forward and backward passes per image that a poison or a purification makes for `images`; 0 without training.
 
-
-def purification_passes(params: Params, purification: str, images: int) -> float:
-    """The same of a purification, through a network of its own, whose speed nothing here measures."""
-    use = params.entry("purifications", purification).name
-    declared = getattr(registry.module("purifications", use), "PASSES", {})
-    return float(declared[use](params.settings("purifications", purification), images)) if use in declared else 0.0
+    Those of a purification go through a network of its own, whose speed nothing here measures.
+    """
+    use = params.entry(section, name).name
+    declared = getattr(registry.module(section, use), "PASSES", {})
+    return float(declared[use](params.settings(section, name), images)) if use in declared else 0.0
 
 
 def epochs(params: Params, arch: str, method: str) -> int:
@@ -79,7 +75,7 @@ def speed(
 def cost_message(params: Params, poison: str, train: Split, precision: str) -> str:
     """One line on what crafting a poison for these images in `precision` will cost."""
     count, arch = len(train), params.target_arch(poison)
-    needed = passes(params, poison, count)
+    needed = passes(params, "poisons", poison, count)
     if not arch or not needed:
         return f"poison {poison}: {count} images, no model"
     height, width = train.images.shape[1:3]

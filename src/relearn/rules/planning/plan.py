@@ -198,12 +198,12 @@ def _surrogate(params: Params, size: Size, dataset: str, surrogate: str) -> Work
 
 def _poison(params: Params, size: Size, dataset: str, poison: str) -> Work:
     ratio = params.settings("poisons", poison)["ratio"]
-    passes = ratio * cost.passes(params, poison, max(1, round(ratio * size[0])))
+    passes = ratio * cost.passes(params, "poisons", poison, max(1, round(ratio * size[0])))
     return Work(passes, params.target_arch(poison), math.prod(size) * 3)
 
 
 def _purify(params: Params, size: Size, dataset: str, poison: str, purification: str) -> Work:
-    return Work(cost.purification_passes(params, purification, size[0]), None, math.prod(size) * 3)
+    return Work(cost.passes(params, "purifications", purification, size[0]), None, math.prod(size) * 3)
 
 
 def _pretrain(params: Params, size: Size, dataset: str, poison: str, arch: str, pretraining: str, seed: int) -> Work:
