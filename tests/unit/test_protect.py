@@ -150,7 +150,7 @@ def test_poisons_without_a_network():
 
 
 def test_a_protected_folder_is_a_folder_of_images(photos):
-    """The data card beside the classes is no stray file: `relearn check` and the dataset `folder` read what comes out."""
+    """The data card beside the classes is no stray file to `relearn check` and the dataset `folder`."""
     assert run("--with", "lsp") == 0
     assert {path.name for path in Path("out").iterdir() if path.is_file()} == {
         "README.md",
