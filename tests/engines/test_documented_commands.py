@@ -1,7 +1,7 @@
 """Every code block of README.md and docs/*.md runs, here or in the tests it names, or says why it cannot.
 
 Blocks marked `run: SCENE` run here, each in a copy of a scene: line by line with the commands as they stand but for
-`Scene.replaced`. Commands of relearn run in this process, others in bash, and so does all of a block with loops or `&&`.
+`Scene.replaced`. Commands of relearn run in this process, others in bash, and so does a block with loops or `&&`.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ datasets:
   cifar10: {use: folder, path: photos, size: 32}
   digits: {copies: 1, size: 16}
 poisons: {lsp: {}, em: {use: lsp, seed: 1}}
-architectures: {resnet18: {width: 4}}
+architectures: {resnet18: {use: cnn, width: 4}}
 methods: {erm: {}}
 grid:
   main: {datasets: [cifar10], poisons: all, architectures: all, methods: all, seeds: [0]}
@@ -165,6 +165,38 @@ def test_every_block_is_run_or_says_why_not():
     assert not wrong, "\n".join(wrong)
 
 
+PAGE = """\
+# A page
+{}
+```sh
+relearn plan    # says why
+```
+"""
+REPRODUCE = "tests/system/test_reproduce.py"
+
+
+@pytest.mark.parametrize(
+    "mark, how, lacks",
+    [
+        ("", "", None),
+        ("<!-- run: a project -->", "run", None),
+        ("<!-- not run: downloads -->", "not run", None),
+        ("<!-- not run: downloads -->\n", "", None),  # a mark is on the line before
+        ("<!-- run by .ci/run -->", "run by", ["relearn plan"]),
+        (f"<!-- all run by {REPRODUCE}::test_the_commands_of_the_page -->\n\ntext", "run by", []),
+        (
+            f"<!-- run by {REPRODUCE}::test_nothing, tests/none.py -->",
+            "run by",
+            [f"{REPRODUCE}::test_nothing", "tests/none.py", "relearn plan"],
+        ),
+    ],
+)
+def test_what_a_mark_says_and_what_it_lacks(mark, how, lacks):
+    (block,) = documented.of_page("page.md", PAGE.format(mark))
+    assert (block.how, block.commands) == (how, ["relearn plan"])
+    assert lacks is None or documented.lacking(block) == lacks
+
+
 def test_no_command_hides_in_an_indented_block():
     """Without a fence a block would escape this test."""
     known = r"^(?: {4}|\t)(?:relearn|snakemake|dvc|python|pip|git|make|pytest) "
@@ -226,7 +258,13 @@ architectures: {cnn: {width: 4}}
 pretraining: {decorrelated: {epochs: 1, batch: 32}}
 methods: {erm: {}}
 grid:
-  main: {datasets: [shapes], poisons: [class_signs], architectures: [tiny], methods: all, seeds: [0]}
+  main: {datasets: [shapes], poisons: [class_signs], architectures: [tiny], methods: [erm, black_pixels], seeds: [0]}
+  stages:
+    datasets: [shapes]
+    poisons: [class_signs]
+    architectures: [cnn]
+    methods: [erm, frozen_decorrelated, purified]
+    seeds: [0]
   surrogate: {datasets: [shapes], poisons: [uncertain], architectures: [tiny], methods: [erm], seeds: [0]}
 """
 EVERY_JOB = """\
@@ -253,7 +291,8 @@ def test_the_examples_of_extending(tmp_path, here):
     (folder / "params.yaml").write_text(yaml.safe_dump(merged(content, yaml.safe_load(REST))))
     said = run(folder, sys.executable, "-c", EVERY_JOB)
     cells = [line for line in said.splitlines() if line.startswith("shapes/")]
-    methods = ["black_pixels", "erm", "frozen_decorrelated", "purified"]
-    assert sorted(cells) == [f"shapes/class_signs/tiny/{name}/0" for name in methods] + ["shapes/uncertain/tiny/erm/0"]
+    expected = ["class_signs/cnn/erm", "class_signs/cnn/frozen_decorrelated", "class_signs/cnn/purified"]
+    expected += ["class_signs/tiny/black_pixels", "class_signs/tiny/erm", "uncertain/tiny/erm"]
+    assert sorted(cells) == [f"shapes/{cell}/0" for cell in expected]
     for made in ("tables/gain.md", "figures/loss_curves.png", *(f"metrics/{cell}/record.json" for cell in cells)):
         assert (folder / "results" / made).exists(), made

@@ -1,8 +1,8 @@
 """The code blocks of README.md and docs/*.md, and who runs each.
 
 A comment on the line before a block says so, `<!-- run: SCENE -->`, `<!-- run by .ci/run, tests/x.py::test_y -->` or
-`<!-- not run: REASON -->`; a comment `<!-- all run by ... -->` speaks for the blocks of its page without one. A block of
-YAML needs none: every test of the pages takes it for a part of params.yaml.
+`<!-- not run: REASON -->`; a comment `<!-- all run by ... -->` speaks for the other blocks of its page. A block of YAML
+needs none: it is checked as a part of params.yaml.
 """
 
 import re
