@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -144,7 +145,9 @@ def here(monkeypatch):
     monkeypatch.setenv("RELEARN_DEVICE", "cpu")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
-    return monkeypatch
+    threads = torch.get_num_threads()
+    yield monkeypatch
+    torch.set_num_threads(threads)  # commands set their own, and bytes of later tests depend on it
 
 
 def test_every_block_is_run_or_says_why_not():
