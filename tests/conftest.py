@@ -27,6 +27,8 @@ SYSTEM = Path(__file__).parent / "system"  # all in here kills processes, fills 
 LONGEST = (
     "test_engines",
     "test_catalogue",
+    "test_notebooks",
+    "test_documented_commands",
     "test_every_poison",
     "test_interrupted_jobs",
     "test_killed_poisons",

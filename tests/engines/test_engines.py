@@ -262,6 +262,7 @@ def brighter(train: Split, craft: CraftContext, *, epsilon: Positive = 4.0) -> P
 
 
 def test_a_poison_is_one_new_file_and_one_line(tmp_path):
+    assert TOY.partition("@register\n")[2] in (ROOT / "README.md").read_text()  # the example of the front page
     folder = copy(tmp_path / "copy", MINI)
     (folder / "src/relearn/poisons/brighter.py").write_text(TOY)
     content = yaml.safe_load((folder / "params.yaml").read_text())

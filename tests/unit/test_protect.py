@@ -15,6 +15,7 @@ from relearn.crafting.exchange import protecting
 from relearn.crafting.exchange.images import png_names
 from relearn.crafting.perturbation import apply
 from relearn.data import split
+from relearn.datasets import folder
 from relearn.poisons.lsp import lsp
 from relearn.runtime.seeding import Seeds
 
@@ -146,3 +147,15 @@ def test_names_stay_apart():
 def test_poisons_without_a_network():
     assert {"lsp", "ar", "ops", "cuda", "random"} <= set(protecting.without_model())
     assert not {"tap", "em", "clean", "suspect", "external"} & set(protecting.without_model())
+
+
+def test_a_protected_folder_is_a_folder_of_images(photos):
+    """The data card beside the classes is no stray file to `relearn check` and the dataset `folder`."""
+    assert run("--with", "lsp") == 0
+    assert {path.name for path in Path("out").iterdir() if path.is_file()} == {
+        "README.md",
+        "manifest.json",
+        "SHA256SUMS",
+    }
+    found = folder.class_files(Path("out"))
+    assert {name: len(files) for name, files in found.items()} == {"cat": len(SIZES), "dog": len(SIZES)}

@@ -18,6 +18,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not all of Pillow's: reading EPS would run Ghostscript
 HIDDEN = {"thumbs.db", "desktop.ini", "__macosx"}  # left by desktops; so are names that begin with a dot
+BESIDE = ("README.md", "manifest.json", "SHA256SUMS", "labels.csv")  # what protect and export put beside images
 MAX_PIXELS = 50_000_000  # of an image once decoded; a file of some kilobytes can unpack to gigabytes
 LARGE = 4_000_000  # pixels; such images are decoded one at a time
 SHOWN = 100  # characters of a name in a message
@@ -49,7 +50,7 @@ def shown(name: object) -> str:
 def class_files(base: Path, part: str, errors: list[str], most: int | None = None) -> dict[str, list[Path]]:
     """The image files of each class of `part`, both in order; what is not one is added to `errors`.
 
-    Of more than `most` classes it takes the first by name, and looks into no other.
+    Of more than `most` classes it takes the first by name, and looks into no other. Files in `BESIDE` are passed over.
     """
     if not (base / part).is_dir():
         errors.append(f"{part}/ is missing")
@@ -57,6 +58,7 @@ def class_files(base: Path, part: str, errors: list[str], most: int | None = Non
     suffixes = image_suffixes()
     found: dict[str, list[Path]] = {}
     entries = visible(base / part, errors)
+    entries = [entry for entry in entries if entry.name not in BESIDE]
     for entry in entries if most is None else sorted(entries, key=lambda entry: entry.name)[:most]:
         words = shown(entry.relative_to(base))
         if not entry.is_dir():

@@ -12,9 +12,8 @@ from relearn.crafting.exchange import containers
 from relearn.crafting.exchange.containers import Loaded
 from relearn.errors import UserError
 from relearn.runtime import memory
-from relearn.runtime.image_files import image_suffixes, shown, visible
+from relearn.runtime.image_files import BESIDE, image_suffixes, shown, visible
 
-OURS = ("README.md", "manifest.json", "SHA256SUMS", "labels.csv")  # what an export puts beside the images
 SLICE = re.compile(r".*_sp(\d+)-(\d+)(_.*)?\.npy")  # SEP: the images from one place to another
 INDEX = re.compile(r"(\d{1,9})\.png", re.IGNORECASE)
 
@@ -33,10 +32,10 @@ class FoundFolder:
 
 def read(path: Path) -> FoundFolder:
     """What a folder holds. Raises UserError for a folder of another layout, and names what is wrong in it."""
-    entries = [entry for entry in _listed(path) if entry.name not in OURS]
+    entries = [entry for entry in _listed(path) if entry.name not in BESIDE]
     for name in ("data", "train"):  # the only folder in it
         if [entry.name for entry in entries] == [name] and entries[0].is_dir():
-            inner = [entry for entry in _listed(entries[0]) if entry.name not in OURS]
+            inner = [entry for entry in _listed(entries[0]) if entry.name not in BESIDE]
             return _read(path, entries[0], inner)
     return _read(path, path, entries)
 
