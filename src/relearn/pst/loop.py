@@ -16,7 +16,7 @@ from relearn.probing.items import IMAGES
 from relearn.probing.layer_groups import GroupList, layer_groups
 from relearn.probing.probe_set import ProbeResult, ProbeSet
 from relearn.probing.verdict import Verdict, judge
-from relearn.pst import arguments
+from relearn.pst import arguments, saved
 from relearn.pst.pretrain import Pretraining
 from relearn.pst.processes import processes_of
 from relearn.pst.schedules import Schedules
@@ -94,10 +94,18 @@ class PST:
         self.training.set_rates(self.method.rates(list(self.groups)))
         if pretraining and normalisation:
             most = arguments.whole("pretraining_images", pretraining_images)
-            how = {"normalisation": normalisation, "most": most, "seed": seed, "processes": self._processes}
-            self._pretraining = Pretraining(pretraining, self.training, data, probe_set.images, **how)
+            self._pretraining = Pretraining(
+                pretraining,
+                self.training,
+                data,
+                probe_set.images,
+                normalisation=normalisation,
+                most=most,
+                seed=seed,
+                processes=self._processes,
+            )
             self.staging.start = self._start
-        self._in_epoch = False
+        self.in_epoch = False
         self._calls = self._updates = 0  # of `step` and of the optimizer in this epoch
         optimizer.register_step_post_hook(self._count_update)
         self._schedules = Schedules(optimizer, scheduler)
@@ -109,19 +117,19 @@ class PST:
         before the schedule does, after a roll-back.
         """
         steps = arguments.whole("epochs", epochs) * self.steps_per_epoch
+        self.training.steps = steps
         return self._epochs(steps)
 
     def _epochs(self, steps: int) -> Iterator[int]:
-        self.training.steps = steps
         if not self.probes:
             self._take_probe()
         try:
             while self.training.step < steps:
                 self._schedules.begin_epoch(self.training.step, self._snapshots())
-                self._in_epoch, epoch = True, self.training.step // self.steps_per_epoch
+                self.in_epoch, epoch = True, self.training.step // self.steps_per_epoch
                 self._calls = self._updates = 0
                 yield epoch
-                if self._in_epoch:
+                if self.in_epoch:
                     done = self.training.step - epoch * self.steps_per_epoch
                     raise UserError(
                         f"pst: the loop over batches ended after {done} steps, "
@@ -142,7 +150,7 @@ class PST:
         An epoch is over at its end or by a roll-back. Call it last for a batch, after a scheduler that steps with every
         batch. Raises UserError when called outside an epoch of `epochs`, or when the training has diverged.
         """
-        if not self._in_epoch:
+        if not self.in_epoch:
             raise UserError(
                 "pst: step() outside an epoch: loop `for epoch in pst.epochs(n)`, and over batches until `pst.step()` "
                 "is True"
@@ -154,8 +162,8 @@ class PST:
         rolled_back = self.staging.should_probe(training.step, self.steps_per_epoch) and self._take_probe()
         self._schedules.pending = self._schedules.pending or rolled_back
         self._schedules.remember(training.step, self._snapshots())
-        self._in_epoch = not rolled_back and training.step % self.steps_per_epoch > 0
-        if not self._in_epoch:
+        self.in_epoch = not rolled_back and training.step % self.steps_per_epoch > 0
+        if not self.in_epoch:
             self._check_finite()
             if 0 < self._updates <= self._calls / 2:
                 warnings.warn(
@@ -163,7 +171,7 @@ class PST:
                     f"{self._updates} steps; call it once after each of them, not after batches that only accumulate",
                     stacklevel=2,
                 )
-        return not self._in_epoch
+        return not self.in_epoch
 
     def view(self, images: torch.Tensor | Mapping) -> torch.Tensor | dict:
         """A batch (B, 3, H, W), normalised, as the network gets it at the present stage; normalised again.
@@ -227,7 +235,8 @@ class PST:
 
     def load_state_dict(self, state: dict) -> None:
         """Put back what `state_dict` gave. Raises UserError when it is of another model or another loop, or none."""
-        self._check_state(state)
+        here = {name: tuple(tensor.shape) for name, tensor in self.training.tensors()}
+        saved.check(state, self.state_dict(), here, len(self.staging.learning))
         training, schedules = self.training, self._schedules
         self.staging.load_state(state["staging"])
         training.step, training.steps_taken = state["step"], state["steps_taken"]
@@ -236,41 +245,6 @@ class PST:
         training.set_rates(self.staging.rates())
         training.forget_measurement()
         self._views.forget()
-
-    def _check_state(self, state: dict) -> None:
-        """Raises UserError when `state` is not one of this model and loop; nothing has changed then."""
-        own = self.state_dict()
-        try:
-            known = state.keys() >= own.keys() and state["staging"].keys() == own["staging"].keys()
-            known = known and (not state["restore_schedule"] or state["step"] in state["schedules"])
-            shapes = [
-                {name: tuple(tensor.shape) for name, tensor in snapshot["model"].items()}
-                for snapshot in (state["staging"]["snapshots"] if known else ())
-            ]
-        except (AttributeError, KeyError, TypeError):
-            known = False
-        if not known:
-            raise UserError("pst: this is no state of PST, or one of another version; load what pst.state_dict() gave")
-        if state["groups"] != own["groups"]:
-            raise UserError(f"pst: the state is of layer groups {state['groups']}, this model has {own['groups']}")
-        if state["steps_per_epoch"] != self.steps_per_epoch:
-            raise UserError(
-                f"pst: the state is of {state['steps_per_epoch']} steps an epoch, steps_per_epoch is "
-                f"{self.steps_per_epoch}; resume with the same batches"
-            )
-        if state["staging"]["stage"] > len(self.staging.learning):
-            raise UserError(
-                f"pst: the state is in stage {state['staging']['stage']}, these settings have "
-                f"{len(self.staging.learning)}; resume with the same settings"
-            )
-        here = {name: tuple(tensor.shape) for name, tensor in self.training.tensors()}
-        for there in shapes:
-            if differing := [name for name in here | there if here.get(name) != there.get(name)]:
-                name = differing[0]
-                raise UserError(
-                    f"pst: the state is of another model: '{name}' is {there.get(name, 'missing')} there, "
-                    f"{here.get(name, 'missing')} here"
-                )
 
     def _check_finite(self) -> None:
         """Raises NotFiniteError when a parameter is not finite."""

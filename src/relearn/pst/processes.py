@@ -18,7 +18,7 @@ class Processes:
     `rank` is the number of this one among them. Without `group` there is one process, which asks nobody.
     """
 
-    def __init__(self, group: object = None, device: torch.device | None = None):
+    def __init__(self, group: distributed.ProcessGroup | None = None, device: torch.device | None = None):
         self.group, self.device = group, device
         self.rank = 0 if group is None else distributed.get_rank(group)
 
@@ -52,7 +52,7 @@ class Processes:
 
     @property
     def _first(self) -> int:
-        return distributed.get_global_rank(self.group, 0)
+        return 0 if self.group is None else distributed.get_global_rank(self.group, 0)
 
 
 def wrappers(model: nn.Module) -> Iterator[nn.Module]:
@@ -71,4 +71,3 @@ def processes_of(model: nn.Module) -> Processes:
             if distributed.get_world_size(group) > 1:
                 return Processes(group, next(module.parameters()).device)
     return Processes()
-
