@@ -134,6 +134,28 @@ def test_a_run_goes_on_from_a_checkpoint(epochs, data, tmp_path):
 
 
 @needs_lightning
+@pytest.mark.usefixtures("decided_by_limit")
+@pytest.mark.parametrize("own", [False, True])
+def test_batches_of_a_data_module_that_are_mappings(own, data):
+    """Whether the hook after which the view comes is of the data module or of the module."""
+    from relearn.pst.lightning import PSTCallback, lightning
+
+    class Batches(lightning.LightningDataModule):
+        def train_dataloader(self):
+            rows = normalised(data)
+            return loader_of([{"image": image, "label": int(label)} for image, label in rows])
+
+    class Doubled(Batches):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return {**batch, "label": batch["label"] + 0}
+
+    plain, expected = by_hand(data, settings_of("anew"))
+    callback, module = PSTCallback(normalised(data), **settings_of("anew")), module_of(mapping=True)
+    trainer_of(callback).fit(module, datamodule=Doubled() if own else Batches())
+    assert rows(callback.pst) == rows(plain) and same(weights(module.network), expected)
+
+
+@needs_lightning
 def test_batches_of_other_kinds(data):
     from relearn.pst.lightning import PSTCallback
 

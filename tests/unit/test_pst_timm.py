@@ -12,9 +12,7 @@ from helpers.training import ALWAYS_TRAPPED
 from relearn.pst import PST
 from relearn.runtime.torchvision_compat import torchvision
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("timm") is None, reason="timm is not installed (make extras)"
-)
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed (make extras)")
 #: a residual network, one of inverted bottlenecks, one of large kernels, a transformer
 MODELS = {"resnet10t": {}, "mobilenetv3_small_050": {}, "convnext_atto": {}, "deit_tiny_patch16_224": {"img_size": 64}}
 
