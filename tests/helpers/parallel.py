@@ -1,6 +1,7 @@
 """Training by PST in several processes on one machine, each with a share of every batch."""
 
 import copy
+import warnings
 from dataclasses import replace
 
 import torch
@@ -9,8 +10,10 @@ from torch import distributed, nn
 from torch.utils.data import TensorDataset
 
 from helpers.training import ALWAYS_TRAPPED, by_limit
+from relearn.errors import NotFiniteError
 from relearn.probing.verdict import NOT_TRAPPED, TRAPPED, Verdict
 from relearn.pst import PST, Contrastive
+from relearn.pst.processes import processes_of
 from relearn.training import staging
 
 BATCH, STEPS, EPOCHS = 16, 4, 2
@@ -86,6 +89,7 @@ def in_process(rank: int, world: int, folder: str) -> None:
         "micro_batches": train(rank, world, micro=2),
         "asked": what_one_process_may_ask(rank),
         "minds": of_two_minds(rank),
+        "errors": errors_of_each(rank),
     }
     torch.save(found, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
@@ -121,7 +125,28 @@ def what_one_process_may_ask(rank: int) -> dict:
     model = nn.SyncBatchNorm.convert_sync_batchnorm(wrapped.module)  # which DDP would refuse on a CPU
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
     settings = STAGES | {"gray": 0.0, "jitter": 0.5, "plain_first": False}
-    pst = PST(wrapped, optimizer, images_and_labels(), steps_per_epoch=STEPS, **settings)
+    pst = PST(torch.compile(wrapped), optimizer, images_and_labels(), steps_per_epoch=STEPS, **settings)
     found = pst.measure() if rank == 0 else None
     view = pst.view(images_and_labels().tensors[0][:8])
     return {"hidden": found.hidden_accuracy if found else None, "view": view, "weights": model.state_dict()}
+
+
+def errors_of_each(rank: int) -> dict:
+    """What all processes agree on where the second cannot compute it, and where the first cannot."""
+    told: list[str] = []
+    processes = processes_of(nn.parallel.DistributedDataParallel(network()))
+
+    def compute(failing: int) -> str:
+        if rank == failing:
+            raise NotFiniteError(f"not finite in {rank}")
+        return f"found in {rank}"
+
+    for failing in (1, 0):
+        try:
+            told.append(processes.agreed(lambda failing=failing: compute(failing)))
+        except NotFiniteError as error:
+            told.append(str(error))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        alone = processes_of(network())
+    return {"told": told, "warned": [str(warning.message) for warning in caught], "alone": not alone.several}

@@ -72,6 +72,13 @@ def test_the_first_process_may_ask_alone_and_each_draws_for_itself(processes):
     assert not torch.equal(first["view"], second["view"])
 
 
+def test_an_error_in_the_first_process_is_one_in_all(processes):
+    for found in (found["errors"] for found in processes):
+        assert found["told"] == ["found in 0", "not finite in 0"] and found["alone"]
+        (message,) = found["warned"]
+        assert "there are 2 processes, and this model is trained in one" in message
+
+
 def test_a_sharded_model_is_refused():
     class FullyShardedDataParallel(nn.Sequential):
         pass

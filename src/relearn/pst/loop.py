@@ -20,7 +20,7 @@ from relearn.pst import arguments, saved
 from relearn.pst.pretrain import Pretraining
 from relearn.pst.processes import processes_of
 from relearn.pst.schedules import Schedules
-from relearn.pst.views import Views
+from relearn.pst.views import Normalisation, Views
 from relearn.training.state import TrainingState
 
 
@@ -94,17 +94,7 @@ class PST:
         self.training.set_rates(self.method.rates(list(self.groups)))
         if pretraining and normalisation:
             most = arguments.whole("pretraining_images", pretraining_images)
-            self._pretraining = Pretraining(
-                pretraining,
-                self.training,
-                data,
-                probe_set.images,
-                normalisation=normalisation,
-                most=most,
-                seed=seed,
-                processes=self._processes,
-            )
-            self.staging.start = self._start
+            self._pretrain_with(pretraining, data, normalisation, most, seed)
         self.in_epoch = False
         self._calls = self._updates = 0  # of `step` and of the optimizer in this epoch
         optimizer.register_step_post_hook(self._count_update)
@@ -264,6 +254,14 @@ class PST:
         if self._processes.several:
             self.training.know(self._processes.agreed(self.training.measure))
         return self.training.take_probe(self.method.on_probe)
+
+    def _pretrain_with(self, stage: TwoViews, data, normalisation: Normalisation, most: int, seed: int) -> None:
+        """Let stages that slow groups begin with what `stage` learns from `data`."""
+        images, processes = self.training.probe_set.images, self._processes
+        self._pretraining = Pretraining(
+            stage, self.training, data, images, normalisation=normalisation, most=most, seed=seed, processes=processes
+        )
+        self.staging.start = self._start
 
     def _start(self, model: torch.nn.Module) -> None:
         """Put pretrained weights into the groups that the present stage slows; the model is that of step 0."""

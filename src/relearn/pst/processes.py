@@ -1,5 +1,6 @@
 """Data-parallel training in several processes: all of them take the decisions of the first."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ class Processes:
     `rank` is the number of this one among them. Without `group` there is one process, which asks nobody.
     """
 
-    def __init__(self, group: distributed.ProcessGroup | None = None, device: torch.device | None = None):
+    def __init__(self, group: "distributed.ProcessGroup | None" = None, device: torch.device | None = None):
         self.group, self.device = group, device
         self.rank = 0 if group is None else distributed.get_rank(group)
 
@@ -64,10 +65,20 @@ def wrappers(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def processes_of(model: nn.Module) -> Processes:
-    """The processes of a model that may be wrapped in DistributedDataParallel."""
+    """The processes of a model that may be wrapped in DistributedDataParallel.
+
+    Warns when there are several, and the model is not wrapped: each would decide for itself.
+    """
     for module in wrappers(model):
         if isinstance(module, nn.parallel.DistributedDataParallel):
             group = module.process_group
             if distributed.get_world_size(group) > 1:
                 return Processes(group, next(module.parameters()).device)
+            return Processes()
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        warnings.warn(
+            f"pst: there are {distributed.get_world_size()} processes, and this model is trained in one; "
+            "where they share its batches, give PST the model that DistributedDataParallel wrapped",
+            stacklevel=3,
+        )
     return Processes()
