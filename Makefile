@@ -1,5 +1,5 @@
 # Every target works on a bare machine with Python 3.11 or newer; nothing outside this folder is touched.
-# make demo | test | test-system | fuzz | lint | format | docs
+# make demo | extras | test | test-system | fuzz | lint | format | docs
 
 PYTHON ?= python3
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -9,7 +9,7 @@ DICTIONARIES := --dictionary - --dictionary .ci/spelling.txt
 PYTEST := python -m pytest -q --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-system fuzz lint format docs install store clean
+.PHONY: demo extras test test-system fuzz lint format docs install store clean
 
 demo: install
 	snakemake --cores $(CORES) --quiet rules
@@ -18,6 +18,9 @@ demo: install
 	@echo
 	@echo "last epoch, clean test images, mean ± sd in percent; more in results/tables, figures in results/figures:"
 	@ls results/figures/*.png
+
+# optional packages: without them their tests are skipped
+extras: $(BIN)/.extras
 
 test: install
 	$(PYTEST) -n $(CORES) -m "not system"
@@ -59,6 +62,11 @@ $(BIN)/.installed: envs/requirements.txt pyproject.toml
 
 $(BIN)/.lint $(BIN)/.docs: $(BIN)/.%: envs/requirements-%.txt $(BIN)/.installed
 	$(BIN)/pip install --quiet -r $<
+	@touch $@
+
+# no other torch: it must stay the build that is there
+$(BIN)/.extras: envs/requirements-extras.txt $(BIN)/.installed
+	$(BIN)/pip install --quiet --constraint envs/requirements.txt -r $<
 	@touch $@
 
 # after a change of a source that the quickstart's results depend on: makes them again, and the DVC remote in this repository

@@ -25,17 +25,22 @@ def evaluating(model: nn.Module, batch_statistics: bool = False) -> Iterator[Non
     compiled = any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in modes)
     model.eval()
     norms = [module for module in modes if isinstance(module, nn.modules.batchnorm._BatchNorm) and batch_statistics]
-    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    before = [
+        (norm, name, buffer, buffer.clone()) for norm in norms for name, buffer in norm.named_buffers(recurse=False)
+    ]
     for norm in norms:
-        norm.train()
+        if isinstance(norm, nn.SyncBatchNorm):  # in training mode it would wait for other processes
+            norm.running_mean = norm.running_var = None
+        else:
+            norm.train()
     try:
         with torch.no_grad(), torch.compiler.set_stance("force_eager") if compiled else nullcontext():
             yield
     finally:
         for module, training in modes.items():
             module.training = training
-        for buffer, value in before:
-            buffer.copy_(value)
+        for norm, name, buffer, value in before:
+            setattr(norm, name, buffer.copy_(value))
 
 
 def logits(

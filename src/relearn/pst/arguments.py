@@ -8,16 +8,18 @@ from relearn import registry
 from relearn.errors import UserError
 from relearn.methods import pst as workflow
 from relearn.pretraining.two_views import TwoViews
+from relearn.pst.processes import wrappers
 from relearn.pst.views import Normalisation
 from relearn.registry import Setting, suggest
 
-PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 #: the settings of the method `pst` of the workflow, but for the pretraining, which is an object here
 SETTINGS = {
     setting.name: setting for setting in registry.entry("methods", "pst").settings if setting.name != "pretraining"
 }
 #: those of them that change images
 AUGMENTATION = [setting.name for setting in registry.entry("methods", "erm").settings]
+#: modules and parameters of torch that hold a part of what a layer has
+SHARDED = {"FullyShardedDataParallel", "DTensor"}
 WHOLE = {
     "steps_per_epoch": Setting("steps_per_epoch", "PositiveInt", registry.REQUIRED),
     "probe_size": Setting("probe_size", "PositiveInt", 2000),
@@ -115,16 +117,19 @@ def check_full_rate_groups(counts: tuple[int, ...], groups: int) -> None:
 def bare_model(model: object) -> nn.Module:
     """The module that torch.compile or data-parallel training wrapped: its names, and the hooks it calls.
 
-    Raises UserError for what is no module, has no parameters, or trains in several processes.
+    Raises UserError for what is no module, has no parameters, or whose parameters lie in parts in several processes.
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"pst: the model must be a torch module, found {_kind(model)}")
-    if isinstance(model, nn.parallel.DistributedDataParallel) and torch.distributed.get_world_size() > 1:
-        raise UserError("pst: training in several processes is not supported; train in one")
-    while (compiled := hasattr(model, "_orig_mod")) or isinstance(model, PARALLEL):
-        model = model.get_submodule("_orig_mod" if compiled else "module")
+    *_, model = wrappers(model)
     if next(model.parameters(), None) is None:
         raise UserError(f"pst: this {type(model).__name__} has no parameters to train")
+    kinds = {type(part).__name__ for part in (*model.modules(), *model.parameters())}
+    if sharded := kinds & SHARDED:
+        raise UserError(
+            f"pst: this model is sharded ({min(sharded)}), so that no process has all of a layer; "
+            "use DistributedDataParallel"
+        )
     return model
 
 

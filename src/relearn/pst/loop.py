@@ -6,19 +6,21 @@ They share stages and augmentation, snapshots and learning rates (relearn.traini
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from relearn.errors import NotFiniteError, UserError
 from relearn.pretraining.two_views import TwoViews
+from relearn.probing.items import IMAGES
 from relearn.probing.layer_groups import GroupList, layer_groups
 from relearn.probing.probe_set import ProbeResult, ProbeSet
 from relearn.probing.verdict import Verdict, judge
-from relearn.pst import arguments
+from relearn.pst import arguments, saved
 from relearn.pst.pretrain import Pretraining
+from relearn.pst.processes import processes_of
 from relearn.pst.schedules import Schedules
-from relearn.pst.views import Views
+from relearn.pst.views import Normalisation, Views
 from relearn.training.state import TrainingState
 
 
@@ -29,7 +31,9 @@ class PST:
     float tensor (C, H, W) as the model takes it and a class number, or have the keys `image` and `label`
     (relearn.probing.items). The model returns logits (N, K), or an output with `logits`. About `probe_size` of the
     images, equally many of each class, are drawn with `seed`, stay in memory, and are measured by each probe.
-    `steps_per_epoch` is the number of optimizer steps of an epoch, as a rule len(loader). `groups` lists the layer
+    `steps_per_epoch` is the number of optimizer steps of an epoch: len(loader), or that divided by the number of
+    batches whose gradients are accumulated. In DistributedDataParallel every process makes its own PST of the wrapped
+    model, and all of them go by the probes of the first. `groups` lists the layer
     groups, in place of those that are found (relearn.probing.layer_groups). `settings` are those of the method `pst`:
     full_rate_groups, rate, confirm, gray, ... The newest `max_snapshots` of weights, buffers and optimizer state stay
     on the model's device.
@@ -66,7 +70,8 @@ class PST:
         self.steps_per_epoch = arguments.whole("steps_per_epoch", steps_per_epoch)
         seed = arguments.whole("seed", seed)
         generator = torch.Generator().manual_seed(seed)
-        model = arguments.bare_model(model)
+        bare = arguments.bare_model(model)
+        self._processes, model = processes_of(model), bare
         optimizer = arguments.bare_optimizer(optimizer, model)
         arguments.check_scheduler(scheduler, optimizer)
         probe_set = ProbeSet.from_dataset(data, arguments.whole("probe_size", probe_size), generator)
@@ -75,7 +80,7 @@ class PST:
         probe_set.images = probe_set.images.to(next(model.parameters()).dtype)
         self.groups = layer_groups(model, probe_set.images[:2], groups)
         arguments.check_full_rate_groups(self.staging.full_rate_groups, len(self.groups))
-        self._views = Views(self.method, normalisation, seed)
+        self._views = Views(self.method, normalisation, seed, self._processes.rank)
         self.training = TrainingState(
             model,
             optimizer,
@@ -84,15 +89,15 @@ class PST:
             steps_per_epoch=self.steps_per_epoch,
             stop_statistics=self.method.stop_statistics,
             eval_transform=self._views.evaluation,
+            keep_gradients=self._processes.several,
         )
         self.training.set_rates(self.method.rates(list(self.groups)))
         if pretraining and normalisation:
             most = arguments.whole("pretraining_images", pretraining_images)
-            self._pretraining = Pretraining(
-                pretraining, self.training, data, probe_set.images, normalisation=normalisation, most=most, seed=seed
-            )
-            self.staging.start = self._start
-        self._in_epoch = False
+            self._pretrain_with(pretraining, data, normalisation, most, seed)
+        self.in_epoch = False
+        self._calls = self._updates = 0  # of `step` and of the optimizer in this epoch
+        optimizer.register_step_post_hook(self._count_update)
         self._schedules = Schedules(optimizer, scheduler)
 
     def epochs(self, epochs: int) -> Iterator[int]:
@@ -102,22 +107,23 @@ class PST:
         before the schedule does, after a roll-back.
         """
         steps = arguments.whole("epochs", epochs) * self.steps_per_epoch
+        self.training.steps = steps
         return self._epochs(steps)
 
     def _epochs(self, steps: int) -> Iterator[int]:
-        self.training.steps = steps
         if not self.probes:
             self._take_probe()
         try:
             while self.training.step < steps:
                 self._schedules.begin_epoch(self.training.step, self._snapshots())
-                self._in_epoch, epoch = True, self.training.step // self.steps_per_epoch
+                self.in_epoch, epoch = True, self.training.step // self.steps_per_epoch
+                self._calls = self._updates = 0
                 yield epoch
-                if self._in_epoch:
+                if self.in_epoch:
                     done = self.training.step - epoch * self.steps_per_epoch
                     raise UserError(
                         f"pst: the loop over batches ended after {done} steps, "
-                        f"steps_per_epoch is {self.steps_per_epoch}; give len(loader)"
+                        f"steps_per_epoch is {self.steps_per_epoch}; give the optimizer steps of an epoch, len(loader)"
                     )
         except GeneratorExit:
             if self.training.step < min(steps, self.training.steps_taken):
@@ -134,7 +140,7 @@ class PST:
         An epoch is over at its end or by a roll-back. Call it last for a batch, after a scheduler that steps with every
         batch. Raises UserError when called outside an epoch of `epochs`, or when the training has diverged.
         """
-        if not self._in_epoch:
+        if not self.in_epoch:
             raise UserError(
                 "pst: step() outside an epoch: loop `for epoch in pst.epochs(n)`, and over batches until `pst.step()` "
                 "is True"
@@ -142,22 +148,36 @@ class PST:
         training = self.training
         training.step += 1
         training.steps_taken += 1
+        self._calls += 1
         rolled_back = self.staging.should_probe(training.step, self.steps_per_epoch) and self._take_probe()
         self._schedules.pending = self._schedules.pending or rolled_back
         self._schedules.remember(training.step, self._snapshots())
-        self._in_epoch = not rolled_back and training.step % self.steps_per_epoch > 0
-        if not self._in_epoch:
+        self.in_epoch = not rolled_back and training.step % self.steps_per_epoch > 0
+        if not self.in_epoch:
             self._check_finite()
-        return not self._in_epoch
+            if 0 < self._updates <= self._calls / 2:
+                warnings.warn(
+                    f"pst: step() was called {self._calls} times in an epoch in which the optimizer made "
+                    f"{self._updates} steps; call it once after each of them, not after batches that only accumulate",
+                    stacklevel=2,
+                )
+        return not self.in_epoch
 
-    def view(self, images: torch.Tensor) -> torch.Tensor:
+    def view(self, images: torch.Tensor | Mapping) -> torch.Tensor | dict:
         """A batch (B, 3, H, W), normalised, as the network gets it at the present stage; normalised again.
 
         In training mode of the model it is augmented, with draws that depend on the seed and the step alone; in
         evaluation mode it is as test images are taken, in grayscale if `gray` is 1. Where no setting changes images it
-        is the batch itself. Raises UserError for images that are not RGB.
+        is the batch itself. Of a batch that is a mapping it gives a dict in which the images, called `image` or
+        `pixel_values`, are so changed. Raises UserError for images that are not RGB, or a mapping without images.
         """
         training = self.training
+        if isinstance(images, Mapping):
+            name = next((name for name in IMAGES if name in images), None)
+            if name is None:
+                found = ", ".join(map(str, list(images)[:5]))
+                raise UserError(f"pst: a batch has its images in {' or '.join(IMAGES)}, found {found}")
+            return {**images, name: self.view(images[name])}
         if training.model.training:
             return self._views.training(images, training.step, training.steps_taken)
         return self._views.evaluation(images)
@@ -205,7 +225,8 @@ class PST:
 
     def load_state_dict(self, state: dict) -> None:
         """Put back what `state_dict` gave. Raises UserError when it is of another model or another loop, or none."""
-        self._check_state(state)
+        here = {name: tuple(tensor.shape) for name, tensor in self.training.tensors()}
+        saved.check(state, self.state_dict(), here, len(self.staging.learning))
         training, schedules = self.training, self._schedules
         self.staging.load_state(state["staging"])
         training.step, training.steps_taken = state["step"], state["steps_taken"]
@@ -214,41 +235,6 @@ class PST:
         training.set_rates(self.staging.rates())
         training.forget_measurement()
         self._views.forget()
-
-    def _check_state(self, state: dict) -> None:
-        """Raises UserError when `state` is not one of this model and loop; nothing has changed then."""
-        own = self.state_dict()
-        try:
-            known = state.keys() >= own.keys() and state["staging"].keys() == own["staging"].keys()
-            known = known and (not state["restore_schedule"] or state["step"] in state["schedules"])
-            shapes = [
-                {name: tuple(tensor.shape) for name, tensor in snapshot["model"].items()}
-                for snapshot in (state["staging"]["snapshots"] if known else ())
-            ]
-        except (AttributeError, KeyError, TypeError):
-            known = False
-        if not known:
-            raise UserError("pst: this is no state of PST, or one of another version; load what pst.state_dict() gave")
-        if state["groups"] != own["groups"]:
-            raise UserError(f"pst: the state is of layer groups {state['groups']}, this model has {own['groups']}")
-        if state["steps_per_epoch"] != self.steps_per_epoch:
-            raise UserError(
-                f"pst: the state is of {state['steps_per_epoch']} steps an epoch, steps_per_epoch is "
-                f"{self.steps_per_epoch}; resume with the same batches"
-            )
-        if state["staging"]["stage"] > len(self.staging.learning):
-            raise UserError(
-                f"pst: the state is in stage {state['staging']['stage']}, these settings have "
-                f"{len(self.staging.learning)}; resume with the same settings"
-            )
-        here = {name: tuple(tensor.shape) for name, tensor in self.training.tensors()}
-        for there in shapes:
-            if differing := [name for name in here | there if here.get(name) != there.get(name)]:
-                name = differing[0]
-                raise UserError(
-                    f"pst: the state is of another model: '{name}' is {there.get(name, 'missing')} there, "
-                    f"{here.get(name, 'missing')} here"
-                )
 
     def _check_finite(self) -> None:
         """Raises NotFiniteError when a parameter is not finite."""
@@ -260,9 +246,22 @@ class PST:
                     f"learning rate {', '.join(f'{rate:g}' for rate in sorted(rates))}; choose a lower one"
                 )
 
+    def _count_update(self, *_) -> None:
+        self._updates += 1
+
     def _take_probe(self) -> bool:
         self._check_finite()
+        if self._processes.several:
+            self.training.know(self._processes.agreed(self.training.measure))
         return self.training.take_probe(self.method.on_probe)
+
+    def _pretrain_with(self, stage: TwoViews, data, normalisation: Normalisation, most: int, seed: int) -> None:
+        """Let stages that slow groups begin with what `stage` learns from `data`."""
+        images, processes = self.training.probe_set.images, self._processes
+        self._pretraining = Pretraining(
+            stage, self.training, data, images, normalisation=normalisation, most=most, seed=seed, processes=processes
+        )
+        self.staging.start = self._start
 
     def _start(self, model: torch.nn.Module) -> None:
         """Put pretrained weights into the groups that the present stage slows; the model is that of step 0."""

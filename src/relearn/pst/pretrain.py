@@ -17,6 +17,7 @@ from relearn.probing.items import class_numbers, image_and_label
 from relearn.probing.layer_groups import Group
 from relearn.probing.metrics import logits_of
 from relearn.probing.probe_set import ProbeSet
+from relearn.pst.processes import Processes
 from relearn.pst.views import Normalisation
 from relearn.runtime import memory
 from relearn.runtime.progress import ProgressBar
@@ -33,6 +34,7 @@ class Pretraining:
 
     `data` has items as `ProbeSet.from_dataset` takes them, of the size of `images` (N, 3, H, W), a few of them; they
     are normalised by `normalisation`. Nothing is trained before `start`; afterwards `learned` are the weights by name.
+    Each of several processes trains, since the others would have to wait; the weights of the first count.
     Raises UserError when a copy of the model cannot be trained so.
     """
 
@@ -46,9 +48,10 @@ class Pretraining:
         normalisation: Normalisation,
         most: int,
         seed: int,
+        processes: Processes,
     ):
         self.stage, self.training, self.data, self.normalisation = stage, training, data, normalisation
-        self.seeds = Seeds("pst", seed, "pretraining")
+        self.seeds, self.processes = Seeds("pst", seed, "pretraining"), processes
         self.size = tuple(images.shape[1:])
         self.count = min(len(data), most)
         self.device = str(next(training.model.parameters()).device)
@@ -65,6 +68,7 @@ class Pretraining:
         """Put what is learned into the groups `slowed` of the model, which has its weights of step 0."""
         if self.learned is None:
             self.learned = self._learn()
+            self.processes.copy_first(self.learned.values())
         copy_owned(model, self.learned, [self.training.groups[name] for name in slowed])
 
     def _learn(self) -> dict[str, torch.Tensor]:

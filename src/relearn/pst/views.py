@@ -42,13 +42,15 @@ class Normalisation:
 
 
 class Views:
-    """What `method` makes of the batches of a loop; random draws depend on `seed` and the step alone.
+    """What `method` makes of the batches of a loop; random draws depend on `seed`, the step and `rank` alone.
 
+    `rank` is the number of the process, for its share of the batch has draws of its own.
     Without a `normalisation` there is nothing to make, and batches stay as they are.
     """
 
-    def __init__(self, method: workflow.PST, normalisation: Normalisation | None, seed: int):
+    def __init__(self, method: workflow.PST, normalisation: Normalisation | None, seed: int, rank: int = 0):
         self.method, self.normalisation, self.seeds = method, normalisation, Seeds("pst", seed)
+        self.rank = ("rank", rank) if rank else ()
         self._generator: tuple[tuple, torch.Generator] | None = None
 
     def training(self, images: torch.Tensor, step: int, steps_taken: int) -> torch.Tensor:
@@ -56,7 +58,7 @@ class Views:
         device = str(images.device)
         place = (step, steps_taken, device)
         if self._generator is None or self._generator[0] != place:
-            self._generator = place, self.seeds.generator("augment", step, device=device)
+            self._generator = place, self.seeds.generator("augment", step, *self.rank, device=device)
         generator = self._generator[1]
         return self._changed(images, lambda x: self.method.augment(x, generator))
 

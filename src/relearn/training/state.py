@@ -57,7 +57,9 @@ class TrainingState:
 
     `step` is the position in the schedule of `steps`, and goes back on `restore`; `steps_taken` counts every optimizer
     step ever taken; `probes` has a row per probe. `extra` are tensors beside the model's that snapshots cover too. With
-    `stop_statistics` the batch norm of groups at rate 0 uses its statistics as they are, and leaves them so.
+    `stop_statistics` the batch norm of groups at rate 0 uses its statistics as they are, and leaves them so. With
+    `keep_gradients` groups at rate 0 get gradients of 0, for DistributedDataParallel waits for one of each parameter
+    that had one when it was made; their updates, which may be weight decay, are undone.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class TrainingState:
         stop_statistics: bool = False,
         eval_transform: Callable[[torch.Tensor], torch.Tensor] = unchanged,
         extra: Mapping[str, torch.Tensor] | None = None,
+        keep_gradients: bool = False,
     ):
         self.model, self.optimizer, self.groups, self.probe_set = model, optimizer, dict(groups), probe_set
         self.steps_per_epoch, self.eval_transform, self.extra = steps_per_epoch, eval_transform, dict(extra or {})
@@ -80,7 +83,7 @@ class TrainingState:
         self.rates = dict.fromkeys(self.groups, 1.0)
         self.stage = "early"
         self.step, self.steps, self.steps_taken = 0, steps, 0
-        self.stop_statistics = stop_statistics
+        self.stop_statistics, self.keep_gradients = stop_statistics, keep_gradients
         self.probes: list[dict] = []
         self._result: tuple[int, ProbeResult] | None = None
         self._before_update: list[tuple[nn.Parameter, torch.Tensor, float]] = []
@@ -94,6 +97,10 @@ class TrainingState:
             if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.weight in owners
         }
         model.register_forward_pre_hook(self._stop_statistics)
+        if keep_gradients:
+            for name, parameters in self.trainable.items():
+                for parameter in parameters:
+                    parameter.register_hook(lambda gradient, name=name: self._stop_gradient(gradient, name))
 
     def set_rates(self, rates: Mapping[str, float]) -> None:
         """Set the learning-rate multiplier of each layer group.
@@ -107,7 +114,7 @@ class TrainingState:
                 norm.train(self.model.training and self.rates[name] > 0)
         for name, parameters in self.trainable.items():
             for parameter in parameters:
-                parameter.requires_grad_(self.rates[name] > 0)
+                parameter.requires_grad_(self.rates[name] > 0 or self.keep_gradients)
                 if self.rates[name] == 0:
                     parameter.grad = None
 
@@ -152,6 +159,10 @@ class TrainingState:
         """Parameters and buffers of the model by name: what a snapshot copies."""
         return _tensors(self.model)
 
+    def know(self, result: ProbeResult) -> None:
+        """Take `result` as what `measure` finds at this step."""
+        self._result = self.steps_taken, result
+
     def forget_measurement(self) -> None:
         """Measure anew next time, since the weights have changed without an optimizer step."""
         self._result = None
@@ -172,8 +183,13 @@ class TrainingState:
                 if self.rates[name] == 0:
                     norm.eval()
 
+    def _stop_gradient(self, gradient: torch.Tensor, name: str) -> torch.Tensor:
+        """Nothing of it where the group stands still, so that it counts in no norm either."""
+        return gradient if self.rates[name] > 0 else torch.zeros_like(gradient)
+
     def _remember_slowed(self, *_) -> None:
-        slowed = ((p, rate) for name, rate in self.rates.items() if rate not in (0, 1) for p in self.trainable[name])
+        changed = {name: rate for name, rate in self.rates.items() if rate != 1 and (rate or self.keep_gradients)}
+        slowed = ((parameter, rate) for name, rate in changed.items() for parameter in self.trainable[name])
         self._before_update = [(parameter, parameter.detach().clone(), rate) for parameter, rate in slowed]
 
     @torch.no_grad()
