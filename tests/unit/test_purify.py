@@ -69,6 +69,8 @@ def test_from_the_poison_to_the_record(mini, capfd):
         assert __main__.main([rule, PURIFIED]) == 0, capfd.readouterr().err
     record = json.loads(grid.Cell.parse(PURIFIED).path("evaluate", "record").read_text())
     assert record["settings"] == grid.settings(mini, "train", cell=grid.Cell.parse(PURIFIED))
+    both = 2 * mini.settings("purifications", "dvae")["epochs"]  # two autoencoders; what they cost is in the record
+    assert record["result"]["passes"] == pytest.approx(1 + both / mini.recipe_of("cnn")["epochs"])
 
 
 def test_one_that_changes_nothing_is_refused(mini, tmp_path, capfd):

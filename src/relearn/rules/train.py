@@ -76,14 +76,16 @@ def run(params: Params, cell: grid.Cell) -> None:
         _write_rows(cell, fitted, facts["classes"])
         epochs = fitted.steps_taken / (len(train) // recipe["batch"])
         work = {"steps_taken": fitted.steps_taken, "steps": fitted.steps, "rolled_back": fitted.rolled_back}
-        work |= {"passes": _passes(params, cell, epochs, more), "outcome": method.outcome()}
+        work |= {"passes": _passes(params, cell, epochs, more, len(train)), "outcome": method.outcome()}
         info = {"cell": vars(cell), "settings": settings, "precision": precision, "verdict": _verdict(fitted)} | work
         files.write_json(cell.path("train", "info"), info)
 
 
-def _passes(params: Params, cell: grid.Cell, epochs: float, pretrained: dict) -> float:
-    """Forward and backward passes per image, over those of plain training; the pretraining counts."""
+def _passes(params: Params, cell: grid.Cell, epochs: float, pretrained: dict, images: int) -> float:
+    """Forward and backward passes per image, over those of plain training; pretraining and purification count."""
     before = pretrained["pretraining_settings"]["pretraining"]["epochs"] * VIEWS if pretrained else 0
+    if purification := params.named("methods", cell.method, "PurificationName"):
+        before += cost.passes(params, "purifications", purification, images)
     return (epochs * cost.passes_per_step(params, cell.method) + before) / params.recipe_of(cell.arch)["epochs"]
 
 
