@@ -255,8 +255,11 @@ def _plot(params: Params, figure: str) -> Needs:
     wanted = [name for name in ("info", *entry.arguments) if name in RULES["train"].outputs]
     inputs += [cell.path("train", name) for cell in plotted_cells(params, figure) for name in wanted]
     keys = [f"figures.{figure}"]
+    known = cells(params)
+    if "classes" in entry.arguments:
+        inputs += dict.fromkeys(cell.path("prepare", "info") for cell in known)
+        keys.append("grid")
     if "examples" in entry.arguments:
-        known = cells(params)
         inputs += dict.fromkeys(cell.path("prepare", "train") for cell in known)
         inputs += dict.fromkeys(cell.path("poison", "train") for cell in known)
         keys.append("grid")

@@ -77,6 +77,12 @@ def _examples(params: Params, figure: str, name: str) -> dict:
     return examples
 
 
+def _classes(params: Params, figure: str, name: str) -> dict[str, int]:
+    """How many classes each dataset of the grid has."""
+    found = {cell.dataset: cell.path("prepare", "info") for cell in grid.cells(params)}
+    return {name: len(files.read_json(path, structures.DATA_INFO)["classes"]) for name, path in found.items()}
+
+
 def _read(path: Path, name: str, dtype: str, dimensions: int, rows: np.ndarray | None = None) -> np.ndarray:
     """A tensor of a safetensors file, or only these rows of it, without torch. Raises UserError for a corrupt file."""
     try:
@@ -101,6 +107,7 @@ JOINED = {"probes": structures.PROBES, "embeddings": structures.EMBEDDINGS}
 GIVEN = {
     "records": _gathered,
     "histories": _gathered,
+    "classes": _classes,
     "examples": _examples,
     "probes": _joined,
     "embeddings": _joined,
