@@ -149,6 +149,7 @@ def errors(raw) -> list[str]:
 
 
 def entry_errors(section: str, name, settings, raw: dict) -> list[str]:
+    """Everything that is wrong with an entry of a section, one line each; `raw` has the entries that it may name."""
     if not isinstance(name, str):
         return [f"{section}: a name must be text, found {shown(name)}; put it in quotes, or choose another"]
     where = f"{section}.{name}"

@@ -97,4 +97,4 @@ def _lines(axis: Axes, clean: pandas.Series, classes: int | None) -> None:
     if classes:
         axis.axhline(100 / classes, zorder=0, **CHANCE)
     axis.set(ylim=(0, 100))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -24,7 +24,9 @@ PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STANDING = {"erm": 0, "pst": 1, "view": 2, "label_free": 3, "supervised": 4}
 DASHES = ("-", (0, (4, 1.2)), (0, (1.2, 0.9)), (0, (5, 1, 1, 1)))  # of the first eight methods, of the next eight, ...
 MARKERS = "osD^"
-PAPER = 7.0  #: inches, the text width of a page: figures of panels are no wider, so that print keeps their letters' size
+PAPER = (
+    7.0  #: inches, the text width of a page: figures of panels are no wider, so that print keeps the size of letters
+)
 GAP = "–"  #: stands where a table has no number
 
 # Matplotlib writes its version and the time into files unless these fields are empty.
@@ -130,7 +132,7 @@ def sections(heights: dict[str, float], width: float) -> tuple[Figure, list[SubF
 
 
 def grid_of_panels(counts: Iterable[int], most: int) -> int:
-    """How many panels to put side by side, at most `most`: the fewest with which the largest section needs no more rows.
+    """How many panels to put side by side, at most `most`: the fewest with which the largest section needs no row more.
 
     `counts` are the panels of each section.
     """
@@ -146,7 +148,7 @@ def tidy(axes: numpy.ndarray, used: int) -> None:
         axis.tick_params(labelbottom=True)
 
 
-def readable_on(colour: tuple[float, ...]) -> str:
+def readable_on(colour: Sequence[float] | numpy.ndarray) -> str:
     """Black or white, whichever has more contrast to a colour (R, G, B, ...) in 0..1, by the formula of WCAG 2."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     luminance = sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -62,5 +62,6 @@ def _content(path: Path) -> dict:
         words, accepts = registry.TYPES["PositiveInt"]
         found += [f"classes.{key}: must be {words}, found {shown(n)}" for key, n in classes.items() if not accepts(n)]
     if found:
-        raise UserError(f"{path}: {found[0]}" if len(found) == 1 else f"{path} has {len(found)} errors: {listed(found)}")
+        many = f"{path} has {len(found)} errors: {listed(found)}"
+        raise UserError(f"{path}: {found[0]}" if len(found) == 1 else many)
     return content
