@@ -26,7 +26,9 @@ def run(folder: Path, wanted: Iterable[str] = (), suffix: str = "png") -> list[P
     content = _content(folder / FILE)
     known = params.Params(content)
     for name in wanted or known.names("figures"):
-        needs = known.entry("figures", name).arguments  # raises for an unknown name
+        if name not in known.names("figures"):
+            raise UserError(f"{folder / FILE} has no figure '{name}'; {registry.suggest(name, known.names('figures'))}")
+        needs = known.entry("figures", name).arguments
         if more := [need for need in needs if need not in (*GATHERED, "classes")]:
             raise UserError(
                 f"{folder / FILE}: {name} is drawn from {', '.join(more)}, which are not published; take it out"
