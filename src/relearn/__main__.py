@@ -14,7 +14,7 @@ from relearn.engines import bridge, dvc, locks, presets, verify
 from relearn.errors import UserError, one_line
 from relearn.reporting.pages import commands as pages
 from relearn.rules.planning import estimates
-from relearn.runtime import cpu, memory
+from relearn.runtime import cpu, files, memory
 
 HELP = {
     "sources": "list the source files that every job of a rule runs",
@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.set_defaults(run=_verify)
     _add_data_check(commands)
+    _add_redraw(commands)
     exchange.add(commands)
     pages.add(commands)
     return parser
@@ -148,6 +149,16 @@ def _add_data_check(commands) -> None:
     ):
         data.add_argument(f"--{name}", type=_positive(int), metavar="N", help=f"{words} (default: by the time)")
     data.set_defaults(run=_check_data)
+
+
+def _add_redraw(commands) -> None:
+    """`relearn redraw`, which needs no params.yaml."""
+    words = "draw the figures of published records anew"
+    redraw = commands.add_parser("redraw", help=words, description=f"{words}: FOLDER/figures.yaml lists them")
+    redraw.add_argument("folder", metavar="FOLDER", help="with figures.yaml, records.csv and histories.csv")
+    redraw.add_argument("figures", metavar="FIGURE", nargs="*", help="only these")
+    redraw.add_argument("--format", choices=("png", "pdf", "svg"), default="png")
+    redraw.set_defaults(run=_redraw)
 
 
 def _positive(kind: type):
@@ -193,6 +204,12 @@ def _check_data(options: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(options).items() if name != "run"}
     with memory.explained("relearn check"):
         print(run.run(found.Options(**given)))
+
+
+def _redraw(options: argparse.Namespace) -> None:
+    from relearn.rules import redraw  # it needs pandas and matplotlib
+
+    print("\n".join(map(str, redraw.run(files.expanded(options.folder), options.figures, options.format))))
 
 
 def _grid(options: argparse.Namespace) -> None:

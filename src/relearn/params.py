@@ -142,13 +142,14 @@ def errors(raw) -> list[str]:
     found += _setting_errors("train", schema(Recipe), raw.get("train") or {}, raw)
     for section in registry.SECTIONS.values():
         for name, settings in (raw.get(section) or {}).items():
-            found += _entry_errors(section, name, settings, raw)
+            found += entry_errors(section, name, settings, raw)
     for name, block in (raw.get("grid") or {}).items():
         found += _block_errors(f"grid.{name}", block, raw)
     return found or _cell_errors(raw)
 
 
-def _entry_errors(section: str, name, settings, raw: dict) -> list[str]:
+def entry_errors(section: str, name, settings, raw: dict) -> list[str]:
+    """Everything that is wrong with an entry of a section, one line each; `raw` has the entries that it may name."""
     if not isinstance(name, str):
         return [f"{section}: a name must be text, found {shown(name)}; put it in quotes, or choose another"]
     where = f"{section}.{name}"

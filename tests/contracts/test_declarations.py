@@ -110,4 +110,6 @@ def test_every_job_of_a_preset_is_a_stage_of_its_dvc_yaml(file):
             "outs": list(job.outputs),
         }
     assert content["metrics"] == ["results/summary/metrics.json"]
-    assert [list(plot) for plot in content["plots"]] == [["results/summary/histories.csv"]]
+    curves, *pictures = content["plots"]
+    assert list(curves) == ["results/summary/histories.csv"]
+    assert pictures == [f"results/figures/{name}.png" for name in preset.names("figures")]

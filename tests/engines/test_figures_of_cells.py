@@ -48,6 +48,23 @@ def test_a_figure_reads_the_runs_of_its_cells_only(figure):
     assert set(job.inputs) == {"results/summary/histories.csv", "results/sources/plot.sha256"} | runs
 
 
+def test_a_figure_of_networks_depends_on_all_that_builds_them(figure):
+    figure("[digits/lsp/cnn/pst/0]", "check-params")
+    text = (params.FILE).read_text() + "  shallow_filters: {cells: [digits/lsp/cnn/transplant/0]}\n"
+    text = text.replace("poisons: [hypo]", "poisons: [lsp]")
+    params.FILE.write_text(text)
+    job = grid.job(params.load(), "plot", "shallow_filters")
+    run = {f"results/runs/digits/lsp/cnn/transplant/0/{name}" for name in ("train.json", "model.safetensors")}
+    run |= {"results/runs/digits/lsp/cnn/transplant/0/history.csv", "results/poisons/digits/lsp/train.safetensors"}
+    data = {f"results/data/digits/{name}" for name in ("data.json", "train.safetensors")}
+    assert set(job.inputs) == run | data | {"results/sources/plot.sha256"}
+    assert {"architectures.cnn", "methods.transplant", "compute", "figures.shallow_filters"} == set(job.keys)
+    own = ("methods/transplant", "architectures/cnn", "training/models", "probing/shallow")
+    assert {f"src/relearn/{name}.py" for name in own} <= set(job.sources)
+    others = grid.job(params.load(), "plot", "trap_curves")
+    assert "src/relearn/training/models.py" not in others.sources and "results/data/digits/data.json" in others.inputs
+
+
 def test_a_figure_refuses_a_run_of_other_settings(figure, project):
     folder = project.folder / "results/runs/digits/clean/cnn/erm/0"
     figure("[digits/clean/cnn/erm/0]", "check-params")

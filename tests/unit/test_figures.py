@@ -1,14 +1,19 @@
 """Figures: the right panels, words and errors, and the same bytes each time."""
 
+import itertools
+
 import matplotlib
 import numpy
 import pandas
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from helpers.colours import DEUTERANOPIA, PROTANOPIA, lab, linear, luminance
 from relearn import registry
 from relearn.errors import UserError
-from relearn.reporting.rendering import save_figure, style
+from relearn.figures.trap_curves import DASH
+from relearn.reporting.rendering import PALETTE, looks, save_figure, style
 
 POISONS, METHODS, EPOCHS = ("tap", "clean"), ("erm", "pst"), 6
 
@@ -124,6 +129,9 @@ def timeline():
     return pandas.DataFrame(probes), pandas.DataFrame([{**cell, **row} for row in rows]), {CELLS[1]: run}
 
 
+CLASSES = {"toy": 10}
+
+
 def draw(name, *frame, **settings):
     return registry.load("figures", name)(*frame, **settings)
 
@@ -136,7 +144,8 @@ def words(axis):
     return [text.get_text() for text in axis.texts]
 
 
-@pytest.mark.parametrize("name", registry.entries("figures"))
+# shallow_filters is drawn from networks: test_shallow.py
+@pytest.mark.parametrize("name", [name for name in registry.entries("figures") if name != "shallow_filters"])
 def test_same_bytes(name, tmp_path):
     records, histories = frames()
     given = {
@@ -146,6 +155,7 @@ def test_same_bytes(name, tmp_path):
         "shallow_study": study(),
         "embedding": embedded(),
         "stage_timeline": timeline(),
+        "trap_curves": (histories, CLASSES),
     }
     settings = {"embedding": {"cells": CELLS}, "stage_timeline": {"cells": CELLS[1:]}}.get(name, {})
     for suffix in ("png", "pdf", "svg"):
@@ -186,20 +196,77 @@ def test_accuracy_by_passes():
     assert clean.lines[-1].get_label() == "erm on clean data" and set(clean.lines[-1].get_ydata()) == {on_clean}
 
 
+def test_accuracy_matrix_relative_to_erm_on_clean_data():
+    figure = draw("accuracy_matrix", frames()[0], relative=True)  # of erm on clean data: 80 and 81, mean 80.5
+    assert words(figure.axes[0]) == ["31.1\n± 0.0", "100.0\n± 0.9", "100.0\n± 0.9", "100.0\n± 0.9"]
+    (mesh, *_) = figure.axes[0].collections
+    assert mesh.get_clim() == (30, 100)
+    records = frames()[0]
+    with pytest.raises(UserError, match="accuracy_matrix: relative needs plain training on clean data"):
+        draw("accuracy_matrix", records[records["poison"] == "tap"], relative=True)
+
+
+def test_accuracy_matrix_sets_adaptive_poisons_apart():
+    records = frames()[0].replace({"poison": {"tap": "tap_adaptive"}})
+    panel = draw("accuracy_matrix", records).axes[0]
+    places = {label.get_text(): label.get_position()[1] for label in panel.get_yticklabels()}
+    assert list(places) == ["clean", "tap_adaptive"] and places["tap_adaptive"] - places["clean"] > 1.2
+    together = draw("accuracy_matrix", records, apart=["none"]).axes[0]
+    assert [label.get_position()[1] for label in together.get_yticklabels()] == [0.5, 1.5]
+
+
+def test_every_number_of_the_matrix_can_be_read():
+    """By the formula of WCAG 2, which asks for a contrast of 4.5; black or white always reaches it."""
+    for figure in (draw("accuracy_matrix", frames()[0]), draw("accuracy_matrix", frames()[0], relative=True)):
+        panel = figure.axes[0]
+        cells = [colour for mesh in panel.collections for colour in mesh.to_rgba(mesh.get_array().ravel())]
+        assert len(cells) == len(panel.texts) == 4
+        for text, cell in zip(panel.texts, cells, strict=True):
+            dark, light = sorted((luminance(to_rgb(text.get_color())), luminance(cell[:3])))
+            assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
 def test_trap_curves():
     histories = frames()[1]
-    figure = draw("trap_curves", histories[(histories["method"] == "erm") | (histories["seed"] == 0)])
+    figure = draw("trap_curves", histories[(histories["method"] == "erm") | (histories["seed"] == 0)], CLASSES)
     assert titles(figure) == ["tap (n = 1–2)", "clean (n = 1–2)"]
-    assert [line.get_label() for line in figure.axes[0].lines] == ["erm", "pst", "erm on clean data"]
-    assert list(figure.axes[0].lines[0].get_ydata())[-1] == 25.0
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["erm", "pst", "erm on clean data"]
+    labels = ["erm", "pst", "erm on clean data", "chance"]
+    tap = figure.axes[0]
+    assert [line.get_label() for line in tap.lines] == labels
+    assert list(tap.lines[0].get_ydata())[-1] == 25.0 and set(tap.lines[-1].get_ydata()) == {10.0}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == labels
 
 
 def test_trap_curves_of_one_seed_without_clean_data():
     histories = frames(seeds=(4,))[1]
-    figure = draw("trap_curves", histories[histories["poison"] == "tap"], methods=["pst", "absent"])
+    figure = draw("trap_curves", histories[histories["poison"] == "tap"], {}, methods=["pst", "absent"])
     assert titles(figure) == ["tap (n = 1)"]
     assert [line.get_label() for line in figure.axes[0].lines] == ["pst"]
+
+
+def test_equal_curves_take_turns_and_others_do_not():
+    histories = frames(seeds=(0,))[1]  # on clean data erm and pst are equal, on tap they are not
+    figure = draw("trap_curves", histories, CLASSES)
+    tap, clean = ([line.get_linestyle() for line in axis.lines[:2]] for axis in figure.axes)
+    assert tap == ["-", "-"] and clean == ["--", "--"]
+    first, second = (line._unscaled_dash_pattern for line in figure.axes[1].lines[:2])
+    assert first == (0, (DASH, DASH)) and second == (DASH, (DASH, DASH))  # one in the gaps of the other
+    assert figure.legends[0].get_texts()[-1].get_text() == "equal curves"
+
+
+def test_colours_can_be_told_apart_by_colour_blind_readers():
+    """Distances in CIELAB, normal and as Machado et al., 2009, simulate deuteranopia and protanopia; 2 can be seen."""
+    for matrix in (numpy.eye(3), DEUTERANOPIA, PROTANOPIA):
+        seen = [lab(matrix @ linear(to_rgb(colour))) for colour in PALETTE]
+        assert min(numpy.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 15
+
+
+def test_methods_look_the_same_in_every_figure_and_no_two_alike():
+    many = ["gray", "erm", *(f"m{k}" for k in range(28)), "pst"]
+    found = looks(many)
+    assert len({tuple(look.values()) for look in found.values()}) == len(many)
+    assert found["erm"] == looks(["pst", "erm"])["erm"] and found["pst"] == looks(["pst"])["pst"]
+    assert found["gray"]["color"] not in (found["erm"]["color"], found["pst"]["color"])
 
 
 def test_acm_curves():
@@ -319,24 +386,43 @@ def test_stage_timeline_of_a_run_without_probes():
 
 
 def test_gallery():
-    figure = draw("gallery", examples(), amplify=2.0, classes=2)
+    """The clean row once, then a row per poison: its images, and on the right its perturbation on mid-grey."""
+    both = examples(("tap", "strong", "clean"))
+    both["toy", "strong"] |= {"poisoned": both["toy", "strong"]["clean"] + numpy.uint8(100)}
+    figure = draw("gallery", both, classes=2)
     (axis,) = figure.axes
-    assert titles(figure) == ["tap"]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["clean", "poisoned", "difference × 2"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["clean", "tap", "strong"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["cat", "dog"]
     mosaic = axis.images[0].get_array()
-    assert mosaic.shape == (3 * 8 + 2, 2 * 8 + 1, 3)
-    assert [int(mosaic[row, 0, 0]) for row in (0, 9, 18)] == [100, 120, 128 + 2 * 20]
+    assert mosaic.shape == (3 * 8 + 2, 2 * (2 * 9) + 4 - 1, 3)
+    assert [int(mosaic[row, 0, 0]) for row in (0, 9, 18)] == [100, 120, 200]
+    assert [int(mosaic[row, 2 * 9 + 4, 0]) for row in (0, 9, 18)] == [255, 127 + 5 * 20, 127 + 100]
+    # 20 log10 (255 / 20) = 22.1 and 20 log10 (255 / 100) = 8.1
+    assert words(axis) == ["perturbation", "", "×5, L∞ 20, 22.1 dB", "×1, L∞ 100, 8.1 dB"]
+
+
+def test_gallery_of_some_poisons_by_a_given_factor():
+    (axis,) = draw("gallery", examples(("tap", "other")), poisons=["other"], amplify=2.0).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["clean", "other"]
+    assert words(axis)[-1] == "×2, L∞ 20, 22.1 dB"
+    still = examples()
+    still["toy", "tap"]["poisoned"] = still["toy", "tap"]["clean"]
+    assert words(draw("gallery", still).axes[0])[-1] == "×100, L∞ 0, no change"
 
 
 def test_errors():
     histories = frames()[1]
-    for name in ("trap_curves", "acm_curves"):
+    for name, more in (("trap_curves", [CLASSES]), ("acm_curves", [])):
         with pytest.raises(UserError, match=r"methods \['pts'\]; known: erm, pst \(did you mean 'pst'\?\)"):
-            draw(name, histories, methods=["pts"])
+            draw(name, histories, *more, methods=["pts"])
     with pytest.raises(UserError, match="seed 7; known: 0, 1"):
         draw("acm_curves", histories, seed=7)
+    with pytest.raises(UserError, match=r"no cell of the grid has the poison 'tip'; .*did you mean 'tap'"):
+        draw("acm_curves", histories, poisons=["tip"])
     with pytest.raises(UserError, match="no poison but 'clean'"):
         draw("gallery", examples(poisons=("clean",)))
+    with pytest.raises(UserError, match=r"gallery: the grid has no poison 'tip'; known: tap \(did you mean 'tap'\?\)"):
+        draw("gallery", examples(), poisons=["tip"])
 
 
 def test_names_are_text_and_not_formulas(tmp_path):

@@ -56,10 +56,15 @@ def render(checked: Params) -> str:
     lines = {"x": "epoch", "y": "test_accuracy", "template": str(PLOT)}
     content = {
         "metrics": [str(grid.path("aggregate", "metrics"))],
-        "plots": [{str(grid.path("aggregate", "histories")): lines}],
+        "plots": [{str(grid.path("aggregate", "histories")): lines}, *_pictures(checked)],
         "stages": {"check": check} | {stage_name(job): _stage(job) for job in jobs},
     }
     return HEAD + yaml.dump(content, Dumper=Dumper, sort_keys=False, width=120)
+
+
+def _pictures(checked: Params) -> list[str]:
+    """The figures, for `dvc plots show` beside the curves that it draws itself."""
+    return [str(grid.path("plot", "png", figure=name)) for name in checked.names("figures")]
 
 
 def write(checked: Params) -> None:

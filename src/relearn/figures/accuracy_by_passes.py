@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from relearn.registry import register
-from relearn.reporting.rendering import colours, legend_handles, sections, styled
+from relearn.reporting.rendering import PAPER, grid_of_panels, legend_handles, looks, sections, styled, tidy
 from relearn.reporting.summaries import blocks, groups, names, on_clean
 
 COLUMNS = 4  #: at most so many panels side by side
@@ -22,13 +22,13 @@ def accuracy_by_passes(records: pandas.DataFrame) -> Figure:
     A panel per poison, and a section per dataset and architecture. A pretraining counts, crafting does not. A dotted
     line is erm on clean data.
     """
-    palette = colours(names(records, "method"))
+    styles = looks(names(records, "method"))
     panels = dict(blocks(records))
-    most = max(block["poison"].nunique() for block in panels.values())
-    columns = math.ceil(most / math.ceil(most / COLUMNS))
-    rows = {title: math.ceil(block["poison"].nunique() / columns) for title, block in panels.items()}
+    counts = {title: block["poison"].nunique() for title, block in panels.items()}
+    columns = grid_of_panels(counts.values(), COLUMNS)
+    rows = {title: math.ceil(count / columns) for title, count in counts.items()}
     figure, parts = sections(
-        {title: 0.7 + 1.6 * count for title, count in rows.items()}, width=max(4, 0.5 + 2.0 * columns)
+        {title: 0.6 + 1.3 * count for title, count in rows.items()}, width=min(PAPER, max(4, 0.5 + 2.0 * columns))
     )
     for part, (title, block) in zip(parts, panels.items(), strict=True):
         axes = part.subplots(rows[title], columns, sharex=True, sharey=True, squeeze=False)
@@ -37,16 +37,17 @@ def accuracy_by_passes(records: pandas.DataFrame) -> Figure:
         poisons = names(block, "poison")
         for axis, poison in zip(axes.flat, poisons, strict=False):
             for row in means[means["poison"] == poison].itertuples():
-                axis.plot(row.passes, row.accuracy, "o", color=palette[row.method], markersize=5, label=row.method)
+                style = {key: styles[row.method][key] for key in ("color", "marker")}
+                # see-through, so that one point does not hide another
+                axis.plot(row.passes, row.accuracy, linestyle="", markersize=5, alpha=0.8, label=row.method, **style)
             if pandas.notna(plain):
                 axis.axhline(plain, color="0.35", linestyle=":", linewidth=1.1, label="erm on clean data")
             axis.set(ylim=(0, 100), xlim=(0, HEADROOM * means["passes"].max()))
             axis.set_title(poison)
             axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        for axis in axes.flat[len(poisons) :]:
-            axis.remove()
+        tidy(axes, len(poisons))
         part.supxlabel("passes over those of erm", fontsize=8)
         part.supylabel("test accuracy (%)", fontsize=8)
     handles = legend_handles(figure.axes)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2 * columns)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns + 2)
     return figure

@@ -8,10 +8,12 @@ from matplotlib.figure import Figure
 
 from relearn.errors import UserError
 from relearn.registry import Seed, register
-from relearn.reporting.rendering import legend_handles, sections, styled
-from relearn.reporting.summaries import blocks, by_erm, names, on_clean, present_methods
+from relearn.reporting.rendering import PAPER, legend_handles, sections, styled
+from relearn.reporting.summaries import blocks, by_erm, names, on_clean, only, present_methods
 
 FIRST_STAGE = "early"  # what every run begins in
+COLUMNS = 4  #: at most so many panels side by side, those of a poison's methods together
+LAST = "acm_head"  # in the columns of several architectures the head of the first comes before groups of the second
 
 
 @register
@@ -20,36 +22,58 @@ def acm_curves(
     histories: pandas.DataFrame,
     *,
     methods: list[str] = ["erm", "pst"],  # noqa: B006, read, never changed; defaults must be literals
+    poisons: list[str] | None = None,
     seed: Seed | None = None,
 ) -> Figure:
     """ACM of every layer group over epochs, from shallow (dark) to deep (light), for one seed: the first unless given.
 
-    Rows are poisons, columns are methods; dotted lines repeat erm on clean data; numbered vertical lines mark the
-    stages of PST. A section per dataset and architecture. Raises UserError for methods or a seed that the grid does not
-    have.
+    A panel for each of `methods` on each of `poisons` (null: all); dotted lines repeat erm on clean data; numbered
+    vertical lines mark the stages of PST. A section per dataset and architecture. Raises UserError for poisons, methods
+    or a seed that the grid does not have.
     """
     methods = present_methods(histories, methods)
     seed = _seed(histories, seed)
     rows = histories[histories["seed"] == seed]
-    panels = dict(blocks(rows[rows["method"].isin(methods)]))
+    panels = dict(blocks(only(rows[rows["method"].isin(methods)], "poison", poisons)))
     clean = {title: block[on_clean(block) & by_erm(block)] for title, block in blocks(rows)}
-    heights = {f"{title}, seed {seed}": 0.75 + 1.45 * block["poison"].nunique() for title, block in panels.items()}
-    figure, parts = sections(heights, width=max(4, 0.4 + 2.9 * len(methods)))
+    places = {title: _places(block, methods) for title, block in panels.items()}
+    shapes = {title: numpy.array(list(of_block.values())).max(0) + 1 for title, of_block in places.items()}
+    heights = {f"{title}, seed {seed}": 0.75 + 1.2 * shapes[title][0] for title in panels}
+    most = max(columns for _, columns in shapes.values())
+    figure, parts = sections(heights, width=min(PAPER, max(4, 0.4 + 2.9 * most)))
     for part, (title, block) in zip(parts, panels.items(), strict=True):
-        poisons = names(block, "poison")
-        axes = part.subplots(len(poisons), len(methods), sharex=True, sharey=True, squeeze=False)
-        columns = [name for name in block if name.startswith("acm_") and block[name].notna().any()]
-        for (row, column), axis in numpy.ndenumerate(axes):
-            run = block[(block["poison"] == poisons[row]) & (block["method"] == methods[column])]
-            _panel(axis, run, columns, clean[title])
-            axis.set_title(f"{poisons[row]}, {methods[column]}", pad=12)  # leaves room for the numbers of the stages
-            axis.set(ylim=(0, 1.02), xlabel="epoch" if row == len(poisons) - 1 else "")
-        handles = legend_handles(axes.flat)
-        part.legend(
-            handles.values(), handles, loc="outside lower center", ncols=3 * len(methods) + 1, columnspacing=1.2
-        )
+        axes = part.subplots(shapes[title][0], most, sharex=True, sharey=True, squeeze=False)
+        groups = [name for name in block if name.startswith("acm_") and block[name].notna().any()]
+        groups.sort(key=lambda name: name == LAST)
+        for (poison, method), place in places[title].items():
+            axis = axes[place]
+            run = block[(block["poison"] == poison) & (block["method"] == method)]
+            _panel(axis, run, groups, clean[title])
+            axis.set_title(f"{poison}, {method}", pad=10, fontsize=7)  # leaves room for the numbers of the stages
+            axis.set(ylim=(0, 1.02))
+        for place, axis in numpy.ndenumerate(axes):
+            if place not in places[title].values():
+                axis.remove()
+            elif (place[0] + 1, place[1]) not in places[title].values():
+                axis.tick_params(labelbottom=True)
+                axis.set_xlabel("epoch")
+        handles = legend_handles(part.axes)
+        part.legend(handles.values(), handles, loc="outside lower center", ncols=2 * most)
         part.supylabel("ACM", fontsize=8)
     return figure
+
+
+def _places(block: pandas.DataFrame, methods: list[str]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Row and column of each poison and method that ran: the methods of a poison, and poisons as fit, side by side."""
+    ran = set(zip(block["poison"], block["method"], strict=True))
+    poisons, methods = names(block, "poison"), [method for method in methods if method in names(block, "method")]
+    across = max(1, COLUMNS // len(methods))
+    return {
+        (poison, method): (number // across, number % across * len(methods) + place)
+        for number, poison in enumerate(poisons)
+        for place, method in enumerate(methods)
+        if (poison, method) in ran
+    }
 
 
 def _seed(histories: pandas.DataFrame, seed: int | None) -> int:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from relearn.errors import UserError
 from relearn.registry import register
-from relearn.reporting.rendering import PALETTE, legend_handles, sections, styled
+from relearn.reporting.rendering import PALETTE, PAPER, grid_of_panels, legend_handles, sections, styled, tidy
 from relearn.reporting.summaries import BLOCK, blocks, by_erm, names, on_clean
 
 COLUMNS = 4  #: at most so many panels side by side
@@ -31,18 +31,17 @@ def shallow_study(
     frozen = _frozen(records, histories, methods)
     panels = dict(blocks(frozen))
     counts = {title: block["poison"].nunique() for title, block in panels.items()}
-    columns = min(COLUMNS, max(counts.values()))
+    columns = grid_of_panels(counts.values(), COLUMNS)
     rows = {title: math.ceil(count / columns) for title, count in counts.items()}
     figure, parts = sections(
-        {title: 0.8 + 1.9 * count for title, count in rows.items()}, width=max(4.2, 0.6 + 2.4 * columns)
+        {title: 0.7 + 1.5 * count for title, count in rows.items()}, width=min(PAPER, max(4.2, 0.6 + 2.4 * columns))
     )
     everything = dict(blocks(records.assign(plain=by_erm(records))))
     for part, (title, block) in zip(parts, panels.items(), strict=True):
         axes = part.subplots(rows[title], columns, sharex=True, sharey=True, squeeze=False)
         for axis, poison in zip(axes.flat, names(block, "poison"), strict=False):
             _panel(axis, block[block["poison"] == poison], everything[title])
-        for axis in axes.flat[counts[title] :]:
-            axis.remove()
+        tidy(axes, counts[title])
         part.supxlabel("frozen layer groups, from the shallow end", fontsize=8)
         part.supylabel("test accuracy (%)", fontsize=8)
     handles = legend_handles(figure.axes)

@@ -7,10 +7,11 @@ import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from relearn.errors import UserError
 from relearn.registry import CellName, register
-from relearn.reporting.rendering import PALETTE, legend_handles, styled
+from relearn.reporting.rendering import PALETTE, PAPER, legend_handles, styled
 from relearn.training import schedule
 
 #: panels, with heights in inches
@@ -20,7 +21,7 @@ PANELS = {
     "share of\naccuracy kept": 0.9,
     "learning rate": 1.0,
 }
-NAME = 0.15  # of the width of a panel, for the name of a stage
+NAME = 0.2  # of the width of a panel, for the name of a stage
 
 
 @register
@@ -35,7 +36,8 @@ def stage_timeline(
     trapped. The run did not know its test accuracy. Raises UserError for a cell without probes.
     """
     cells = list(dict.fromkeys(cells))
-    figure = Figure(figsize=(2 + 3.4 * len(cells), 0.9 + 1.1 * sum(PANELS.values())), layout="constrained")
+    size = (1.9 + max(1.55, min(3.4, (PAPER - 1.9) / len(cells))) * len(cells), 1.0 + 0.95 * sum(PANELS.values()))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(
         len(PANELS), len(cells), sharex="col", sharey="row", height_ratios=list(PANELS.values()), squeeze=False
     )
@@ -48,8 +50,10 @@ def stage_timeline(
         _measurements(column[1], column[2], trace, run["settings"]["method"])
         _rates(column[3], of_cell, run)
         _stages(column, of_cell, run["steps_taken"])
-        column[0].set_title("{method} on {poison}, {dataset}, {arch}, seed {seed}".format(**run["cell"]), pad=22)
+        title = "{method} on {poison}\n{dataset}\n{arch}, seed {seed}".format(**run["cell"])
+        column[0].set_title(title, pad=22, fontsize=7)
         column[-1].set(xlabel="optimizer steps taken", xlim=(0, run["steps_taken"]))
+        column[-1].xaxis.set_major_locator(MaxNLocator(4, integer=True))
     for line, label in zip(axes, PANELS, strict=True):
         line[0].set_ylabel(label)
         handles = legend_handles(line)

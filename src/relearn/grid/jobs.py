@@ -261,12 +261,22 @@ def _plot(params: Params, figure: str) -> Needs:
     wanted = [name for name in ("info", *entry.arguments) if name in RULES["train"].outputs]
     inputs += [cell.path("train", name) for cell in plotted_cells(params, figure) for name in wanted]
     keys = [f"figures.{figure}"]
+    known = cells(params)
+    if "classes" in entry.arguments:
+        inputs += dict.fromkeys(cell.path("prepare", "info") for cell in known)
+        keys.append("grid")
     if "examples" in entry.arguments:
-        known = cells(params)
         inputs += dict.fromkeys(cell.path("prepare", "train") for cell in known)
         inputs += dict.fromkeys(cell.path("poison", "train") for cell in known)
         keys.append("grid")
-    return Needs(inputs, [("figures", figure)], keys)
+    entries = [("figures", figure)]
+    if "networks" in entry.arguments:
+        for cell in plotted_cells(params, figure):
+            inputs += [cell.path("train", "model"), cell.path("train", "history"), cell.path("prepare", "info")]
+            inputs += [cell.path("prepare", "train"), cell.path("poison", "train")]
+            entries += [("architectures", cell.arch), ("methods", cell.method)]
+        keys += ["compute", *(f"{section}.{name}" for section, name in dict.fromkeys(entries[1:]))]
+    return Needs(list(dict.fromkeys(inputs)), list(dict.fromkeys(entries)), list(dict.fromkeys(keys)))
 
 
 _NEEDS: dict[str, Callable[..., Needs]] = {

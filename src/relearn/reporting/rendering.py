@@ -1,11 +1,13 @@
 """How tables become text and figures become files: the same bytes on every run, in one house style."""
 
 import functools
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
+import numpy
 import pandas
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -18,6 +20,13 @@ Arguments = ParamSpec("Arguments")
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish; the order puts the strongest contrast first.
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D46")
+# Methods that many grids have keep their colours from one grid to the next; the others share what is left.
+STANDING = {"erm": 0, "pst": 1, "view": 2, "label_free": 3, "supervised": 4}
+DASHES = ("-", (0, (4, 1.2)), (0, (1.2, 0.9)), (0, (5, 1, 1, 1)))  # of the first eight methods, of the next eight, ...
+MARKERS = "osD^"
+PAPER = (
+    7.0  #: inches, the text width of a page: figures of panels are no wider, so that print keeps the size of letters
+)
 GAP = "–"  #: stands where a table has no number
 
 # Matplotlib writes its version and the time into files unless these fields are empty.
@@ -99,9 +108,25 @@ def styled(function: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]
     return draw
 
 
-def colours(names: list[str]) -> dict[str, str]:
-    """One fixed colour per name, by its place in the whole list; they repeat after the eighth."""
-    return {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(names)}
+def looks(names: list[str]) -> dict[str, dict[str, Any]]:
+    """Colour, line style and marker of each method, no two alike among 32.
+
+    `names` are all methods of a grid, not only those drawn, so that they look the same in every figure of it. Those of
+    `STANDING` have the same colour in every grid. After the eighth, colours come again with another line and marker.
+    """
+    count = len(PALETTE)
+    free = [place for place in range(count) if place not in {STANDING[name] for name in names if name in STANDING}]
+    others = [name for name in names if name not in STANDING]
+    places = {name: STANDING[name] for name in names if name in STANDING}
+    places |= dict(zip(others, [*free, *range(count, count + len(others))], strict=False))
+    return {
+        name: {
+            "color": PALETTE[places[name] % count],
+            "linestyle": DASHES[places[name] // count % len(DASHES)],
+            "marker": MARKERS[places[name] // count % len(MARKERS)],
+        }
+        for name in names
+    }
 
 
 def sections(heights: dict[str, float], width: float) -> tuple[Figure, list[SubFigure]]:
@@ -111,6 +136,30 @@ def sections(heights: dict[str, float], width: float) -> tuple[Figure, list[SubF
     for part, title in zip(parts, heights, strict=True):
         part.suptitle(title)
     return figure, list(parts)
+
+
+def grid_of_panels(counts: Iterable[int], most: int) -> int:
+    """How many panels to put side by side, at most `most`: the fewest with which the largest section needs no row more.
+
+    `counts` are the panels of each section.
+    """
+    largest = max(counts)
+    return math.ceil(largest / math.ceil(largest / most))
+
+
+def tidy(axes: numpy.ndarray, used: int) -> None:
+    """Remove the panels after the first `used`, and give numbers to the x axes of those above a removed one."""
+    for axis in axes.flat[used:]:
+        axis.remove()
+    for axis in axes.flat[max(0, used - axes.shape[1]) : used]:
+        axis.tick_params(labelbottom=True)
+
+
+def readable_on(colour: Sequence[float] | numpy.ndarray) -> str:
+    """Black or white, whichever has more contrast to a colour (R, G, B, ...) in 0..1, by the formula of WCAG 2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    luminance = sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
 
 
 def legend_handles(axes: Iterable[Axes]) -> dict[str, Artist]:

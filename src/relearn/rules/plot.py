@@ -55,14 +55,43 @@ def _examples(params: Params, figure: str, name: str) -> dict:
     return {pair: examples.of_poison(params, *pair) for pair in pairs}
 
 
+def _networks(params: Params, figure: str, name: str) -> dict:
+    """Where the weights of every cell that the figure names are, and what it takes to build its network."""
+    found = {}
+    _runs(params, figure, name)  # raises for stale ones
+    for cell in grid.plotted_cells(params, figure):
+        method = params.build("methods", cell.method)
+        method.at_stage(files.read_rows(cell.path("train", "history"), structures.HISTORY)[-1]["stage"])
+        found[str(cell)] = {
+            "cell": cell,
+            "arch": params.architectures[cell.arch],
+            "method": method,
+            "classes": len(files.read_json(cell.path("prepare", "info"), structures.DATA_INFO)["classes"]),
+            "threads": params.compute["threads"],
+            "model": cell.path("train", "model"),
+            "clean": cell.path("prepare", "train"),
+            "poisoned": cell.path("poison", "train"),
+        }
+    return found
+
+
+def _classes(params: Params, figure: str, name: str) -> dict[str, int]:
+    """How many classes each dataset of the grid has."""
+    found = {cell.dataset: cell.path("prepare", "info") for cell in grid.cells(params)}
+    return {name: len(files.read_json(path, structures.DATA_INFO)["classes"]) for name, path in found.items()}
+
+
 GATHERED = {"records": structures.RECORDS, "histories": structures.HISTORIES}
 JOINED = {"probes": structures.PROBES, "embeddings": structures.EMBEDDINGS}
-# What a figure may ask for, by the names of its arguments. The last three are of the cells it names (`list[CellName]`).
+# What a figure may ask for, by the names of its arguments. The last four are of the cells that it names
+# (`list[CellName]`).
 GIVEN = {
     "records": _gathered,
     "histories": _gathered,
+    "classes": _classes,
     "examples": _examples,
     "probes": _joined,
     "embeddings": _joined,
     "runs": _runs,
+    "networks": _networks,
 }
