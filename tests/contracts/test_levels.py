@@ -26,6 +26,7 @@ LIGHT = ("engines", "errors", "grid", "params", "registry")
 LIGHT_FILES = (
     "__main__.py",
     "crafting/exchange/commands.py",
+    "rules/planning/commands.py",
     "rules/planning/estimates.py",
     "runtime/cpu.py",
     "runtime/files.py",

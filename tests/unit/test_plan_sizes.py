@@ -70,7 +70,7 @@ def timed(monkeypatch) -> list[tuple]:
     """What was timed, at 1,000 images per second, without a network."""
     calls: list[tuple] = []
 
-    def speed(params, arch, height, width, precision, given=None, shown=False):
+    def speed(params, arch, height, width, precision, given=None, shown=False, quick=False):
         calls.append((arch, height, width, given))
         return given or 1000.0, 4
 
