@@ -58,7 +58,8 @@ def speed(
     """Images per second of forward and backward, and bytes of the weights, measured here and now on a few batches.
 
     A speed that is `given` is taken as it is; then nothing is measured. Progress is `shown` or not. When `quick`, the
-    batches of a slow network are smaller, so that it is timed in about `QUICK_SECONDS`; its memory then says nothing.
+    batches of a slow network are smaller, so that it is timed in about `QUICK_SECONDS`, or just two passes of `SMALL`
+    images; the memory of the process then says nothing.
     """
     use, settings = params.architectures[arch]
     recipe, device = params.recipe_of(arch), devices.choose() if given is None else "cpu"
@@ -73,7 +74,10 @@ def speed(
         return given, weights
     x = to_float(images.to(device))
     if quick and batch > SMALL:
-        batch = _quick_batch(model, x, device)
+        seconds = _seconds(model, x[:SMALL], device) / SMALL
+        batch = min(batch, int(QUICK_SECONDS / (WARM + TIMED) / seconds))
+        if batch < SMALL:
+            return 1 / seconds, weights
         x = x[:batch]
     label = f"timing {arch} on images of {height}x{width}, batches of {batch}"
     with ProgressBar(WARM + TIMED, label) if shown else contextlib.nullcontext() as progress:
@@ -102,16 +106,16 @@ def cost_message(params: Params, poison: str, train: Split, precision: str) -> s
     )
 
 
-def _quick_batch(model: torch.nn.Module, x: torch.Tensor, device: str) -> int:
-    """How many images of `x` a batch may have for all timed batches to take at most `QUICK_SECONDS`."""
+def _seconds(model: torch.nn.Module, x: torch.Tensor, device: str) -> float:
+    """What a forward and a backward pass of a few images takes."""
     seconds = 0.0
     for _ in range(2):  # the first is slower: memory, caches, compilation
         _wait(device)
         begin = time.perf_counter()
-        model(x[:SMALL]).sum().backward()
+        model(x).sum().backward()
         _wait(device)
         seconds = time.perf_counter() - begin
-    return min(len(x), max(SMALL, int(QUICK_SECONDS / (WARM + TIMED) / seconds * SMALL)))
+    return seconds
 
 
 def _wait(device: str) -> None:
