@@ -10,7 +10,7 @@ import sys
 from relearn import grid, params, registry
 from relearn.crafting.exchange import commands as exchange
 from relearn.engines import arguments, bridge, dvc, locks, verify
-from relearn.engines.arguments import positive
+from relearn.engines.arguments import natural, positive
 from relearn.errors import UserError, one_line
 from relearn.rules.planning import commands as planning
 from relearn.runtime import cpu, memory
@@ -163,7 +163,7 @@ def _add_data_check(commands: arguments.Commands) -> None:
     data.add_argument("--clean", metavar="FOLDER", help="clean test images of the same classes")
     data.add_argument("--original", metavar="PATH", help="the same images without perturbation, for pictures only")
     data.add_argument("--minutes", type=positive(float), default=10.0, help="how long it may take (default 10)")
-    data.add_argument("--seed", type=int, default=0, help="of every random draw (default 0)")
+    data.add_argument("--seed", type=natural, default=0, help="of every random draw (default 0)")
     data.add_argument("--out", metavar="FOLDER", help="for check.json and check.html (default ./relearn-check-NAME)")
     for name, words in (
         ("images", "how many images to use"),

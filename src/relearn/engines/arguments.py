@@ -69,5 +69,15 @@ def positive(kind: type):
     return number
 
 
+def natural(text: str) -> int:
+    """A reader of whole numbers from 0 for the command line."""
+    if (value := int(text)) < 0:
+        raise ValueError(text)
+    return value
+
+
+natural.__name__ = "whole number from 0"  # so argparse calls it
+
+
 def _entry(name: str, sentence: str, width: int) -> str:
     return textwrap.fill(f"  {name:<{width}}{sentence}", WIDTH, subsequent_indent=" " * (width + 2))

@@ -74,7 +74,9 @@ def add_plan(commands: Commands, group: str) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     if options.kind is not None and options.kind not in KINDS:
-        raise UserError(f"unknown kind '{options.kind}'; {registry.suggest(options.kind, KINDS)}")
+        of = [kind for kind in registry.KINDS if options.kind in registry.entries(kind)]
+        remedy = f"; it is a name: relearn list {of[0]} {options.kind}" if of else ""
+        raise UserError(f"unknown kind '{options.kind}'{remedy}; {registry.suggest(options.kind, KINDS)}")
     if options.name is not None:
         found = _described(options.kind, options.name)
         print(json.dumps(found, indent=2) if options.json else _text(found))
