@@ -222,8 +222,8 @@ def _rows(values: _Values, shown: torch.Tensor | None, train: Split, choices: Ch
         return in_order, "that of the dataset, as given"
     if shown is None and in_order is None:
         raise UserError(
-            f"{values.name} holds {count} perturbations, but {choices.dataset} has {whole} images of {classes} classes; "
-            "choose the dataset that it was made for"
+            f"{values.name} holds {count} perturbations, but {choices.dataset} has {whole} images of {classes} classes"
+            "; choose the dataset that it was made for"
         )
     if shown is None:
         raise UserError(
