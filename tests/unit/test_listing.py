@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from relearn.errors import UserError
 from relearn.params import COMMON
 from relearn.registry import listing
 from relearn.rules.planning.declared import declared_cost
+
+SIZE = re.compile(r"(\d+) cells, (\d+) jobs")
 
 
 def setting(kind: str, name: str, of: str) -> dict:
@@ -176,6 +179,14 @@ def test_presets_say_what_they_are():
     summaries = presets.summaries()
     assert list(summaries) == presets.names() and len(summaries) > 10
     assert [name for name, text in summaries.items() if len(text) < 20 or text[-1] not in ".!?"] == []
+
+
+def test_sizes_in_comments_are_right():
+    found = {name: SIZE.search(presets.described(name)["description"]) for name in presets.names()}
+    said = {name: match.groups() for name, match in found.items() if match}
+    assert {"quickstart", "evidence"} <= set(said)
+    for name, (cells, jobs) in said.items():
+        assert (presets.described(name)["cells"], presets.described(name)["jobs"]) == (int(cells), int(jobs)), name
 
 
 def test_without_a_snakefile_a_preset_is_params_yaml_alone(tmp_path, monkeypatch, capsys):
