@@ -1,8 +1,6 @@
 """Site: the page of all settings. It is made from the registry at build time, so it cannot differ from the code."""
 
-import ast
-import json
-import re
+import inspect
 import sys
 from pathlib import Path
 
@@ -12,7 +10,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))  # the site builds where relearn is not installed
 
-from relearn import params, registry  # noqa: E402  (needs the line above; both import no torch)
+from relearn import params, registry  # noqa: E402  (needs the line above; all import no torch)
+from relearn.registry import listing  # noqa: E402
 
 PAGE = "reference/settings.md"
 INTRODUCTION = """# Settings
@@ -42,52 +41,35 @@ def page() -> str:
     parts = [INTRODUCTION]
     for section, declaration in SECTIONS.items():
         settings = params.schema(declaration)
-        parts += [f"## {section} {{#{section}}}", (declaration.__doc__ or "").strip(), _table(settings)]
+        parts += [f"## {section} {{#{section}}}", inspect.cleandoc(declaration.__doc__ or ""), _table(settings)]
     for kind in registry.KINDS:
         entries = registry.entries(kind)
         parts.append(f"## {kind} {{#{kind}}}")
         if kind in params.COMMON:
             parts += ["Every entry of this section also accepts:", _table(params.COMMON[kind])]
-        rows = [f"| [`{name}`](#{kind}-{name}) | {_cell(split(entry.doc)[0])} |" for name, entry in entries.items()]
+        rows = [f"| [`{name}`](#{kind}-{name}) | {_cell(text)} |" for name, text in listing.summaries(kind).items()]
         parts.append("\n".join(["| name | what it is |", "| :-- | :-- |", *rows]))
         for name, entry in entries.items():
-            parts += [f"### {name} {{#{kind}-{name}}}", *filter(None, split(entry.doc)), _table(entry.settings)]
+            table = _table(entry.settings, listing.meanings(kind, entry))
+            parts += [f"### {name} {{#{kind}-{name}}}", *filter(None, listing.split(entry.doc)), table]
     return "\n\n".join(parts) + "\n"
 
 
-def split(doc: str) -> tuple[str, str]:
-    """The first sentence of a docstring, and the rest."""
-    first = re.match(r"(.+?[.!?])(?=\s|$)(?<!e\.g\.)(?<!i\.e\.)(?<!al\.)", doc, flags=re.DOTALL)
-    end = first.end() if first else len(doc)
-    return " ".join(doc[:end].split()), doc[end:].strip()
-
-
-def words(annotation: ast.expr) -> str:
-    """What a setting with this annotation accepts, in words."""
-    if isinstance(annotation, ast.BinOp):  # X | None
-        return f"{words(annotation.left)}, or `null`"
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
-        choices = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
-        return " or ".join(f"`{ast.literal_eval(choice)}`" for choice in choices)
-    if isinstance(annotation, ast.Subscript):  # list[X]
-        return f"a list; each item: {words(annotation.slice)}"
-    return registry.TYPES[ast.unparse(annotation)][0]
-
-
-def _table(settings: tuple[registry.Setting, ...]) -> str:
+def _table(settings: tuple[registry.Setting, ...], meanings: dict[str, str] | None = None) -> str:
+    """The settings as a table; with a column of meanings where they are given."""
     if not settings:
         return "No settings."
+    heads = ["setting", "accepts", "default", *(["meaning"] if meanings else [])]
     rows = []
     for setting in settings:
-        accepts = words(ast.parse(setting.annotation, mode="eval").body)
-        rows.append(f"| `{setting.name}` | {_cell(accepts)} | {_default(setting.default)} |")
-    return "\n".join(["| setting | accepts | default |", "| :-- | :-- | :-- |", *rows])
+        cells = [f"`{setting.name}`", _cell(listing.accepts(setting.annotation)), _default(setting)]
+        rows.append(f"| {' | '.join(cells + ([_cell(meanings[setting.name])] if meanings else []))} |")
+    return "\n".join([f"| {' | '.join(heads)} |", f"|{' :-- |' * len(heads)}", *rows])
 
 
-def _default(value: object) -> str:
-    if value is registry.REQUIRED:
-        return "none; required"
-    return f"`{value if isinstance(value, str) and value else json.dumps(value)}`"
+def _default(setting: registry.Setting) -> str:
+    text = listing.default(setting)
+    return "none; required" if text is None else f"`{text}`"
 
 
 def _cell(text: str) -> str:

@@ -6,30 +6,41 @@ import importlib
 import io
 import signal
 import sys
-from typing import NoReturn
 
 from relearn import grid, params, registry
 from relearn.crafting.exchange import commands as exchange
-from relearn.engines import bridge, dvc, locks, presets, verify
+from relearn.engines import arguments, bridge, dvc, locks, verify
+from relearn.engines.arguments import natural, positive
 from relearn.errors import UserError, one_line
 from relearn.reporting.pages import commands as pages
-from relearn.rules.planning import estimates
-from relearn.runtime import cpu, files, memory
+from relearn.rules.planning import commands as planning
+from relearn.runtime import cpu, memory
 
-HELP = {
-    "sources": "list the source files that every job of a rule runs",
-    "inputs": "list the files of yours that an entry of params.yaml reads",
-    "prepare": "make or download a dataset",
-    "surrogate": "train the model that poisons are crafted on",
-    "poison": "craft a poisoned training set",
-    "purify": "make another training set of a poisoned one",
-    "pretrain": "train on the poisoned images, without their labels or with, what methods start from",
-    "train": "train a victim",
-    "evaluate": "write the record of a cell",
-    "aggregate": "gather all records of the grid",
-    "tabulate": "make a table",
-    "plot": "draw a figure",
+GROUPS = {
+    "data": "For any data, without a project",
+    "project": "An experiment, in the root of a clone of the project",
+    "results": "Results of an experiment",
+    "jobs": "Single jobs: Snakemake and DVC run these, in their order",
+    "engines": "What only the engines and their files need",
 }
+JOBS = {  # rule: what it does, an example of its argument
+    "prepare": ("Make or download a dataset.", "digits"),
+    "surrogate": ("Train the model that poisons are crafted on.", "digits/small"),
+    "poison": ("Make the training set that a poison gives.", "digits/em"),
+    "purify": ("Make another training set of a poisoned one.", "cifar10/em/dvae"),
+    "pretrain": (
+        "Train what methods start from, on the poisoned images, with or without their labels.",
+        "cifar10/em/resnet18/contrastive/0",
+    ),
+    "train": ("Train a victim.", "digits/lsp/cnn/pst/0"),
+    "evaluate": ("Write the record of a cell.", "digits/lsp/cnn/pst/0"),
+    "aggregate": ("Gather all records of the grid.", ""),
+    "tabulate": ("Make a table.", "accuracy"),
+    "plot": ("Draw a figure.", "trap_curves"),
+    "sources": ("List the source files that every job of a rule runs.", "train"),
+    "inputs": ("List the files of yours that an entry of params.yaml reads.", "datasets/images"),
+}
+LISTS = ("sources", "inputs")  # rules whose output only the engines read
 
 FULL = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, then run the same command again")
 MISTAKES = (  # what the system refuses for a reason that the user can mend
@@ -43,13 +54,13 @@ MISTAKES = (  # what the system refuses for a reason that the user can mend
 )
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(given: list[str] | None = None) -> int:
     """Run one command and return its exit code: 2 for a mistake of the user's, 1 for a failure of the machine.
 
     Either is one line on standard error. `relearn verify` also returns 1 where bytes differ; an interruption gives 130.
     """
     try:
-        options = _parser().parse_args(arguments)
+        options = _parser().parse_args(given)
         registry.check_package()
         return options.run(options) or 0
     except UserError as error:
@@ -72,50 +83,58 @@ def _failed(message: str, code: int) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are a user's mistake like any other: one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; {self.prog} --help says what it takes")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="relearn", description="Train on unlearnable examples; measure the learning trap; escape it.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, words in HELP.items():
+def _parser() -> arguments.Parser:
+    about = "Train on unlearnable examples; measure the learning trap; escape it."
+    parser = arguments.Parser(prog="relearn", description=about)
+    version = importlib.import_module(registry.PACKAGE.name).__version__
+    parser.add_argument("--version", action="version", version=f"relearn {version}", help="print the version and exit")
+    commands = arguments.Commands(parser, GROUPS)
+    _add_data_check(commands)
+    exchange.add(commands, "data")
+    planning.add_list(commands, "data")
+    planning.add_preset(commands, "project")
+    planning.add_plan(commands, "project")
+    _add_project(commands)
+    pages.add(commands, "results")
+    _add_results(commands)
+    for name, (sentence, example) in JOBS.items():
         rule = grid.RULES[name]
-        command = commands.add_parser(name, help=words, description=f"{words}: {' '.join(rule.outputs.values())}")
+        command = commands.add(
+            "engines" if name in LISTS else "jobs",
+            name,
+            sentence,
+            f"relearn {name} {example}".strip(),
+            f"It writes {', '.join(rule.outputs.values())}.",
+        )
         if rule.argument:
             metavar = rule.argument.replace("{", "").replace("}", "").upper()
-            command.add_argument("argument", metavar=metavar)
+            command.add_argument("argument", metavar=metavar, help="of names in params.yaml")
         command.set_defaults(run=_run_job, rule=name, argument="")
-    check = commands.add_parser("check-params", help="check params.yaml and dvc.yaml; lists every error at once")
+    return parser
+
+
+def _add_project(commands: arguments.Commands) -> None:
+    """Commands by which an experiment is set up."""
+    check = commands.add(
+        "project",
+        "check-params",
+        "Check params.yaml and dvc.yaml; all errors are listed at once.",
+        "relearn check-params",
+    )
     check.set_defaults(run=_check)
-    cells = commands.add_parser("grid", help="print the cells of the grid, or write dvc.yaml")
+    cells = commands.add("project", "grid", "Print the cells of the grid, or write dvc.yaml.", "relearn grid --write")
     cells.add_argument("--write", action="store_true", help="write dvc.yaml, a stage per job")
     cells.set_defaults(run=_grid)
-    preset = commands.add_parser("preset", help="list the presets, or write one to params.yaml, and its dvc.yaml")
-    preset.add_argument("name", metavar="NAME", nargs="?")
-    preset.set_defaults(run=_preset)
-    plan = commands.add_parser("plan", help="cells, passes per image, estimated time and disk, before anything runs")
-    plan.add_argument(
-        "--write",
-        action="store_true",
-        help=f"write {estimates.FILE} too, by which Snakemake asks a cluster for time and memory",
+
+
+def _add_results(commands: arguments.Commands) -> None:
+    """Commands that compare results, and let one engine take over those of the other."""
+    compare = commands.add(
+        "results",
+        "verify",
+        "Compare the bytes of every artifact with dvc.lock or another clone.",
+        "relearn verify ../other",
     )
-    plan.add_argument(
-        "--speed",
-        action="append",
-        default=[],
-        metavar="[ARCH=]NUMBER",
-        help="images per second, forward and backward, of another device, of one architecture or of all others; "
-        "can be given several times, and replaces measuring here",
-    )
-    plan.set_defaults(run=_plan)
-    adopt = commands.add_parser("adopt", help="let Snakemake take over what DVC calls clean, and run the rest again")
-    adopt.add_argument("--dvc", action="store_true", help="the other direction: let DVC record a run of Snakemake")
-    adopt.set_defaults(run=_adopt)
-    compare = commands.add_parser("verify", help="compare the bytes of every artifact with dvc.lock or another clone")
     compare.add_argument("other", metavar="OTHER", nargs="?", help="the root of another clone of the project")
     compare.add_argument(
         "--delete",
@@ -123,23 +142,30 @@ def _parser() -> argparse.ArgumentParser:
         help="delete artifacts that differ from dvc.lock and corrupt objects of DVC's cache",
     )
     compare.set_defaults(run=_verify)
-    _add_data_check(commands)
-    _add_redraw(commands)
-    exchange.add(commands)
-    pages.add(commands)
-    return parser
+    adopt = commands.add(
+        "engines",
+        "adopt",
+        "Let Snakemake take over what DVC calls clean, and run the rest again.",
+        "relearn adopt --dvc",
+    )
+    adopt.add_argument("--dvc", action="store_true", help="the other direction: let DVC record a run of Snakemake")
+    adopt.set_defaults(run=_adopt)
 
 
-def _add_data_check(commands) -> None:
+def _add_data_check(commands: arguments.Commands) -> None:
     """`relearn check`, which needs no project."""
-    data = commands.add_parser(
-        "check", help="is this data unlearnable? a folder of images, or a split file; needs no params.yaml"
+    data = commands.add(
+        "data",
+        "check",
+        "Say whether a data set is unlearnable: a folder of images, or a split file.",
+        "relearn check data/images --clean data/clean --minutes 5",
+        "It trains on the images for a while, and needs no params.yaml.",
     )
     data.add_argument("path", metavar="PATH", help="a folder with train/CLASS/ or CLASS/, or a .safetensors split")
     data.add_argument("--clean", metavar="FOLDER", help="clean test images of the same classes")
     data.add_argument("--original", metavar="PATH", help="the same images without perturbation, for pictures only")
-    data.add_argument("--minutes", type=_positive(float), default=10.0, help="how long it may take (default 10)")
-    data.add_argument("--seed", type=int, default=0, help="of every random draw (default 0)")
+    data.add_argument("--minutes", type=positive(float), default=10.0, help="how long it may take (default 10)")
+    data.add_argument("--seed", type=natural, default=0, help="of every random draw (default 0)")
     data.add_argument("--out", metavar="FOLDER", help="for check.json and check.html (default ./relearn-check-NAME)")
     for name, words in (
         ("images", "how many images to use"),
@@ -147,30 +173,8 @@ def _add_data_check(commands) -> None:
         ("width", "width of the network"),
         ("threads", "threads of the CPU"),
     ):
-        data.add_argument(f"--{name}", type=_positive(int), metavar="N", help=f"{words} (default: by the time)")
+        data.add_argument(f"--{name}", type=positive(int), metavar="N", help=f"{words} (default: by the time)")
     data.set_defaults(run=_check_data)
-
-
-def _add_redraw(commands) -> None:
-    """`relearn redraw`, which needs no params.yaml."""
-    words = "draw the figures of published records anew"
-    redraw = commands.add_parser("redraw", help=words, description=f"{words}: FOLDER/figures.yaml lists them")
-    redraw.add_argument("folder", metavar="FOLDER", help="with figures.yaml, records.csv and histories.csv")
-    redraw.add_argument("figures", metavar="FIGURE", nargs="*", help="only these")
-    redraw.add_argument("--format", choices=("png", "pdf", "svg"), default="png")
-    redraw.set_defaults(run=_redraw)
-
-
-def _positive(kind: type):
-    """A reader of numbers above 0 for the command line."""
-
-    def number(text: str):
-        if not 0 < (value := kind(text)) < float("inf"):
-            raise ValueError(text)
-        return value
-
-    number.__name__ = "positive " + {int: "whole number", float: "number"}[kind]
-    return number
 
 
 def _run_job(options: argparse.Namespace) -> None:
@@ -206,25 +210,12 @@ def _check_data(options: argparse.Namespace) -> None:
         print(run.run(found.Options(**given)))
 
 
-def _redraw(options: argparse.Namespace) -> None:
-    from relearn.rules import redraw  # it needs pandas and matplotlib
-
-    print("\n".join(map(str, redraw.run(files.expanded(options.folder), options.figures, options.format))))
-
-
 def _grid(options: argparse.Namespace) -> None:
     checked = params.load()
     if options.write:
         dvc.write(checked)
     else:
         print("\n".join(map(str, grid.cells(checked))))
-
-
-def _preset(options: argparse.Namespace) -> None:
-    if options.name is None:
-        print("\n".join(presets.names()))
-    else:
-        presets.install(options.name)
 
 
 def _adopt(options: argparse.Namespace) -> None:
@@ -235,15 +226,6 @@ def _verify(options: argparse.Namespace) -> int:
     lines, equal = verify.compare(params.load(), options.other, options.delete)
     print("\n".join(lines))
     return 0 if equal or options.delete else 1
-
-
-def _plan(options: argparse.Namespace) -> None:
-    checked = params.load()
-    cpu.limit_cpu_instructions(checked.compute["isa"])
-    memory.keep_freed()
-    from relearn.rules.planning import plan  # it needs torch
-
-    print(plan.plan(checked, options.write, options.speed))
 
 
 def entry() -> None:

@@ -27,6 +27,7 @@ LIGHT_FILES = (
     "__main__.py",
     "crafting/exchange/commands.py",
     "reporting/pages/commands.py",
+    "rules/planning/commands.py",
     "rules/planning/estimates.py",
     "runtime/cpu.py",
     "runtime/files.py",

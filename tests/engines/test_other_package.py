@@ -61,12 +61,26 @@ def test_outside_a_project_any_package_will_do(tmp_path, monkeypatch):
         registry.check_package()
 
 
-@pytest.mark.parametrize("command", [("preset",), ("preset", "quickstart"), ("check-params",), ("plan",), ("adopt",)])
-def test_an_installed_package_outside_a_project_names_no_presets(tmp_path, command):
+def outside(folder, *command: str) -> subprocess.CompletedProcess:
+    """A command of this package in a folder that is no project."""
     env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(
-        [sys.executable, "-m", "relearn", *command], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    return subprocess.run(
+        [sys.executable, "-m", "relearn", *command], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize("command", [("check-params",), ("plan",), ("adopt",)])
+def test_an_installed_package_outside_a_project_says_where_to_run(tmp_path, command):
+    done = outside(tmp_path, *command)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert "run this in the root of" in done.stderr and "relearn preset" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_installed_package_has_its_presets_outside_a_project(tmp_path):
+    names = outside(tmp_path, "preset").stdout.split()
+    assert names == sorted(path.stem for path in (ROOT / "workflow/presets").glob("*.yaml"))
+    assert list(tmp_path.iterdir()) == []
+    assert "Here is no Snakefile" in outside(tmp_path, "preset", "quickstart").stdout
+    # engines have nothing to run here, so there is no dvc.yaml
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

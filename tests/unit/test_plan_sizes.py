@@ -70,7 +70,7 @@ def timed(monkeypatch) -> list[tuple]:
     """What was timed, at 1,000 images per second, without a network."""
     calls: list[tuple] = []
 
-    def speed(params, arch, height, width, precision, given=None, shown=False):
+    def speed(params, arch, height, width, precision, given=None, shown=False, quick=False):
         calls.append((arch, height, width, given))
         return given or 1000.0, 4
 
@@ -160,3 +160,21 @@ def test_a_given_speed_times_nothing(here, monkeypatch, capsys):
 )
 def test_a_method_is_planned_for_the_epochs_it_may_train(method, expected):
     assert cost.epochs(params.load(ROOT / "workflow/presets/pst.yaml"), "speednet", method) == expected
+
+
+@pytest.mark.parametrize("seconds, batches", [(1e-4, [16] * 7), (1.0, [16] * 7), (2.3, [9] * 7), (100.0, [])])
+def test_a_slow_network_is_timed_on_few_images(seconds, batches, here, monkeypatch):
+    """`seconds` for 8 images: 7 batches are to take 20 s at most; beyond that these 8 images are all that is timed."""
+    Path("params.yaml").write_text(edited(("batch: 64", "batch: 16")))
+    seen: list[int] = []
+    monkeypatch.setattr(cost, "_seconds", lambda model, x, device: seconds)
+    build = cost.models.build
+
+    def noted(*arguments, **settings):
+        model = build(*arguments, **settings)
+        model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+        return model
+
+    monkeypatch.setattr(cost.models, "build", noted)
+    found, _ = cost.speed(params.load(), "cnn", 32, 32, "float32", quick=True)
+    assert seen[-7:] == batches and (seconds < 100 or found == pytest.approx(8 / 100))

@@ -3,41 +3,61 @@
 import argparse
 import sys
 
+from relearn.engines.arguments import Commands
 from relearn.errors import UserError
 from relearn.runtime import files, memory
 
 FORMATS = ("safetensors", "npz", "pt", "png", "parquet", "imagefolder")
 
 
-def add(commands: argparse._SubParsersAction) -> None:
-    """Add the three commands to those of the command line."""
-    _add_import(commands)
-    words = "write a poisoned training set for others, with a data card and checksums"
-    export = commands.add_parser("export", help=words, description=words)
+def add(commands: Commands, group: str) -> None:
+    """Add the three commands to a group of those of the command line."""
+    _add_protect(commands, group)
+    _add_import(commands, group)
+    export = commands.add(
+        group,
+        "export",
+        "Write a poisoned training set for others, with a data card and checksums.",
+        "relearn export digits/lsp --format npz",
+        "The poison is one of a grid that was run, so this works in the folder of its results.",
+    )
     export.add_argument("poison", metavar="POISON", help="DATASET/POISON, or a cell, whose poison it is")
-    export.add_argument("--format", choices=FORMATS, required=True)
+    export.add_argument("--format", choices=FORMATS, required=True, help="what others read")
     export.add_argument("--out", metavar="FOLDER", help="default: exports/DATASET-POISON-FORMAT")
     export.set_defaults(run=_export)
-    words = "poison a folder of images in one command, without params.yaml"
-    protect = commands.add_parser("protect", help=words, description=words)
+
+
+def _add_protect(commands: Commands, group: str) -> None:
+    protect = commands.add(
+        group,
+        "protect",
+        "Poison a folder of images in one command.",
+        "relearn protect photos --with lsp --out protected --set epsilon=6",
+        "Images may have any size; params.yaml is not read. `relearn list poisons` says what poisons there are.",
+    )
     protect.add_argument("folder", metavar="FOLDER", help="a folder per class, or images of one class; of any size")
     protect.add_argument("--with", dest="poison", metavar="POISON", required=True, help="lsp, ar, ops, cuda, ...")
-    protect.add_argument("--out", metavar="FOLDER", required=True)
+    protect.add_argument("--out", metavar="FOLDER", required=True, help="a new folder for the poisoned images")
     protect.add_argument("--size", type=int, metavar="PIXELS", default=32, help="the side for which it is crafted (32)")
     protect.add_argument("--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="a setting")
     protect.set_defaults(run=_protect)
 
 
-def _add_import(commands: argparse._SubParsersAction) -> None:
-    words = "read a poison in a published layout, and write a file for the poison `external`"
-    parser = commands.add_parser("import", help=words, description=words)
+def _add_import(commands: Commands, group: str) -> None:
+    parser = commands.add(
+        group,
+        "import",
+        "Read a poison in a published layout, and write a file for the poison `external`.",
+        "relearn import perturbation.pt --dataset cifar10",
+        "Nothing in the file is run.",
+    )
     parser.add_argument("path", metavar="PATH", help="a file or a folder; docs/formats.md has the layouts")
     parser.add_argument(
         "--dataset", metavar="NAME", help="the prepared dataset it belongs to; none: images as they are"
     )
     parser.add_argument("--out", metavar="FILE", help="default: imported/NAME.safetensors")
     parser.add_argument("--labels", metavar="FILE", help="labels that lie in a file of their own")
-    parser.add_argument("--kind", choices=("images", "perturbation"), default="auto")
+    parser.add_argument("--kind", choices=("images", "perturbation"), default="auto", help="what the file holds")
     parser.add_argument("--unit", choices=("pixels", "unit"), default="auto", help="values go to 255 or to 1")
     parser.add_argument("--axes", choices=("last", "first"), default="auto", help="where the channels are")
     parser.add_argument("--rounding", choices=("half_up", "truncate", "em_legacy"), help="as the file's loader does it")

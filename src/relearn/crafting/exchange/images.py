@@ -33,7 +33,7 @@ def by_class(path: Path) -> Files:
         raise UserError(f"{shown(other)} lies beside folders; give a folder of class folders, or one of images alone")
     inside = {folder.name: _visible(folder) for folder in sorted(folders)} if folders else {"": entries}
     if not entries:
-        raise UserError(f"{path} holds no images")
+        raise UserError(f"{path} holds no images; put some there, or give another folder")
     files: list[Path] = []
     labels: list[int] = []
     for label, (name, found) in enumerate(inside.items()):
@@ -42,7 +42,8 @@ def by_class(path: Path) -> Files:
         )
         if wrong is not None or not found:
             raise UserError(
-                f"{shown(wrong or path / name)} {'is no image by its name' if wrong else 'holds no images'}"
+                f"{shown(wrong or path / name)} {'is no image by its name' if wrong else 'holds no images'}; "
+                "take it out of the folder"
             )
         files += found
         labels += [label] * len(found)

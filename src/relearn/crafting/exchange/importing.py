@@ -220,6 +220,11 @@ def _rows(values: _Values, shown: torch.Tensor | None, train: Split, choices: Ch
                 f"{values.name} has {count} rows, not the {whole} of the dataset; --order dataset cannot be"
             )
         return in_order, "that of the dataset, as given"
+    if shown is None and in_order is None:
+        raise UserError(
+            f"{values.name} holds {count} perturbations, but {choices.dataset} has {whole} images of {classes} classes"
+            "; choose the dataset that it was made for"
+        )
     if shown is None:
         raise UserError(
             f"{values.name} holds {count} perturbations, whose order nothing tells; say --order dataset (k-th row, "

@@ -26,7 +26,13 @@ from relearn.runtime import memory
 from relearn.runtime.progress import ProgressBar
 from relearn.runtime.seeding import Seeds, deterministic
 
-NEEDS_MORE = ("ArchitectureName", "SurrogateName", "PretrainingName", "InputPath")  # what only params.yaml can name
+NEEDS_MORE = (
+    "ArchitectureName",
+    "SurrogateName",
+    "PretrainingName",
+    "list[PoisonName]",
+    "InputPath",
+)  # what only params.yaml can name
 NOTHING = ("clean", "suspect")  # poisons that add nothing
 SIZE = 32  # the side for which the settings of the poisons are made
 
@@ -80,8 +86,7 @@ def _settings(poison: str, given: tuple[str, ...]) -> dict[str, Any]:
     """All settings of a poison; those that are given as texts, checked. Raises UserError for what is wrong in them."""
     known = without_model()
     if poison not in known:
-        why = "needs a network, which `poisons:` of params.yaml names" if poison in registry.entries("poisons") else ""
-        raise UserError(f"--with '{poison}' {why or 'is no poison'}; {registry.suggest(poison, known)}")
+        raise UserError(f"--with '{poison}' {_why_not(poison)}; {registry.suggest(poison, known)}")
     declared = {setting.name: setting for setting in registry.entry("poisons", poison).settings}
     values = {}
     for text in given:
@@ -96,6 +101,15 @@ def _settings(poison: str, given: tuple[str, ...]) -> dict[str, Any]:
         if error:
             raise UserError(f"--set {name}: {error}")
     return {name: setting.resolved(values) for name, setting in declared.items()}
+
+
+def _why_not(poison: str) -> str:
+    """Why images cannot be protected with this."""
+    if poison not in registry.entries("poisons"):
+        return "is no poison"
+    if poison in NOTHING:
+        return "adds nothing to images"
+    return "needs a network, a file or other poisons, which `poisons:` of params.yaml names"
 
 
 def _small(found: images.Files, size: int) -> Split:

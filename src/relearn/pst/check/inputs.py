@@ -83,6 +83,8 @@ def stratified(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor
 
 
 def _folder(base: Path, part: str, size: int | None) -> Source:
+    if not any(entry.is_dir() for entry in (base / part).iterdir()):
+        raise UserError(f"check: '{base / part}' holds no class folders; give the folder above those of the classes")
     listed = folder.class_files(base, part)
     classes = sorted(listed)
     flat = [file for name in classes for file in listed[name]]

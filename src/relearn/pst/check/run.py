@@ -13,7 +13,7 @@ from relearn.errors import UserError, one_line
 from relearn.pst.check import page, report, sizing
 from relearn.pst.check.conclusion import UNKNOWN, Conclusion, conclude, too_few
 from relearn.pst.check.found import Found, Options
-from relearn.pst.check.inputs import aligned, open_source, stratified
+from relearn.pst.check.inputs import Source, aligned, open_source, stratified
 from relearn.pst.check.trials import Material, by_pst, plainly, speed
 from relearn.pst.check.untrained import untrained_probe
 from relearn.runtime import device, files, memory
@@ -33,8 +33,11 @@ def run(options: Options) -> str:
     Raises UserError for inputs that cannot be read, and for too little time; then nothing is written.
     """
     begin = time.monotonic()
+    out = files.expanded(options.out or f"relearn-check-{_name(files.expanded(options.path))}")
+    there = next((place for place in (out, *out.parents) if place.exists()), out)
+    if there.exists() and not there.is_dir():  # told now, and not after minutes
+        raise UserError(f"check: {out} cannot be a folder, since {there} is a file; choose another --out")
     found = look(options)
-    out = files.expanded(options.out or f"relearn-check-{_name(found.source.path)}")
     content = report.content(found, time.monotonic() - begin)
     files.write_json(out / "check.json", content)
     pictures = page.pictures(found.data, found.original, found.source.classes)
@@ -65,6 +68,7 @@ def _begin(options: Options) -> Found:
     order = stratified(source.labels, Seeds("check", options.seed).generator("images"))[:count]
     where = device.choose()
     precision = device.precision({"precision": "bfloat16", "isa": "native"}, where)
+    _clean_source(options, source)  # a mistake is told even where nothing will be trained
     few = too_few(len(order), len(source.classes))
     return Found(options, source, order, threads, where, precision, few or Conclusion(UNKNOWN, ""))
 
@@ -104,12 +108,20 @@ def _material(found: Found, train: Split, held_out: Split, clean: Split | None) 
 
 def _clean(found: Found) -> Split | None:
     """The clean test images, at most `CLEAN` of them, labelled as the others are."""
-    if found.options.clean is None:
+    given = _clean_source(found.options, found.source)
+    if given is None:
         return None
-    source = open_source(found.options.clean, "test", found.source.size)
-    labels = aligned(source, found.source.classes, "--clean")
+    source, labels = given
     rows = stratified(labels, Seeds("check", found.options.seed).generator("clean"))[:CLEAN]
     return Split(source.read(rows), labels[rows], rows)
+
+
+def _clean_source(options: Options, images: Source) -> tuple[Source, torch.Tensor] | None:
+    """The clean images that the options name, and their labels (N,) by the classes of `images`; None for none."""
+    if options.clean is None:
+        return None
+    source = open_source(options.clean, "test", images.size)
+    return source, aligned(source, images.classes, "--clean")
 
 
 def _read(found: Found, rows: torch.Tensor, deadline: float) -> Split:

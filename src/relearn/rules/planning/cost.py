@@ -14,6 +14,7 @@ from relearn.runtime.seeding import Seeds
 from relearn.training import models
 
 WARM, TIMED = 2, 5  # batches
+SMALL, QUICK_SECONDS = 8, 20.0  # images of a first look at a network, and what all batches of one may take when quick
 
 
 def passes(params: Params, section: str, name: str, images: int) -> float:
@@ -41,11 +42,20 @@ def passes_per_step(params: Params, method: str) -> float:
 
 
 def speed(
-    params: Params, arch: str, height: int, width: int, precision: str, given: float | None = None, shown: bool = False
+    params: Params,
+    arch: str,
+    height: int,
+    width: int,
+    precision: str,
+    given: float | None = None,
+    shown: bool = False,
+    quick: bool = False,
 ) -> tuple[float, int]:
     """Images per second of forward and backward, and bytes of the weights, measured here and now on a few batches.
 
-    A speed that is `given` is taken as it is; then nothing is measured. Progress is `shown` or not.
+    A speed that is `given` is taken as it is; then nothing is measured. Progress is `shown` or not. When `quick`, the
+    batches of a slow network are smaller, so that it is timed in about `QUICK_SECONDS`, or just two passes of `SMALL`
+    images; the memory of the process then says nothing.
     """
     use, settings = params.architectures[arch]
     recipe, device = params.recipe_of(arch), devices.choose() if given is None else "cpu"
@@ -59,6 +69,12 @@ def speed(
     if given is not None:
         return given, weights
     x = to_float(images.to(device))
+    if quick and batch > SMALL:
+        seconds = _seconds(model, x[:SMALL], device) / SMALL
+        batch = min(batch, int(QUICK_SECONDS / (WARM + TIMED) / seconds))
+        if batch < SMALL:
+            return 1 / seconds, weights
+        x = x[:batch]
     label = f"timing {arch} on images of {height}x{width}, batches of {batch}"
     with ProgressBar(WARM + TIMED, label) if shown else contextlib.nullcontext() as progress:
         for k in range(WARM + TIMED):
@@ -84,6 +100,18 @@ def cost_message(params: Params, poison: str, train: Split, precision: str) -> s
         f"poison {poison}: {count} images, {needed:.0f} passes each through {arch}, "
         f"at most about {_duration(seconds)} at the speed of a few batches just timed"
     )
+
+
+def _seconds(model: torch.nn.Module, x: torch.Tensor, device: str) -> float:
+    """What a forward and a backward pass of a few images takes."""
+    seconds = 0.0
+    for _ in range(2):  # the first is slower: memory, caches, compilation
+        _wait(device)
+        begin = time.perf_counter()
+        model(x).sum().backward()
+        _wait(device)
+        seconds = time.perf_counter() - begin
+    return seconds
 
 
 def _wait(device: str) -> None:

@@ -61,7 +61,7 @@ def plan(params: Params, write: bool = False, given: Sequence[str] = ()) -> str:
     jobs, cells = grid.jobs(params), grid.cells(params)
     found = {dataset: sizes.size(params, dataset) for dataset in dict.fromkeys(cell.dataset for cell in cells)}
     known = {dataset: size for dataset, size in found.items() if size is not None}
-    measure = _Speeds(params, faster)
+    measure = _Speeds(params, faster, quick=not write)  # what is written tells a cluster the memory too
     costs = {job: _cost(params, job, known, measure) for job in jobs if job.rule not in _WORK or _dataset(job) in known}
     if write:
         large = {job: cost for job, cost in costs.items() if job.rule in COPIES}
@@ -107,8 +107,8 @@ def given_speeds(params: Params, given: Sequence[str]) -> dict[str, float]:
 class _Speeds:
     """Images per second, and bytes of the weights, of an architecture on images of a size; each is measured once."""
 
-    def __init__(self, params: Params, given: dict[str, float]):
-        self.params, self.given = params, given
+    def __init__(self, params: Params, given: dict[str, float], quick: bool):
+        self.params, self.given, self.quick = params, given, quick
         self.known: dict[tuple[str, int, int], tuple[float, int]] = {}
         self.precision = devices.precision(params.compute, "cpu" if "" in given else devices.choose())
 
@@ -118,7 +118,7 @@ class _Speeds:
             given = self.given.get(arch, self.given.get(""))
             if given is None:
                 print(f"timing {arch} on images of {height}x{width} ...", file=sys.stderr, flush=True)
-            self.known[key] = cost.speed(self.params, *key, self.precision, given, shown=True)
+            self.known[key] = cost.speed(self.params, *key, self.precision, given, shown=True, quick=self.quick)
         return self.known[key]
 
 
