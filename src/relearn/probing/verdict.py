@@ -66,7 +66,7 @@ def judge(result: "ProbeResult", limit: float = KEPT, clustered_limit: float = K
 
 
 def is_clustered(result: "ProbeResult") -> bool:
-    """Whether ACM of the middle layer group is at least `CLUSTERED`; on images, such shallow layers seldom get there."""
+    """Whether ACM of the middle layer group is at least `CLUSTERED`, which images alone seldom make it."""
     return bool(result.acm) and result.acm[middle_group(result)] >= CLUSTERED
 
 

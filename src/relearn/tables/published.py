@@ -31,8 +31,8 @@ def published(
     Ours is the mean ± sample sd of the last epoch over `n` seeds. `vs clean` is in percent of the accuracy of plain
     training on clean data, of each its own, a gap where that is not known: networks and recipes differ, so compare
     these. `file` is a CSV with the columns of `COLUMNS`, whose dataset, poison and method are the names of params.yaml;
-    `same` are further names, `OURS=PUBLISHED`, of data sets, poisons or methods. Raises UserError for a file of another kind, and
-    when it has no cell of the grid.
+    `same` are further names, `OURS=PUBLISHED`, of data sets, poisons or methods. Raises UserError for a file of another
+    kind, and when it has no cell of the grid.
     """
     theirs = _read(Path(expanded(file)))
     names = dict(_pair(entry) for entry in same or [])
