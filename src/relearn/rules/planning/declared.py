@@ -19,12 +19,12 @@ def declared_cost(kind: str, name: str) -> tuple[float, str] | None:
 
 
 def _poison(name: str) -> tuple[float, str]:
-    passes = cost.passes(_alone("poisons", name), name, IMAGES)
+    passes = cost.passes(_alone("poisons", name), "poisons", name, IMAGES)
     return passes, f"forward and backward passes per image, at most, for {IMAGES:,} images"
 
 
 def _purification(name: str) -> tuple[float, str]:
-    passes = cost.purification_passes(_alone("purifications", name), name, IMAGES)
+    passes = cost.passes(_alone("purifications", name), "purifications", name, IMAGES)
     return passes, "forward and backward passes per image through a network of its own"
 
 
