@@ -12,7 +12,7 @@ from relearn.crafting.exchange import commands as exchange
 from relearn.engines import arguments, bridge, dvc, locks, verify
 from relearn.engines.arguments import natural, positive
 from relearn.errors import UserError, one_line
-from relearn.reporting.pages import commands as pages
+from relearn.rules import results
 from relearn.rules.planning import commands as planning
 from relearn.runtime import cpu, memory
 
@@ -95,7 +95,7 @@ def _parser() -> arguments.Parser:
     planning.add_preset(commands, "project")
     planning.add_plan(commands, "project")
     _add_project(commands)
-    pages.add(commands, "results")
+    results.add(commands, "results")
     _add_results(commands)
     for name, (sentence, example) in JOBS.items():
         rule = grid.RULES[name]

@@ -26,9 +26,9 @@ LIGHT = ("engines", "errors", "grid", "params", "registry")
 LIGHT_FILES = (
     "__main__.py",
     "crafting/exchange/commands.py",
-    "reporting/pages/commands.py",
     "rules/planning/commands.py",
     "rules/planning/estimates.py",
+    "rules/results.py",
     "runtime/cpu.py",
     "runtime/files.py",
     "runtime/hashing.py",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from helpers.projects import ROOT
 
 COMMANDS = ("sh", "bash", "shell", "console", "python", "diff", "yaml")  # languages whose blocks somebody may run
-REASONS = ("needs a GPU", "needs a cluster", "downloads")
+REASONS = ("needs a GPU", "needs a cluster", "needs Docker or Apptainer", "downloads")
 FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>[^\n`]*)\n(?P<text>.*?)^ *(?P=fence) *$", re.M | re.S
 )

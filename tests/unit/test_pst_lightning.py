@@ -22,6 +22,8 @@ from helpers.frameworks import (
 )
 from relearn.errors import UserError
 
+# pytest-xdist would import Lightning, and with it torchvision, in its own process to show a warning of its classes
+pytestmark = pytest.mark.filterwarnings("ignore")
 needs_lightning = pytest.mark.skipif(
     importlib.util.find_spec("lightning") is None, reason="lightning is not installed (make extras)"
 )

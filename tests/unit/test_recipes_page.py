@@ -11,6 +11,7 @@ from helpers.projects import ROOT
 from helpers.recipes import blocks, given
 from relearn.training import staging
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # as in test_pst_lightning.py
 BLOCKS = blocks()
 PROCESSES = "DistributedDataParallel"
 NEEDS = {
