@@ -53,6 +53,8 @@ def row(found: Found, harmless: bool) -> dict:
             f"{name}_kept": trial.verdict.kept,
             f"{name}_kept_error": trial.verdict.error,
             f"{name}_held_out": trial.held_out,
+            f"{name}_held_out_hidden": trial.held_out_hidden,
+            f"{name}_held_out_blurred": trial.held_out_blurred,
             f"{name}_clean": trial.clean,
         }
     columns |= {"pst_stage": pst.stage, "fine": probe.fine, "coarse": probe.coarse, "fine_by_class": probe.by_class}

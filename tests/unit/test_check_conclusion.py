@@ -12,8 +12,10 @@ NOISE = Untrained(0.99, 0.002, 0.47, 0.01, 0.1, 0.1, 2000)
 KEPT = {TRAPPED: 0.1, NOT_TRAPPED: 0.9, CANNOT_TELL: 0.5}
 
 
-def trial(answer: str, held_out: float = 0.8, hidden: float = 0.3, clean: float | None = None) -> Trial:
-    return Trial("early", 100, Verdict(answer, "why", KEPT[answer], 0.03), held_out, hidden, clean, [])
+def trial(
+    answer: str, held_out: float = 0.8, hidden: float = 0.3, clean: float | None = None, blurred: float = 0.7
+) -> Trial:
+    return Trial("early", 100, Verdict(answer, "why", KEPT[answer], 0.03), held_out, hidden, blurred, clean, [])
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,16 @@ def test_without_clean_images(plain, pst, untrained, answer):
     found = conclude(plain, pst, untrained, 0.1, 1000, 0)
     assert found.answer == answer and str(found).startswith(answer)
     assert answer != UNKNOWN or "cannot tell, because " in str(found)
+
+
+@pytest.mark.parametrize("blurred, answer", [(0.2, UNKNOWN), (0.44, NO_SIGN), (0.7, NO_SIGN)])
+def test_what_survives_hiding_cannot_be_ruled_out(blurred, answer):
+    """0.8 and chance 0.1: half of the accuracy above chance is kept at 0.45, with 1,000 images 0.04 around it."""
+    plain = trial(NOT_TRAPPED, blurred=blurred)
+    found = conclude(plain, plain, QUIET, 0.1, 1000, 0)
+    assert found.answer == answer and "survives" in (found.reason if answer == UNKNOWN else found.findings[-1])
+    measured = trial(NOT_TRAPPED, blurred=blurred, clean=0.8)
+    assert conclude(measured, measured, QUIET, 0.1, 1000, 1000).answer == NO_SIGN
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ NO_SIGN = "no sign of protection"
 UNKNOWN = "cannot tell"
 LEAST = 200  # images; with fewer nothing is trained
 WEAKNESS = (
-    "Perturbations that show in grayscale at half the resolution are not seen by the trained networks of this check, "
-    "unless clean test images are given."
+    "Without clean test images a perturbation that survives hiding, in grayscale at half the resolution and in blurred "
+    "grayscale, cannot be ruled out."
 )
 
 
@@ -77,7 +77,17 @@ def conclude(plain: Trial, pst: Trial, untrained: Untrained, chance: float, held
                 "training seems to learn the images; clean test images would decide (--clean)"
             )
             return Conclusion(UNKNOWN, odd, findings)
-        return Conclusion(NO_SIGN, numbers, findings)
+        if clean:
+            return Conclusion(NO_SIGN, numbers, findings)
+        blurred = _blurred(plain, chance, held_out)
+        findings.append(f"Plain training: share kept on blurred grayscale images held out: {_share(blurred)}.")
+        if blurred.answer == TRAPPED:
+            survives = (
+                "a perturbation that survives grayscale at half the resolution cannot be ruled out: of blurred images "
+                f"plain training keeps {_share(blurred)}; clean test images would decide (--clean)"
+            )
+            return Conclusion(UNKNOWN, survives, findings)
+        return Conclusion(NO_SIGN, numbers, [*findings, WEAKNESS])
     if answers[1] == CANNOT_TELL:
         open_ = f"plain training learns the perturbation, but for PST it stays open ({about[1].reason})"
         return Conclusion(UNKNOWN, open_, findings)
@@ -90,6 +100,14 @@ def _on_clean(trial: Trial, chance: float, images: int) -> verdict.Verdict:
     found = judge(ProbeResult({}, trial.held_out, trial.clean, chance, images))
     reason = f"{100 * trial.held_out:.1f} % on held-out images, {100 * trial.clean:.1f} % on clean ones"
     return verdict.Verdict(found.answer, reason, found.kept, found.error)
+
+
+def _blurred(trial: Trial, chance: float, images: int) -> verdict.Verdict:
+    """The verdict where blurred images take the place of those at half the resolution, all of them held out.
+
+    Perturbations crafted through grayscale survive half the resolution better than this.
+    """
+    return judge(ProbeResult({}, trial.held_out, trial.held_out_blurred, chance, images))
 
 
 def _of_pst(plain: Trial, pst: Trial, held_out: int) -> verdict.Verdict:

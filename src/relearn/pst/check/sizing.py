@@ -23,12 +23,16 @@ SAFETY = 1.25  # what a machine may be slower later than in the first steps
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds for an image: in a step of plain training, of a stage of PST, of the pretraining, and in evaluation."""
+    """Seconds for an image: in a step of plain training, of a stage of PST, of the pretraining, and in evaluation.
+
+    `step` are those of a step of any kind, whatever its batch.
+    """
 
     plain: float
     staged: float
     pretraining: float
     evaluated: float
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,27 @@ def seconds(chosen: Sizes, speed: Speed, clean: int = 0) -> float:
     training = chosen.steps_per_epoch * chosen.batch
     plain, staged = chosen.epochs, STAGES * chosen.staged_epochs
     steps = training * ((2 * plain) * speed.plain + staged * speed.staged + 2 * speed.pretraining)
+    steps += chosen.steps_per_epoch * (2 * plain + staged + 2) * speed.step
     rows = 2 * plain + staged  # of the histories
     dense = DENSE_EPOCHS * chosen.steps_per_epoch / PROBE_STEPS
     probes = rows + 2 * (dense + PROBES_PER_EPOCH * plain) + dense + PROBES_PER_EPOCH * chosen.staged_epochs
     probed = min(chosen.probe_size, chosen.images - chosen.held_out)
     looked_at = 2 * probed * probes + rows * chosen.held_out + 3 * (clean + chosen.held_out)
     return SAFETY * (steps + looked_at * speed.evaluated)
+
+
+def enough(
+    available: int,
+    classes: int,
+    width: int,
+    speed: Speed,
+    budget: float,
+    images: int | None = None,
+    epochs: int | None = None,
+    clean: int = 0,
+) -> bool:
+    """Whether `ENOUGH` images, or all that are `available`, end within `budget` seconds at this width."""
+    return seconds(sizes(images or min(available, ENOUGH), classes, width, epochs), speed, clean) <= budget
 
 
 def choose(
