@@ -20,7 +20,7 @@ import torch
 
 from relearn.data import Split, load_split, save_split
 from relearn.pst.check import run
-from relearn.pst.check.conclusion import NO_SIGN, UNKNOWN, conclude
+from relearn.pst.check.conclusion import NO_SIGN, UNKNOWN, conclude, on_hidden
 from relearn.pst.check.found import Found, Options
 from relearn.runtime.seeding import Seeds
 
@@ -53,9 +53,10 @@ def row(found: Found, harmless: bool) -> dict:
     if found.clean_images:
         columns |= {"with_clean": found.conclusion.answer, "with_clean_is": judged(found.conclusion.answer, harmless)}
     for name, trial in (("plain", plain), ("pst", pst)):
+        kept = on_hidden(trial, chance, held_out)
         columns |= {
-            f"{name}_kept": trial.verdict.kept,
-            f"{name}_kept_error": trial.verdict.error,
+            f"{name}_kept": kept.kept,
+            f"{name}_kept_error": kept.error,
             f"{name}_held_out": trial.held_out,
             f"{name}_held_out_hidden": trial.held_out_hidden,
             f"{name}_held_out_blurred": trial.held_out_blurred,

@@ -13,21 +13,26 @@ KEPT = {TRAPPED: 0.1, NOT_TRAPPED: 0.9, CANNOT_TELL: 0.5}
 
 
 def trial(
-    answer: str, held_out: float = 0.8, hidden: float = 0.3, clean: float | None = None, blurred: float = 0.7
+    answer: str, held_out: float = 0.8, hidden: float | None = None, clean: float | None = None, blurred: float = 0.7
 ) -> Trial:
-    return Trial("early", 100, Verdict(answer, "why", KEPT[answer], 0.03), held_out, hidden, blurred, clean, [])
+    """A training that keeps the share of `KEPT` with perturbations hidden, at a chance of 0.1, unless `hidden` says."""
+    if hidden is None:
+        hidden = 0.1 + KEPT[answer] * (held_out - 0.1)
+    probe = Verdict(CANNOT_TELL, "on training images: it counts for PST alone")
+    return Trial("early", 100, probe, held_out, hidden, blurred, clean, [])
 
 
 @pytest.mark.parametrize(
     "plain, pst, untrained, answer",
     [
         (trial(TRAPPED, hidden=0.2), trial(NOT_TRAPPED, hidden=0.6), NOISE, AGAINST_PLAIN),
-        (trial(TRAPPED, hidden=0.2), trial(NOT_TRAPPED, hidden=0.21), NOISE, UNKNOWN),  # it recognises no more
+        (trial(TRAPPED, hidden=0.3), trial(NOT_TRAPPED, 0.33, 0.31), NOISE, UNKNOWN),  # it recognises no more
         (trial(TRAPPED), trial(TRAPPED), NOISE, AGAINST_BOTH),
         (trial(TRAPPED), trial(CANNOT_TELL), NOISE, UNKNOWN),
         (trial(NOT_TRAPPED), trial(NOT_TRAPPED), QUIET, NO_SIGN),
         (trial(NOT_TRAPPED), trial(NOT_TRAPPED), NOISE, UNKNOWN),  # the two tests contradict each other
         (trial(CANNOT_TELL), trial(NOT_TRAPPED), QUIET, UNKNOWN),
+        (trial(NOT_TRAPPED, 0.2), trial(NOT_TRAPPED, 0.2), QUIET, UNKNOWN),  # nothing learned
     ],
 )
 def test_without_clean_images(plain, pst, untrained, answer):
@@ -63,8 +68,9 @@ def test_clean_images_decide_whatever_the_hidden_view_shows(plain, pst, answer, 
 
 
 def test_numbers_come_with_two_standard_errors():
-    found = conclude(trial(TRAPPED), trial(TRAPPED), NOISE, 0.1, 1000, 0)
-    assert "plain 0.10 ± 0.06, PST 0.10 ± 0.06, limit 0.5" in str(found)
+    """Plain: (0.0119 + 0.1 * 0.0126) / 0.7 = 0.019; PST: (0.0140 + 0.9 * 0.0126) / 0.7 = 0.036."""
+    found = conclude(trial(TRAPPED), trial(NOT_TRAPPED), NOISE, 0.1, 1000, 0)
+    assert "plain 0.10 ± 0.04, PST 0.90 ± 0.07, limit 0.5" in str(found)
 
 
 def test_a_contradiction_is_told():
