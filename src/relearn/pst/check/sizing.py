@@ -11,7 +11,7 @@ ENOUGH = 2_500  # images: with fewer, a narrower network on more of them
 EPOCHS = 5  # of plain training on many images, as in the preset cifar10_fast
 LEAST_STEPS = 300  # of plain training at least, for which fewer images get more epochs
 FEWEST = 0.4  # the share of the target's epochs that is tried before the check gives up
-STAGED = 12 / 5  # epochs of a stage of PST to those of plain training, as in the preset pst
+STAGED = 12 / 5  # epochs of a stage of PST to those of plain training (of which EPOCHS count), as in the preset pst
 STAGES = 2  # of PST, at most
 BATCHES = ((10_000, 256), (2_500, 128), (600, 64), (0, 32))  # from so many images on
 WARMUP = 100  # steps at most, and a fifth of the training
@@ -61,11 +61,13 @@ def sizes(images: int, classes: int, width: int, epochs: int | None = None, shar
     batch = next(batch for least, batch in BATCHES if training >= least)
     steps_per_epoch = max(1, training // batch)
     epochs = epochs or max(1, math.ceil(share * max(EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))))
+    most = max(1, round(STAGED * epochs))
+    staged = max(round(STAGED * min(epochs, EPOCHS)), min(most, math.ceil(LEAST_STEPS / steps_per_epoch)))
     return Sizes(
         images=images,
         held_out=held_out,
         epochs=epochs,
-        staged_epochs=max(1, round(STAGED * epochs)),
+        staged_epochs=staged,
         batch=min(batch, training),
         warmup_steps=min(WARMUP, steps_per_epoch * epochs // 5),
         probe_size=max(2 * classes, min(PROBED, max(500, training // 4))),
