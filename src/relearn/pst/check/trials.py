@@ -135,9 +135,13 @@ def step_seconds(material: Material, chosen: Sizes, name: str, batch: int) -> fl
     model.train()
     probe_set = ProbeSet.draw(material.train, 2 * material.classes, seeds.generator("probe"))
     run = Run(model, method, material.train, recipe, seeds, probe_set, "check: timing")
-    for _ in range(WARM):
-        run.advance()
-    return _timed(material.device, lambda: [run.advance() for _ in range(TIMED)]) / TIMED
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            run.advance()
+
+    steps(WARM)
+    return _timed(material.device, lambda: steps(TIMED)) / TIMED
 
 
 def _timed(device: str, action) -> float:
