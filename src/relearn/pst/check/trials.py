@@ -23,8 +23,9 @@ RECIPE = {"optimizer": "muon", "lr": 0.12, "schedule": "linear", "momentum": 0.7
 IMAGES = {"gray": 1.0, "convolve": 0.7, "degrade": 0.6, "contrast": 0.4}
 #: the method pst of the preset pst, without staged_epochs
 STAGES = {"pretraining": PRETRAINING, "plain_first": True, "augmented_first": True, "full_rate_groups": [3]} | IMAGES
-TIMED = 4  # steps of each kind
+TIMED, LEAST = 4, 1.5  # steps of each kind, again until so many seconds have passed: shorter bursts run faster
 WARM = 2  # steps before them
+UNENDING = 10_000  # epochs, so that the schedule does not end while steps are timed
 LARGEST, FEWER = 256, 4  # images of a step that is timed, and how many times fewer those of a second one are
 
 
@@ -124,10 +125,11 @@ def speed(material: Material, chosen: Sizes) -> Speed:
 
 def step_seconds(material: Material, chosen: Sizes, name: str, batch: int) -> float:
     """Seconds of a step of plain training, of a stage of PST ("view") or of the pretraining."""
-    params = parameters(dataclasses.replace(chosen, batch=batch, warmup_steps=0))
+    params = parameters(dataclasses.replace(chosen, batch=batch))
     pretraining = name == PRETRAINING
     method = params.build("pretraining" if pretraining else "methods", name)
     recipe = method.recipe(params.recipe, len(material.train)) if pretraining else params.recipe
+    recipe = recipe | {"epochs": UNENDING, "warmup_steps": 0}
     seeds = Seeds("check", "timing", name)
     model = _model(material, params, method, seeds)
     if pretraining:
@@ -141,7 +143,10 @@ def step_seconds(material: Material, chosen: Sizes, name: str, batch: int) -> fl
             run.advance()
 
     steps(WARM)
-    return _timed(material.device, lambda: steps(TIMED)) / TIMED
+    taken = [_timed(material.device, lambda: steps(TIMED))]
+    while sum(taken) < LEAST:
+        taken.append(_timed(material.device, lambda: steps(TIMED)))
+    return sum(taken) / (TIMED * len(taken))
 
 
 def _timed(device: str, action) -> float:
