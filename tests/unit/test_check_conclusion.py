@@ -1,5 +1,7 @@
 """The verdict of `relearn check`, from numbers alone."""
 
+import dataclasses
+
 import pytest
 
 from relearn.probing.verdict import CANNOT_TELL, NOT_TRAPPED, TRAPPED, Verdict
@@ -65,6 +67,19 @@ def test_what_survives_hiding_cannot_be_ruled_out(blurred, answer):
 def test_clean_images_decide_whatever_the_hidden_view_shows(plain, pst, answer, seen):
     first, second = (trial(seen, held_out, clean=clean) for held_out, clean in (plain, pst))
     assert conclude(first, second, NOISE, 0.1, 1000, 1000).answer == answer
+
+
+def test_training_images_count_where_held_out_ones_are_too_few():
+    by_heart = {answer: Verdict(answer, "training images", KEPT[answer], 0.03) for answer in KEPT}
+    for held_out, expected in ((0.8, NO_SIGN), (0.25, UNKNOWN)):  # the second has not learned
+        few = dataclasses.replace(trial(CANNOT_TELL, held_out), verdict=by_heart[NOT_TRAPPED])
+        assert conclude(few, few, QUIET, 0.1, 1000, 0).answer == expected
+    # 0.5 and 0.46 of the accuracy above chance are kept, ± 0.03: only the second is a standard error from the limit
+    for hidden, expected in ((0.45, UNKNOWN), (0.422, AGAINST_BOTH)):
+        few = dataclasses.replace(trial(CANNOT_TELL, hidden=hidden), verdict=by_heart[TRAPPED])
+        assert conclude(few, few, QUIET, 0.1, 1000, 0).answer == expected
+    trapped = dataclasses.replace(trial(TRAPPED), verdict=by_heart[NOT_TRAPPED])
+    assert conclude(trapped, trapped, QUIET, 0.1, 1000, 0).answer == AGAINST_BOTH
 
 
 def test_numbers_come_with_two_standard_errors():

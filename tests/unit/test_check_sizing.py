@@ -24,7 +24,7 @@ def test_what_is_chosen_ends_in_time_and_the_next_larger_does_not():
 
 
 def test_seconds_by_hand():
-    """1,000 images, 200 held out: 25 batches of 32 would be 800, so 12 of 64; 25 epochs reach 300 steps, in a stage too."""
+    """1,000 images, 200 held out: 25 batches of 32 would be 800, so 12 of 64; 25 epochs reach 300 steps, staged too."""
     chosen = sizes(1_000, 2, 16)
     assert (chosen.held_out, chosen.batch, chosen.steps_per_epoch, chosen.epochs) == (200, 64, 12, 25)
     assert chosen.staged_epochs == 25
