@@ -104,8 +104,8 @@ def _on_clean(trial: Trial, chance: float, images: int) -> verdict.Verdict:
 def on_hidden(trial: Trial, chance: float, images: int) -> verdict.Verdict:
     """The verdict of the held-out images; where they are too few to tell, that of the training images may count.
 
-    A network keeps less of images that it knows by heart. So of these "not trapped" counts as it is, and "trapped" where
-    the held-out images lean that way, by a standard error.
+    A network keeps less of images that it knows by heart. So of these "not trapped" counts as it is, and "trapped"
+    where the held-out images lean that way, by a standard error.
     """
     found = _judged(trial, trial.held_out_hidden, "with perturbations hidden", chance, images)
     if found.answer != CANNOT_TELL or found.kept is None or found.error is None:
