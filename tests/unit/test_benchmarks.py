@@ -129,3 +129,18 @@ def test_times_take_turns_and_ratios_are_of_one_round(load):
         "0.0123",
         "0.00",
     ]
+
+
+def test_rates_of_check_come_with_intervals(load):
+    """Wilson for 8 of 10: (8 + 1.92 ± 1.96 sqrt(8 * 2 / 10 + 0.96)) / 13.84."""
+    rates = load("check_rates")
+    assert rates.wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert rates.wilson(0, 5)[0] == 0 and rates.wilson(5, 5)[1] == 1
+    rows = [
+        {"name": "em", "classes": "10", "without_clean_is": verdict, "plain_kept": kept, "pst_kept": "", "seconds": "9"}
+        for verdict, kept in (("right", "0.1"), ("cannot tell", "0.24"))
+    ]
+    lines = rates.table([*rows, rows[0] | {"name": "clean", "classes": "2"}])
+    assert lines[2].startswith("| clean | 2 | 1 | 1, 0, 0 (21 to 100 % right) | – | 0.10 | – | 9 |")
+    assert lines[3].startswith("| em | 10 | 2 | 1, 0, 1 (9 to 91 % right) | – | 0.10 to 0.24 | – | 9 |")
+    assert lines[4].startswith("| all |  | 3 | 2, 0, 1 ") and len(lines) == 5

@@ -11,7 +11,7 @@ from helpers.images import drawn
 from helpers.projects import ROOT
 from relearn import __main__
 from relearn.params import errors
-from relearn.pst.check import trials
+from relearn.pst.check import run, trials
 from relearn.pst.check.sizing import sizes
 from relearn.runtime.yaml_loader import read_yaml
 
@@ -100,6 +100,21 @@ def test_the_time_chooses(check, tmp_path):
     code, out, err = check(path, "--minutes", 60, "--threads", 1, "--epochs", 1)
     found = json.loads((tmp_path / "relearn-check-clean" / "check.json").read_text())
     assert code == 0 and "200 of 200 images" in err and found["speed"]["plain"] > 0 and "--epochs 1" in found["repeat"]
+
+
+@pytest.mark.parametrize("times, chosen", [({1: 3.0, 2: 1.0}, 2), ({1: 1.0, 2: 3.0}, 1)])
+def test_the_faster_number_of_threads_is_taken(check, tmp_path, monkeypatch, times, chosen):
+    monkeypatch.setattr(run.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(run, "step_seconds", lambda *_: times[torch.get_num_threads()])
+    path = folder(tmp_path / "clean", *pictures(200, 3))
+    before = torch.get_num_threads()
+    try:
+        code, _, err = check(path, "--minutes", 60, "--epochs", 1, "--width", 8)
+    finally:
+        torch.set_num_threads(before)
+    found = json.loads((tmp_path / "relearn-check-clean" / "check.json").read_text())
+    assert code == 0 and f"threads {chosen};" in err and found["settings"]["threads"] == chosen
+    assert f"--threads {chosen} " in found["repeat"]
 
 
 def test_thirty_images_are_too_few_and_hostile_names_are_escaped(check, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from relearn.errors import UserError
-from relearn.pst.check.sizing import ENOUGH, LADDER, SAFETY, Speed, choose, seconds, sizes
+from relearn.pst.check.sizing import ENOUGH, LADDER, SAFETY, Speed, choose, enough, seconds, sizes
 
 FAST = Speed(plain=1e-5, staged=1e-5, pretraining=2e-5, evaluated=5e-6)
 SLOW = Speed(plain=1e-3, staged=1.2e-3, pretraining=2e-3, evaluated=4e-4)
@@ -24,12 +24,35 @@ def test_what_is_chosen_ends_in_time_and_the_next_larger_does_not():
 
 
 def test_seconds_by_hand():
-    """1,000 images, 200 held out: 25 batches of 32 would be 800, so 12 of 64; 25 epochs reach 300 steps."""
+    """1,000 images, 200 held out: 25 batches of 32 would be 800, so 12 of 64; 25 epochs reach 300 steps, staged too."""
     chosen = sizes(1_000, 2, 16)
     assert (chosen.held_out, chosen.batch, chosen.steps_per_epoch, chosen.epochs) == (200, 64, 12, 25)
-    assert chosen.staged_epochs == 60
+    assert chosen.staged_epochs == 25
     only_steps = Speed(1.0, 10.0, 100.0, 0.0)
-    assert seconds(chosen, only_steps) == pytest.approx(SAFETY * 12 * 64 * (2 * 25 * 1 + 2 * 60 * 10 + 2 * 100))
+    assert seconds(chosen, only_steps) == pytest.approx(SAFETY * 12 * 64 * (2 * 25 * 1 + 2 * 25 * 10 + 2 * 100))
+
+
+@pytest.mark.parametrize(
+    "images, epochs, staged", [(50_000, 5, 12), (5_000, 10, 12), (2_500, 10, 12), (300, 43, 43), (50_000, 1, 2)]
+)
+def test_a_stage_has_as_many_epochs_as_the_preset_or_as_it_needs(images, epochs, staged):
+    assert sizes(images, 10, 16, epochs).staged_epochs == staged
+
+
+def test_a_step_costs_something_whatever_its_batch():
+    chosen = sizes(1_000, 2, 16)
+    only_overhead = Speed(0.0, 0.0, 0.0, 0.0, step=1.0)
+    assert seconds(chosen, only_overhead) == pytest.approx(SAFETY * 12 * (2 * 25 + 2 * 25 + 2))
+
+
+def test_a_narrower_network_is_tried_where_too_few_images_would_fit():
+    needed = seconds(sizes(ENOUGH, 10, 16), SLOW)
+    assert enough(50_000, 10, 16, SLOW, needed) and not enough(50_000, 10, 16, SLOW, needed - 1)
+    few = seconds(sizes(300, 10, 16), SLOW)
+    assert enough(300, 10, 16, SLOW, few)  # all there are
+    given = seconds(sizes(9_000, 10, 16, epochs=2), SLOW, clean=700)
+    assert enough(50_000, 10, 16, SLOW, given, images=9_000, epochs=2, clean=700)
+    assert not enough(50_000, 10, 16, SLOW, given - 1, images=9_000, epochs=2, clean=700)
 
 
 def test_fewer_images_for_a_slower_machine_then_a_narrower_network_then_fewer_epochs():

@@ -13,7 +13,7 @@ from helpers.training import RECIPE, probe_result
 from relearn.data import Split
 from relearn.methods.erm import ERM
 from relearn.probing import metrics
-from relearn.probing.hiding import gray, hidden
+from relearn.probing.hiding import blurred, gray, hidden
 from relearn.probing.probe_set import ProbeResult, ProbeSet, balanced_rows
 from relearn.probing.verdict import judge
 from relearn.runtime.seeding import Seeds
@@ -75,6 +75,14 @@ def test_the_same_share_gives_the_same_answer_for_any_number_of_classes(classes)
 
 
 # The view
+
+
+def test_blurred_spreads_a_point_over_five_pixels():
+    x = torch.zeros(1, 3, 9, 9)
+    x[:, 1, 4, 4] = 81.0
+    row = torch.tensor([0.0, 0.0, 1.0, 2.0, 3.0, 2.0, 1.0, 0.0, 0.0])
+    assert torch.allclose(blurred(x), 0.587 * torch.outer(row, row).expand(1, 3, 9, 9), atol=1e-4)
+    assert torch.allclose(blurred(torch.full((1, 3, 7, 5), 0.3)), torch.tensor(0.3))
 
 
 def test_the_view_by_hand():

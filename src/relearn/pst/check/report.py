@@ -127,6 +127,7 @@ def measured(found: Found) -> dict[str, str]:
         kept = trial.verdict
         rows[f"{name}: held-out images, as given"] = _with_error(trial.held_out, held_out)
         rows[f"{name}: held-out images, perturbations hidden"] = _with_error(trial.held_out_hidden, held_out)
+        rows[f"{name}: held-out images, blurred grayscale"] = _with_error(trial.held_out_blurred, held_out)
         if trial.clean is not None:
             rows[f"{name}: clean images"] = _with_error(trial.clean, found.clean_images)
         rows[f"{name}: verdict"] = f"{kept.answer}: {kept.reason}"

@@ -14,7 +14,7 @@ from relearn.pst.check import page, report, sizing
 from relearn.pst.check.conclusion import UNKNOWN, Conclusion, conclude, too_few
 from relearn.pst.check.found import Found, Options
 from relearn.pst.check.inputs import Source, aligned, open_source, stratified
-from relearn.pst.check.trials import Material, by_pst, plainly, speed
+from relearn.pst.check.trials import LARGEST, PLAIN, Material, by_pst, plainly, speed, step_seconds
 from relearn.pst.check.untrained import untrained_probe
 from relearn.runtime import device, files, memory
 from relearn.runtime.seeding import Seeds, deterministic
@@ -142,21 +142,35 @@ def _sizes(found: Found, first: Split, clean: int, deadline: float) -> sizing.Si
     if options.images and options.epochs:
         return sizing.sizes(options.images, classes, widths[0], options.epochs)
     material = _material(found, first, first, None)
-    speeds = {}
+    _choose_threads(found, material, sizing.sizes(len(first), classes, widths[0]))
+    speeds: dict[int, sizing.Speed] = {}
     for width in widths:
         _say(f"timing a few steps at width {width}")
         speeds[width] = speed(material, sizing.sizes(len(first), classes, width))
-    begin = time.monotonic()
-    # images are read once more, and the untrained probe and the files take some seconds
-    left = (deadline - begin) * (1 - READING / 2) - 10
+        # images are read once more, and the untrained probe and the files take some seconds
+        left = (deadline - time.monotonic()) * (1 - READING / 2) - 10
+        if sizing.enough(len(found.order), classes, width, speeds[width], left, options.images, options.epochs, clean):
+            break
     chosen = sizing.choose(len(found.order), classes, speeds, left, options.images, options.epochs, clean)
     found.speed = speeds[chosen.width]
     longest = sizing.seconds(chosen, found.speed, clean)
     _say(
         f"{chosen.images} of {len(found.source.labels)} images, width {chosen.width}, {chosen.epochs} epochs plainly, "
-        f"{chosen.staged_epochs} in a stage of PST; at most {longest / 60:.1f} minutes"
+        f"{chosen.staged_epochs} in a stage of PST, threads {found.threads}; at most {longest / 60:.1f} minutes"
     )
     return chosen
+
+
+def _choose_threads(found: Found, material: Material, chosen: sizing.Sizes) -> None:
+    """One thread where that is faster than all, as on a machine that others use; only where none are given."""
+    if found.options.threads is not None or found.device != "cpu" or found.threads == 1:
+        return
+    tried = {}
+    for threads in (1, found.threads):
+        torch.set_num_threads(threads)
+        tried[threads] = step_seconds(material, chosen, PLAIN, min(LARGEST, len(material.train)))
+    found.threads = min(tried, key=lambda threads: tried[threads])
+    torch.set_num_threads(found.threads)
 
 
 def _name(path: Path) -> str:

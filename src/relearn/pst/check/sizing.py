@@ -11,7 +11,7 @@ ENOUGH = 2_500  # images: with fewer, a narrower network on more of them
 EPOCHS = 5  # of plain training on many images, as in the preset cifar10_fast
 LEAST_STEPS = 300  # of plain training at least, for which fewer images get more epochs
 FEWEST = 0.4  # the share of the target's epochs that is tried before the check gives up
-STAGED = 12 / 5  # epochs of a stage of PST to those of plain training, as in the preset pst
+STAGED = 12 / 5  # epochs of a stage of PST to those of plain training (of which EPOCHS count), as in the preset pst
 STAGES = 2  # of PST, at most
 BATCHES = ((10_000, 256), (2_500, 128), (600, 64), (0, 32))  # from so many images on
 WARMUP = 100  # steps at most, and a fifth of the training
@@ -23,12 +23,16 @@ SAFETY = 1.25  # what a machine may be slower later than in the first steps
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds for an image: in a step of plain training, of a stage of PST, of the pretraining, and in evaluation."""
+    """Seconds for an image: in a step of plain training, of a stage of PST, of the pretraining, and in evaluation.
+
+    `step` are those of a step of any kind, whatever its batch.
+    """
 
     plain: float
     staged: float
     pretraining: float
     evaluated: float
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,13 @@ def sizes(images: int, classes: int, width: int, epochs: int | None = None, shar
     batch = next(batch for least, batch in BATCHES if training >= least)
     steps_per_epoch = max(1, training // batch)
     epochs = epochs or max(1, math.ceil(share * max(EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))))
+    most = max(1, round(STAGED * epochs))
+    staged = max(round(STAGED * min(epochs, EPOCHS)), min(most, math.ceil(LEAST_STEPS / steps_per_epoch)))
     return Sizes(
         images=images,
         held_out=held_out,
         epochs=epochs,
-        staged_epochs=max(1, round(STAGED * epochs)),
+        staged_epochs=staged,
         batch=min(batch, training),
         warmup_steps=min(WARMUP, steps_per_epoch * epochs // 5),
         probe_size=max(2 * classes, min(PROBED, max(500, training // 4))),
@@ -77,12 +83,27 @@ def seconds(chosen: Sizes, speed: Speed, clean: int = 0) -> float:
     training = chosen.steps_per_epoch * chosen.batch
     plain, staged = chosen.epochs, STAGES * chosen.staged_epochs
     steps = training * ((2 * plain) * speed.plain + staged * speed.staged + 2 * speed.pretraining)
+    steps += chosen.steps_per_epoch * (2 * plain + staged + 2) * speed.step
     rows = 2 * plain + staged  # of the histories
     dense = DENSE_EPOCHS * chosen.steps_per_epoch / PROBE_STEPS
     probes = rows + 2 * (dense + PROBES_PER_EPOCH * plain) + dense + PROBES_PER_EPOCH * chosen.staged_epochs
     probed = min(chosen.probe_size, chosen.images - chosen.held_out)
     looked_at = 2 * probed * probes + rows * chosen.held_out + 3 * (clean + chosen.held_out)
     return SAFETY * (steps + looked_at * speed.evaluated)
+
+
+def enough(
+    available: int,
+    classes: int,
+    width: int,
+    speed: Speed,
+    budget: float,
+    images: int | None = None,
+    epochs: int | None = None,
+    clean: int = 0,
+) -> bool:
+    """Whether `ENOUGH` images, or all that are `available`, end within `budget` seconds at this width."""
+    return seconds(sizes(images or min(available, ENOUGH), classes, width, epochs), speed, clean) <= budget
 
 
 def choose(

@@ -1,5 +1,6 @@
 """The trainings of a check, by the methods and the loop of the workflow: plain, and by PST."""
 
+import dataclasses
 import time
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import torch
 from relearn.data import Split
 from relearn.params import Params
 from relearn.probing import metrics
-from relearn.probing.hiding import hidden
+from relearn.probing.hiding import blurred, hidden
 from relearn.probing.probe_set import ProbeSet
 from relearn.probing.verdict import Verdict, judge
 from relearn.pst.check.sizing import Sizes, Speed
@@ -22,8 +23,10 @@ RECIPE = {"optimizer": "muon", "lr": 0.12, "schedule": "linear", "momentum": 0.7
 IMAGES = {"gray": 1.0, "convolve": 0.7, "degrade": 0.6, "contrast": 0.4}
 #: the method pst of the preset pst, without staged_epochs
 STAGES = {"pretraining": PRETRAINING, "plain_first": True, "augmented_first": True, "full_rate_groups": [3]} | IMAGES
-TIMED = 4  # steps of each kind
+TIMED, LEAST = 4, 1.5  # steps of each kind, again until so many seconds have passed: shorter bursts run faster
 WARM = 2  # steps before them
+UNENDING = 10_000  # epochs, so that the schedule does not end while steps are timed
+LARGEST, FEWER = 256, 4  # images of a step that is timed, and how many times fewer those of a second one are
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a training leaves. Accuracies in 0..1: of held-out images as given and in the view that hides, and of clean.
+    """What a training leaves. Accuracies in 0..1: of held-out images as given, hidden and blurred, and of clean ones.
 
     `verdict` is that of the network at the end (relearn.probing.verdict), `stage` the one it ended in.
     """
@@ -54,6 +57,7 @@ class Trial:
     verdict: Verdict
     held_out: float
     held_out_hidden: float
+    held_out_blurred: float
     clean: float | None
     history: list[dict]
 
@@ -101,29 +105,48 @@ def plainly(material: Material, chosen: Sizes) -> Trial:
 
 
 def speed(material: Material, chosen: Sizes) -> Speed:
-    """How fast this device trains and evaluates, by a few steps of each kind."""
-    params = parameters(chosen)
-    recipe = params.recipe
-    kinds = {name: params.build("methods", name) for name in (PLAIN, "view")}
-    kinds[PRETRAINING] = params.build("pretraining", PRETRAINING)
-    found = []
-    for name, method in kinds.items():
-        seeds = Seeds("check", "timing", name)
-        model = _model(material, params, method, seeds)
-        if name == PRETRAINING:
-            recipe = method.recipe(params.recipe, len(material.train))
-            method.attach(model, seeds.generator("projector"))
-        model.train()
-        probe_set = ProbeSet.draw(material.train, 2 * material.classes, seeds.generator("probe"))
-        run = Run(model, method, material.train, recipe, seeds, probe_set, "check: timing")
-        for _ in range(WARM):
-            run.advance()
-        found.append(_timed(material.device, lambda run=run: [run.advance() for _ in range(TIMED)]))
+    """How fast this device trains and evaluates, by a few steps of each kind, of `LARGEST` images where there are."""
+    many = min(LARGEST, len(material.train))
+    few = max(1, many // FEWER)
+    plain = step_seconds(material, chosen, PLAIN, many)
+    # a step costs something whatever its batch, so that small batches cost more an image
+    step = min(plain, max(0.0, (FEWER * step_seconds(material, chosen, PLAIN, few) - plain) / (FEWER - 1)))
     images = material.train.images[: metrics.BATCH]
+    model = _model(material, parameters(chosen), parameters(chosen).build("methods", PLAIN), Seeds("check", "timing"))
     metrics.logits(model, images)
-    evaluated = _timed(material.device, lambda: metrics.logits(model, images)) / len(images)
-    plain, staged, pretraining = (each / (TIMED * recipe["batch"]) for each in found)
-    return Speed(plain, staged, pretraining, evaluated)
+    return Speed(
+        plain=(plain - step) / many,
+        staged=max(0.0, step_seconds(material, chosen, "view", many) - step) / many,
+        pretraining=max(0.0, step_seconds(material, chosen, PRETRAINING, many) - step) / many,
+        evaluated=_timed(material.device, lambda: metrics.logits(model, images)) / len(images),
+        step=step,
+    )
+
+
+def step_seconds(material: Material, chosen: Sizes, name: str, batch: int) -> float:
+    """Seconds of a step of plain training, of a stage of PST ("view") or of the pretraining."""
+    params = parameters(dataclasses.replace(chosen, batch=batch))
+    pretraining = name == PRETRAINING
+    method = params.build("pretraining" if pretraining else "methods", name)
+    recipe = method.recipe(params.recipe, len(material.train)) if pretraining else params.recipe
+    recipe = recipe | {"epochs": UNENDING, "warmup_steps": 0}
+    seeds = Seeds("check", "timing", name)
+    model = _model(material, params, method, seeds)
+    if pretraining:
+        method.attach(model, seeds.generator("projector"))
+    model.train()
+    probe_set = ProbeSet.draw(material.train, 2 * material.classes, seeds.generator("probe"))
+    run = Run(model, method, material.train, recipe, seeds, probe_set, "check: timing")
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            run.advance()
+
+    steps(WARM)
+    taken = [_timed(material.device, lambda: steps(TIMED))]
+    while sum(taken) < LEAST:
+        taken.append(_timed(material.device, lambda: steps(TIMED)))
+    return sum(taken) / (TIMED * len(taken))
 
 
 def _timed(device: str, action) -> float:
@@ -166,6 +189,7 @@ def _trial(material: Material, params: Params, model: models.Normalised, method,
         verdict=judge(fitted.last_probe),
         held_out=share(material.held_out),
         held_out_hidden=share(material.held_out, hidden, batch_statistics=True),
+        held_out_blurred=share(material.held_out, blurred, batch_statistics=True),
         clean=None if material.clean is None else share(material.clean),
         history=fitted.history,
     )
