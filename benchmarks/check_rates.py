@@ -78,13 +78,13 @@ def table(rows: list[dict]) -> list[str]:
     """The lines of a Markdown table of rows of the file: a line per set and number of classes, then one of them all."""
     lines = [
         "| set | classes | runs | without clean images: right, wrong, cannot tell | with | share kept, plain | PST "
-        "| seconds |",
+        "| seconds of a core |",
         "|:--|--:|--:|:--|:--|:--|:--|:--|",
     ]
 
     def line(name: str, classes: str, some: list[dict]) -> str:
         cells = [name, classes, str(len(some)), *(_counts(some, column) for column in ("without", "with"))]
-        for column, digits in (("plain_kept", 2), ("pst_kept", 2), ("seconds", 0)):
+        for column, digits in (("plain_kept", 2), ("pst_kept", 2), ("cpu_seconds", 0)):
             found = sorted(float(row[column]) for row in some if row[column])
             ends = dict.fromkeys(f"{value:.{digits}f}" for value in (found[0], found[-1])) if found else ["–"]
             cells.append(" to ".join(ends))

@@ -137,7 +137,14 @@ def test_rates_of_check_come_with_intervals(load):
     assert rates.wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert rates.wilson(0, 5)[0] == 0 and rates.wilson(5, 5)[1] == 1
     rows = [
-        {"name": "em", "classes": "10", "without_clean_is": verdict, "plain_kept": kept, "pst_kept": "", "seconds": "9"}
+        {
+            "name": "em",
+            "classes": "10",
+            "without_clean_is": verdict,
+            "plain_kept": kept,
+            "pst_kept": "",
+            "cpu_seconds": "9",
+        }
         for verdict, kept in (("right", "0.1"), ("cannot tell", "0.24"))
     ]
     lines = rates.table([*rows, rows[0] | {"name": "clean", "classes": "2"}])
