@@ -101,7 +101,7 @@ def of_two_minds(rank: int) -> dict:
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
     settings = {**STAGES, "augmented_first": False, "confirm": 1, "kept_trapped": 0.5}
     pst = PST(nn.parallel.DistributedDataParallel(model), optimizer, data, steps_per_epoch=STEPS, **settings)
-    staging.judge = lambda found, limit=0.5: Verdict(
+    staging.judge = lambda found, *limits: Verdict(
         TRAPPED if found.accuracy == 0.25 else NOT_TRAPPED, "as told", 0.5, 0.0
     )
     measure = pst.training.measure

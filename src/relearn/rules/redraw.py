@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
 from relearn import params, registry
 from relearn.errors import UserError, listed, shown
@@ -38,7 +39,15 @@ def run(folder: Path, wanted: Iterable[str] = (), suffix: str = "png") -> list[P
         given = [_given(folder, content, need) for need in known.entry("figures", name).arguments]
         done.append(folder / f"{name}.{suffix}")
         save_figure(known.build("figures", name, *given), done[-1])
+        if suffix == "png":
+            _shrink(done[-1])
     return done
+
+
+def _shrink(path: Path) -> None:
+    """Write a PNG again with fewer bytes for the same pixels: published ones are part of every clone and page."""
+    with Image.open(path) as image, files.atomic(path) as temporary:
+        image.convert("RGB").save(temporary, optimize=True, dpi=image.info["dpi"])
 
 
 def _given(folder: Path, content: dict, need: str) -> dict | pd.DataFrame:
