@@ -117,18 +117,17 @@ def norms(delta: torch.Tensor, norm: str, free: int = 0) -> torch.Tensor:
 
 def measure(clean: torch.Tensor, poisoned: torch.Tensor) -> dict[str, float]:
     """Mean and maximum over images of L-inf, L2 (in 1/255) and L0 (pixels) of the change, and the share changed."""
-    linf, l2, l0 = [], [], []
     chunk = _chunk(clean)
+    # filled in place: small tensors that stay, made between the large ones of each chunk, can break up the free memory
+    found = {norm: torch.empty(len(clean)) for norm in ("linf", "l2", "l0")}
     for begin in range(0, len(clean), chunk):
         change = poisoned[begin : begin + chunk].float() - clean[begin : begin + chunk].float()
-        linf.append(norms(change, "linf"))
-        l2.append(norms(change, "l2"))
-        l0.append(norms(change, "l0"))
+        for norm, values in found.items():
+            values[begin : begin + chunk] = norms(change, norm)
     result: dict[str, float] = {}
-    for name, parts in (("linf", linf), ("l2", l2), ("l0", l0)):
-        values = torch.cat(parts)
-        result |= {f"{name}_mean": float(values.double().mean()), f"{name}_max": float(values.max())}
-    result["changed_share"] = float((torch.cat(linf) > 0).double().mean())
+    for norm, values in found.items():
+        result |= {f"{norm}_mean": float(values.double().mean()), f"{norm}_max": float(values.max())}
+    result["changed_share"] = float((found["linf"] > 0).double().mean())
     return result
 
 
