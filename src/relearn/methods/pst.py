@@ -76,7 +76,9 @@ class PST(ERM):
         if plain_first and self.downsample > 1:
             raise UserError("pst: with plain_first the size of images cannot change half-way; leave downsample at 1")
         if (augmented_first or pretraining is not None) and not max_snapshots:
-            raise UserError("pst: stages that begin anew go back to step 0, found max_snapshots: 0; give 1 or more")
+            raise UserError(
+                "pst: with pretraining or augmented_first PST goes back to step 0, found max_snapshots: 0; give 1 or more"
+            )
         self.pretraining, self.plain_first = pretraining, plain_first
         self.stop_statistics = pretraining is not None
         self.staging = Staging(
@@ -131,7 +133,7 @@ class PST(ERM):
         counts = self.staging.full_rate_groups
         found = [error for count in counts if (error := group_count_error(count, groups))]
         if not counts or found:
-            raise UserError(f"pst: full_rate_groups {found[0] if found else 'is empty, so that no stage ever begins'}")
+            raise UserError(f"pst: full_rate_groups {found[0] if found else 'is empty, so no stage would start'}")
         self.staging.groups = groups
         return self.staging.rates()
 

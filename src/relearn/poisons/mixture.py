@@ -29,5 +29,5 @@ def _images(train: Split, craft: CraftContext, name: str) -> torch.Tensor:
     part = craft.mixed[name]
     same = part.images.shape == train.images.shape and torch.equal(part.index, train.index)
     if not (same and torch.equal(part.labels, train.labels)):
-        raise UserError(f"{craft.label}: {name} was made of other images; make it again")
+        raise UserError(f"{craft.label}: {name} was made from other images; run its poison job again")
     return part.images
