@@ -26,7 +26,7 @@ GROUPS = {
 JOBS = {  # rule: what it does, an example of its argument
     "prepare": ("Make or download a dataset.", "digits"),
     "surrogate": ("Train the model that poisons are crafted on.", "digits/small"),
-    "poison": ("Craft a poison and write the poisoned training set.", "digits/em"),
+    "poison": ("Poison a training set: craft the perturbation and add it.", "digits/em"),
     "purify": ("Purify a poisoned training set, for methods that train on the result.", "cifar10/em/dvae"),
     "pretrain": (
         "Pretrain a network on the poisoned images, with or without labels; methods start from it.",

@@ -53,10 +53,9 @@ def em(
 ) -> Perturbation:
     """Sample-wise min-min noise, L-inf `epsilon` (1/255).
 
-    A round trains the surrogate on `batches` mini-batches of poisoned images, then updates every perturbation by
-    `steps` signed gradient steps of `step_size` (1/255) that lower the surrogate's loss, from its current value. Rounds
-    end when the surrogate's error on the poisoned images is at most `stop_error` (null: never), at the latest after
-    `rounds`.
+    A round trains the surrogate on `batches` mini-batches of poisoned images, then lowers the surrogate's loss by
+    `steps` signed gradient steps of `step_size` (1/255) of every perturbation. Rounds end when the surrogate's error on
+    the poisoned images is at most `stop_error` (null: never), at the latest after `rounds`.
 
     As with the authors, all rounds use one order, and the images that train the surrogate are not clipped. The authors
     augment nothing. With `crop_pad` and `flip` the surrogate trains as a victim does, with one draw per batch.
