@@ -26,18 +26,21 @@ GROUPS = {
 JOBS = {  # rule: what it does, an example of its argument
     "prepare": ("Make or download a dataset.", "digits"),
     "surrogate": ("Train the model that poisons are crafted on.", "digits/small"),
-    "poison": ("Make the training set that a poison gives.", "digits/em"),
-    "purify": ("Make another training set of a poisoned one.", "cifar10/em/dvae"),
+    "poison": ("Poison a training set: craft the perturbation and add it.", "digits/em"),
+    "purify": ("Purify a poisoned training set, for methods that train on the result.", "cifar10/em/dvae"),
     "pretrain": (
-        "Train what methods start from, on the poisoned images, with or without their labels.",
+        "Pretrain a network on the poisoned images, with or without labels; methods start from it.",
         "cifar10/em/resnet18/contrastive/0",
     ),
-    "train": ("Train a victim.", "digits/lsp/cnn/pst/0"),
-    "evaluate": ("Write the record of a cell.", "digits/lsp/cnn/pst/0"),
-    "aggregate": ("Gather all records of the grid.", ""),
+    "train": ("Train a network on a poisoned training set (a victim).", "digits/lsp/cnn/pst/0"),
+    "evaluate": (
+        "Measure a trained network on clean test images and write the record of the cell.",
+        "digits/lsp/cnn/pst/0",
+    ),
+    "aggregate": ("Collect the records of all cells of the grid.", ""),
     "tabulate": ("Make a table.", "accuracy"),
     "plot": ("Draw a figure.", "trap_curves"),
-    "sources": ("List the source files that every job of a rule runs.", "train"),
+    "sources": ("List the source files that all jobs of a rule share.", "train"),
     "inputs": ("List the files of yours that an entry of params.yaml reads.", "datasets/images"),
 }
 LISTS = ("sources", "inputs")  # rules whose output only the engines read
@@ -108,7 +111,8 @@ def _parser() -> arguments.Parser:
         )
         if rule.argument:
             metavar = rule.argument.replace("{", "").replace("}", "").upper()
-            command.add_argument("argument", metavar=metavar, help="of names in params.yaml")
+            where = "the name of a rule" if name == "sources" else "names in params.yaml"
+            command.add_argument("argument", metavar=metavar, help=where)
         command.set_defaults(run=_run_job, rule=name, argument="")
     return parser
 
@@ -122,8 +126,10 @@ def _add_project(commands: arguments.Commands) -> None:
         "relearn check-params",
     )
     check.set_defaults(run=_check)
-    cells = commands.add("project", "grid", "Print the cells of the grid, or write dvc.yaml.", "relearn grid --write")
-    cells.add_argument("--write", action="store_true", help="write dvc.yaml, a stage per job")
+    cells = commands.add(
+        "project", "grid", "Print the cells (experiments) of the grid, or write dvc.yaml.", "relearn grid --write"
+    )
+    cells.add_argument("--write", action="store_true", help="write dvc.yaml, with one stage per job")
     cells.set_defaults(run=_grid)
 
 
@@ -145,7 +151,7 @@ def _add_results(commands: arguments.Commands) -> None:
     adopt = commands.add(
         "engines",
         "adopt",
-        "Let Snakemake take over what DVC calls clean, and run the rest again.",
+        "Let Snakemake take over the results that DVC has recorded; it will run the other jobs again.",
         "relearn adopt --dvc",
     )
     adopt.add_argument("--dvc", action="store_true", help="the other direction: let DVC record a run of Snakemake")
@@ -157,15 +163,15 @@ def _add_data_check(commands: arguments.Commands) -> None:
     data = commands.add(
         "data",
         "check",
-        "Say whether a data set is unlearnable: a folder of images, or a split file.",
+        "Say whether a dataset is unlearnable: a folder of images, or a split file.",
         "relearn check data/images --clean data/clean --minutes 5",
-        "It trains on the images for a while, and needs no params.yaml.",
+        "It trains networks on the images, in the time that --minutes allows; it needs no params.yaml.",
     )
     data.add_argument("path", metavar="PATH", help="a folder with train/CLASS/ or CLASS/, or a .safetensors split")
     data.add_argument("--clean", metavar="FOLDER", help="clean test images of the same classes")
     data.add_argument("--original", metavar="PATH", help="the same images without perturbation, for pictures only")
     data.add_argument("--minutes", type=positive(float), default=10.0, help="how long it may take (default 10)")
-    data.add_argument("--seed", type=natural, default=0, help="of every random draw (default 0)")
+    data.add_argument("--seed", type=natural, default=0, help="seed of all random draws (default 0)")
     data.add_argument("--out", metavar="FOLDER", help="for check.json and check.html (default ./relearn-check-NAME)")
     for name, words in (
         ("images", "how many images to use"),
@@ -173,7 +179,7 @@ def _add_data_check(commands: arguments.Commands) -> None:
         ("width", "width of the network"),
         ("threads", "threads of the CPU"),
     ):
-        data.add_argument(f"--{name}", type=positive(int), metavar="N", help=f"{words} (default: by the time)")
+        data.add_argument(f"--{name}", type=positive(int), metavar="N", help=f"{words} (default: chosen automatically)")
     data.set_defaults(run=_check_data)
 
 

@@ -36,9 +36,9 @@ class Params:
         return _resolved(schema(Recipe), self.raw.get("train"))
 
     def recipe_of(self, arch: str, method: str | None = None) -> dict:
-        """The recipe of an architecture: `train:`, its `recipe` in the place of what that sets.
+        """The recipe of an architecture: `train:`, overridden by its `recipe`.
 
-        That of a `method` has its `epochs`, if the entry sets them.
+        With a `method` its `epochs` override too, if the entry sets them.
         """
         own = self.settings("architectures", arch)["recipe"] or {}
         recipe = _resolved(schema(Recipe), (self.raw.get("train") or {}) | own)

@@ -210,7 +210,7 @@ def test_cli_prints_the_cells(main):
 
 
 def test_cli_preset_keeps_what_a_user_wrote(main, here):
-    said = "relearn: saved params.yaml, which is no preset, as params.yaml.bak"
+    said = "relearn: saved params.yaml, which is not a preset, as params.yaml.bak"
     code, out, err = main("preset", "cifar10")
     assert (code, err) == (0, f"{said}\n")
     assert out == (

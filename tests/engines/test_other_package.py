@@ -81,6 +81,6 @@ def test_an_installed_package_has_its_presets_outside_a_project(tmp_path):
     names = outside(tmp_path, "preset").stdout.split()
     assert names == sorted(path.stem for path in (ROOT / "workflow/presets").glob("*.yaml"))
     assert list(tmp_path.iterdir()) == []
-    assert "Here is no Snakefile" in outside(tmp_path, "preset", "quickstart").stdout
+    assert "There is no Snakefile here" in outside(tmp_path, "preset", "quickstart").stdout
     # engines have nothing to run here, so there is no dvc.yaml
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

@@ -36,7 +36,7 @@ def blocks() -> dict[str, str]:
             heading = section.splitlines()[0]
             assert heading not in found, f"two blocks under {heading}"
             found[heading] = block.split("```")[0]
-    shared = found.pop("# PST in the loops people have")
+    shared = found.pop("# PST in common training loops")
     small = {"Contrastive(batch=128)": "Contrastive(batch=16, epochs=1)"}
     for written, run in small.items():
         assert written in shared

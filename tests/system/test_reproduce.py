@@ -68,7 +68,7 @@ def origin(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "heading", ["Reproduce", "Compare runs", "Share", "Resume", "Both engines over one folder", "Scale out"]
+    "heading", ["Reproduce", "Compare runs", "Share", "Resume", "Both engines in one folder", "Scale out"]
 )
 def test_the_commands_of_the_page(origin, tmp_path, log, heading):
     run(tmp_path, *GIT, "clone", "-q", str(origin), "clone")

@@ -93,7 +93,7 @@ def test_engines_watch_it_for_the_jobs_of_the_architecture_alone(tmp_path):
         ("[1]", "recipe: must be a mapping of settings of train:, found [1]"),
         ("3", "recipe: must be a mapping of settings of train:, found 3"),
         ("{momentum: 0}", "recipe: nesterov needs a momentum above 0; give one, or set nesterov: false"),
-        ("{micro_batch: 65}", "recipe: micro_batch is 65, which is to be a part of a batch of 64; give a smaller one"),
+        ("{micro_batch: 65}", "recipe: micro_batch is 65, more than batch, 64; give a smaller one"),
     ],
 )
 def test_it_is_checked_as_train_is(recipe, words, tmp_path):

@@ -283,7 +283,7 @@ WRONG = {
     "not finite": (lambda p, y: put(np.where(p == p.max(), np.nan, unit(p)), "x.npy"), ("NaN",)),
     "two channels last and first": (lambda p, y: put(p[:, :3, :, :], "x.npy"), ("--axes first or --axes last",)),
     "no values": (lambda p, y: put(p[:, :0], "x.npy"), ("an array (48, 0, 16, 3)",)),
-    "a label of 2^70": (lambda p, y: put([(i, 2**70) for i in first(unit(p))], "x.pkl"), ("beyond all sense",)),
+    "a label of 2^70": (lambda p, y: put([(i, 2**70) for i in first(unit(p))], "x.pkl"), ("too large to be labels",)),
     "no arrays in safetensors": (lambda p, y: tensors({"images": torch.zeros(3)}), ("1 entries by name",)),
     "labels of another type": (
         lambda p, y: tensors({"images": torch.tensor(p), "labels": y.to(torch.bfloat16)}),

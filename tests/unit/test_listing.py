@@ -192,7 +192,7 @@ def test_sizes_in_comments_are_right():
 def test_without_a_snakefile_a_preset_is_params_yaml_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     out = ran(capsys, "preset", "quickstart")
-    assert "Wrote params.yaml, the preset quickstart: 24 cells, 71 jobs." in out and "go to a clone" in out
+    assert "Wrote params.yaml, the preset quickstart: 24 cells, 71 jobs." in out and "needs a clone" in out
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 

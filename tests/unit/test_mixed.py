@@ -112,7 +112,7 @@ def test_a_mixture_of_other_images_is_refused(tiny, odd, craft):
     made = craft("mixture", tiny)
     for other in (odd, tiny.pick(torch.arange(79, -1, -1))):
         made.mixed["two"] = other
-        with pytest.raises(UserError, match="test: two was made of other images; make it again"):
+        with pytest.raises(UserError, match="test: two was made from other images; run its poison job again"):
             mixture(tiny, made, poisons=["one", "two"])
 
 

@@ -292,7 +292,7 @@ def test_what_does_not_belong_together(data):
         ({"grey": 1.0}, r"no setting 'grey'; known: .*did you mean 'gray'"),
         ({"gray": 2.0}, r"gray: must be a number from 0 to 1, found 2.0"),
         ({"downsample": 2}, r"downsample is 2, which would change the size"),
-        ({"staged_epochs": 3}, r"staged_epochs is 3, but the schedule is your own"),
+        ({"staged_epochs": 3}, r"staged_epochs is 3, but in your own loop"),
         ({"groups": [["blocks.0", "head"]]}, r"groups: give two or more"),
     ],
 )

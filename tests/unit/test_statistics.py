@@ -44,7 +44,7 @@ def test_pairs_are_of_one_seed_poison_and_architecture():
     "name, settings, words",
     [
         ("paired", {"baseline": "emr"}, "did you mean 'erm'"),
-        ("paired", {"confidence": 1.0}, "confidence 1 has no end"),
+        ("paired", {"confidence": 1.0}, "confidence 1 is infinite"),
         ("benchmark", {"baseline": "emr"}, "did you mean 'erm'"),
         ("benchmark", {"methods": ["erm", "gary"]}, "no cell of the grid has the method 'gary'; known: erm, gray"),
         ("benchmark", {"poisons": ["tap"]}, "no cell of the grid has the poison 'tap'.*did you mean 'tap_4'"),

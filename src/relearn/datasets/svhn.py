@@ -27,7 +27,7 @@ def svhn(
     test_per_class: PositiveInt | None = None,
     seed: Seed = 0,
 ) -> Dataset:
-    """House numbers: 73,257 training and 26,032 test images (N, 32, 32, 3) uint8 of the digits 0 to 9, to `root`.
+    """House numbers: 73,257 training and 26,032 test images (N, 32, 32, 3) uint8 of digits, downloaded to `root`.
 
     The 531,131 further images of the authors, `extra`, are left out. Classes differ in size: 1 is a fifth of the
     images. `train_per_class` and `test_per_class` draw stratified subsets with `seed`, independently of each other.

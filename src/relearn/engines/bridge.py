@@ -44,7 +44,7 @@ def adopt(params: Params) -> str:
         _run("snakemake", "--cores", "1", "--touch", "--force", "--", *targets)
     left = [name for job in clean for name in job.outputs if not _snakemake_file("metadata", name).exists()]
     if left or (left := _foreign(clean)):
-        raise UserError(f"{_some(left)} not adopted: something else changes results; run: relearn adopt")
+        raise UserError(f"{_some(left)} not adopted: another program changes results/; run again: relearn adopt")
     lines = [f"{_outputs(clean)} adopted by Snakemake"]
     for reason in dict.fromkeys(filter(None, reasons.values())):
         lines.append(f"{_outputs([job for job in jobs if reasons[job] == reason])} to run again: {reason}")

@@ -60,7 +60,7 @@ def install(name: str) -> str:
     if not SNAKEFILE.exists():
         return (
             f"Wrote {params.FILE}, the preset {name}: {size}.\n"
-            "Here is no Snakefile: relearn plan shows the cost; to run it, go to a clone of the project."
+            "There is no Snakefile here. relearn plan shows the cost; a run needs a clone of the project."
         )
     dvc.write(checked)
     return (
@@ -88,6 +88,6 @@ def _save(content: bytes) -> None:
         if not path.exists():
             with atomic(path) as temporary:
                 temporary.write_bytes(content)
-            print(f"relearn: saved {params.FILE}, which is no preset, as {path}", file=sys.stderr)
+            print(f"relearn: saved {params.FILE}, which is not a preset, as {path}", file=sys.stderr)
         if path.read_bytes() == content:
             return

@@ -26,7 +26,7 @@ def gallery(
     amplify: Positive | None = None,
     classes: PositiveInt = 5,
 ) -> Figure:
-    """The same images as every poison leaves them, and what it adds: a row per poison, a column per class.
+    """The same images with every poison, and what it adds: a row per poison, a column per class.
 
     Above them the clean images. On the right the perturbation, times a factor, on mid-grey; the factor, the largest
     change (L-inf, in 1/255) and the PSNR (dB; peak 255, over all pixels) of the images shown stand beside it. The

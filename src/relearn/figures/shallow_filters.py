@@ -41,7 +41,7 @@ class Row:
 def shallow_filters(
     networks: dict, *, cells: list[CellName], groups: PositiveInt = 2, channels: PositiveInt = 16
 ) -> Figure:
-    """What the first `groups` layer groups respond to before training and as each of `cells` leaves them.
+    """What the first `groups` layer groups respond to before training and after that of each of `cells`.
 
     A section per dataset, poison, architecture and seed, a row per network. Beside its name: the perturbation's share
     of the variance, of the pixels as the network gets them and of the responses; it can be above 100 %. Then the

@@ -9,10 +9,10 @@ from relearn.training.resampling import sampled
 
 @register
 class Coin(ERM):
-    """Plain training on images whose every pixel shows what lies up to `alpha` pixels off, in either direction.
+    """Plain training on images whose pixels are displaced at random by up to `alpha` pixels in either direction.
 
     Both displacements of each pixel are uniform in ± `alpha` and shared by the channels. Values between pixels are
-    interpolated bilinearly, and the image goes on at the opposite border.
+    interpolated bilinearly, and the image is continued periodically.
     """
 
     def __init__(self, *, alpha: Positive = 2.0, **augmentation):

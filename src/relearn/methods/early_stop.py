@@ -14,10 +14,11 @@ from relearn.training.state import TrainingState
 class EarlyStop(ERM):
     """Plain training that ends with the weights of the epoch that is best on held-out training images.
 
-    A share `held_out` of every class, drawn by seed, is not trained on. Its places are taken by other training images,
-    so that epochs have as many steps as in plain training. After every epoch its accuracy is measured; the weights of
-    the first epoch of the highest come back at the end. Held-out images are as poisoned as the others, so this is what
-    a user without clean images can do; the oracle that sees the test images is in every record. Raises UserError when
+    A share `held_out` of every class, drawn by seed, is not trained on. Other training images take their places, so
+    that epochs have as many steps as in plain training. The accuracy on the held-out images is measured after every
+    epoch; at the end the weights of the epoch with the highest accuracy (the first of equal ones) are restored.
+    Held-out images are poisoned like the others, so this is what a user without clean images can do; the oracle, which
+    chooses by test images, is in every record. Raises UserError when
     nothing of a class is left to train on.
     """
 

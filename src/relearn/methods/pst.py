@@ -22,7 +22,7 @@ from relearn.training.transfer import copy_groups
 
 
 def _most_epochs(settings: dict, epochs: int) -> int:
-    """Those of plain training and, of stages that begin anew, of each; a roll-back repeats too little to count."""
+    """Those of plain training and of each stage that restarts; what a roll-back repeats is too little to count."""
     stages = len(settings["full_rate_groups"]) + settings["augmented_first"]
     anew = settings["augmented_first"] or settings["pretraining"]
     return epochs + (stages * (settings["staged_epochs"] or epochs) if anew else 0)
@@ -34,23 +34,24 @@ EPOCHS = {"pst": _most_epochs}
 
 @register
 class PST(ERM):
-    """Train all layers until the trap shows, go back to before it, and go on with the shallow layer groups slowed.
+    """Train all layers until the trap is detected, go back to before it, and continue with the shallow groups slowed.
 
-    A probe shows the trap when the network surely keeps less than `kept_trapped` of its accuracy above chance on the
-    probe set once a view hides perturbations (relearn.probing.verdict), or less than `kept_clustered` while ACM of the
-    middle layer group is as high as perturbations make it (0 leaves ACM out). `confirm` such probes in a row are the
-    trap. Then the newest snapshot is restored, and stage k slows all but the `full_rate_groups[k]` deepest groups to
-    `rate` times their learning rate; the next stage follows when the trap shows again. A probe at which the network
-    surely keeps more leaves a snapshot, and so does the one before training. The newest `max_snapshots` are stored;
-    with 0 there is no roll-back, and the next stage begins where the run stands. Before the first stage all groups
-    learn at `early_rate` times their rate. There is a probe every `probe_steps` steps for `dense_epochs` epochs, then
-    `probes_per_epoch` times an epoch.
+    A probe shows the trap when the share of its accuracy above chance that the network keeps on the probe set with
+    perturbations hidden (relearn.probing.verdict) is below `kept_trapped` by two standard errors, or below
+    `kept_clustered` while ACM of the middle layer group is as high as on perturbations (0 leaves ACM out). The trap is
+    detected at `confirm` such probes in a row. Then the newest snapshot is restored, and stage k slows all but the
+    `full_rate_groups[k]` deepest groups to `rate` times their learning rate; the next stage follows when the trap is
+    detected again. A snapshot is taken before training, and at probes where the share kept is above the limit by two
+    standard errors. The newest `max_snapshots` are stored; with 0 there is no roll-back, and the next stage begins at
+    the current step. Before the first stage all groups learn at `early_rate` times their rate. There is a probe every
+    `probe_steps` steps for `dense_epochs` epochs, then `probes_per_epoch` times an epoch.
 
-    With a `pretraining`, stages begin at step 0 again, with the shallow groups of that: learned from the same images,
-    without labels if it says so. They are stopped, with their batch-norm statistics, and the deep groups begin anew,
-    for `staged_epochs` (null: those of `train:`). With `plain_first` training is plain before the first stage, so that
-    images which set no trap cost nothing: what is augmented is augmented from then on, test images with it. With
-    `augmented_first` there is one more stage, the first, in which all groups learn and only the images are changed.
+    With a `pretraining`, every stage restarts at step 0, and the slowed groups come from that: learned from the same
+    images, without labels if it is contrastive. They are stopped, with their batch-norm statistics, and the deep groups
+    start from their initial weights. A stage that restarts lasts for `staged_epochs` (null: those of `train:`). With
+    `plain_first` training is plain before the first stage, so that images without a trap cost no accuracy; from then on
+    images are augmented, test images too if `gray` is 1. With `augmented_first` stages restart, and there is one more,
+    the first, in which all groups learn and only the images change.
     """
 
     def __init__(
@@ -76,7 +77,9 @@ class PST(ERM):
         if plain_first and self.downsample > 1:
             raise UserError("pst: with plain_first the size of images cannot change half-way; leave downsample at 1")
         if (augmented_first or pretraining is not None) and not max_snapshots:
-            raise UserError("pst: stages that begin anew go back to step 0, found max_snapshots: 0; give 1 or more")
+            raise UserError(
+                "pst: pretraining and augmented_first go back to step 0, found max_snapshots: 0; give 1 or more"
+            )
         self.pretraining, self.plain_first = pretraining, plain_first
         self.stop_statistics = pretraining is not None
         self.staging = Staging(
@@ -131,7 +134,7 @@ class PST(ERM):
         counts = self.staging.full_rate_groups
         found = [error for count in counts if (error := group_count_error(count, groups))]
         if not counts or found:
-            raise UserError(f"pst: full_rate_groups {found[0] if found else 'is empty, so that no stage ever begins'}")
+            raise UserError(f"pst: full_rate_groups {found[0] if found else 'is empty, so no stage would start'}")
         self.staging.groups = groups
         return self.staging.rates()
 

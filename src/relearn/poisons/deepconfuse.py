@@ -39,7 +39,7 @@ def deepconfuse(
     batch: PositiveInt = 256,
     seed: Seed = 0,
 ) -> Perturbation:
-    """Noise, L-inf `epsilon` (1/255; the authors' 0.032 of 1), that a U-Net makes of each image.
+    """Noise, L-inf `epsilon` (1/255; the authors' 0.032 of 1), that a U-Net computes from each image.
 
     A round trains a fresh classifier for `epochs` at rate `lr` on images poisoned by the generator of the last round.
     At every batch a copy of the generator takes a step of Adam (`generator_lr`) that raises the loss on clean images of

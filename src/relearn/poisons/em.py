@@ -53,9 +53,9 @@ def em(
 ) -> Perturbation:
     """Sample-wise min-min noise, L-inf `epsilon` (1/255).
 
-    A round trains the surrogate on `batches` mini-batches of poisoned images, then moves every perturbation `steps`
-    signed steps of `step_size` (1/255) down the surrogate's loss, from where it stood. Rounds end when the surrogate's
-    error on the poisoned images is at most `stop_error` (null: never), at the latest after `rounds`.
+    A round trains the surrogate on `batches` mini-batches of poisoned images, then lowers the surrogate's loss by
+    `steps` signed gradient steps of `step_size` (1/255) of every perturbation. Rounds end when the surrogate's error on
+    the poisoned images is at most `stop_error` (null: never), at the latest after `rounds`.
 
     As with the authors, all rounds use one order, and the images that train the surrogate are not clipped. The authors
     augment nothing. With `crop_pad` and `flip` the surrogate trains as a victim does, with one draw per batch.
@@ -116,9 +116,9 @@ def em_classwise(
 ) -> Perturbation:
     """Class-wise min-min noise, L-inf `epsilon` (1/255): one perturbation per class, found on a share of the images.
 
-    As `em`, but on a stratified `share` of the images: in each batch every image proposes steps from its class's noise,
-    and the class takes the mean of its images' proposals. The authors give no cap on the rounds. `crop_pad` and `flip`
-    as for `em`.
+    As `em`, but on a stratified `share` of the images: in each batch `steps` are computed for every image from the
+    noise of its class, and the noise of the class becomes their mean. The authors give no limit on the rounds.
+    `crop_pad` and `flip` as for `em`.
     """
     surrogate = _Surrogate(train, craft, arch, seed, crop_pad, flip)
     per_class = max(1, int(share * int(train.labels.unique(return_counts=True)[1].min())))

@@ -11,7 +11,7 @@ from relearn.registry import PoisonName, Seed, register
 
 @register
 def mixture(train: Split, craft: CraftContext, *, poisons: list[PoisonName], seed: Seed = 0) -> Perturbation:
-    """Every image as one of several other `poisons` of params.yaml has left it, drawn anew for each image.
+    """Every image with the perturbation of one of several other `poisons` of params.yaml, drawn for each image.
 
     All are equally likely. The authors of BridgePure (NeurIPS 2025) test defences on five poisons mixed at random. Each
     keeps its own budget, so none is declared for all; `poison.json` has the measured norms. Raises UserError when a
@@ -29,5 +29,5 @@ def _images(train: Split, craft: CraftContext, name: str) -> torch.Tensor:
     part = craft.mixed[name]
     same = part.images.shape == train.images.shape and torch.equal(part.index, train.index)
     if not (same and torch.equal(part.labels, train.labels)):
-        raise UserError(f"{craft.label}: {name} was made of other images; make it again")
+        raise UserError(f"{craft.label}: {name} was made from other images; run its poison job again")
     return part.images

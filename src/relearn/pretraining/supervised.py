@@ -9,7 +9,7 @@ from relearn.registry import register
 
 @register
 class Supervised(TwoViews):
-    """Learn the labels from two views of each image: all that `contrastive` does, but for the loss."""
+    """Learn the labels from two views of each image: as `contrastive`, with another loss."""
 
     def __init__(self, **training):
         super().__init__(**training)

@@ -1,7 +1,7 @@
 """A view of images that hides what unlearnable examples add: grayscale at half the resolution (docs/pst.md).
 
-Poisons write in colour and in fine detail, where images say little about their class. So a network that has learned the
-images still recognises most of them in this view, and one that has learned the perturbation does not.
+Most perturbations lie in colour and in fine detail, which matter little for the class of an image. So a network that
+has learned the images still recognises most of them in this view, and one that has learned the perturbation does not.
 """
 
 import torch

@@ -176,6 +176,6 @@ def _check_images(images: list, again: list) -> None:
         found = ", ".join(sorted(kinds)[:3])
         raise UserError(f"images of the probe set must be float tensors of one size, found {found}; {REMEDY}")
     if not all(image.isfinite().all() for image in images):
-        raise UserError("images of the probe set have values that are not finite; mend the dataset or its transform")
+        raise UserError("images of the probe set have values that are not finite; correct the dataset or its transform")
     if not all(torch.equal(second, first) for second, first in zip(again, images, strict=False)):
         raise UserError(f"images of the probe set change from one reading to the next; {REMEDY}")

@@ -15,7 +15,7 @@ KEPT = 0.5  #: a network that keeps a smaller share of its accuracy above chance
 CLUSTERED = 0.8  #: from this ACM of the middle layer group on ...
 KEPT_CLUSTERED = 0.7  #: ... a network that keeps a smaller share than this is trapped
 LEARNED = 0.2  #: with less accuracy above chance than this share of the possible, there is nothing to judge
-DEVIATIONS = 2  #: how many standard errors an answer must lie from the limit
+DEVIATIONS = 2  #: how many standard errors between an answer and the limit
 
 TRAPPED, NOT_TRAPPED, CANNOT_TELL = ANSWERS = ("trapped", "not trapped", "cannot tell")
 
@@ -66,7 +66,7 @@ def judge(result: "ProbeResult", limit: float = KEPT, clustered_limit: float = K
 
 
 def is_clustered(result: "ProbeResult") -> bool:
-    """Whether ACM of the middle layer group is at least `CLUSTERED`, which images alone seldom make it."""
+    """Whether ACM of the middle layer group is at least `CLUSTERED`, as it seldom is without a perturbation."""
     return bool(result.acm) and result.acm[middle_group(result)] >= CLUSTERED
 
 

@@ -64,7 +64,7 @@ def method(settings: dict, pretraining: TwoViews | None) -> workflow.PST:
         raise UserError(f"pst: max_snapshots must be 1 or more, found {values['max_snapshots']}")
     if values["staged_epochs"] is not None:
         raise UserError(
-            f"pst: staged_epochs is {values['staged_epochs']}, but the schedule is your own: stages run for the "
+            f"pst: staged_epochs is {values['staged_epochs']}, but in your own loop stages run for the "
             "epochs of pst.epochs(); leave it out"
         )
     if values["downsample"] > 1:
@@ -109,7 +109,7 @@ def check_full_rate_groups(counts: tuple[int, ...], groups: int) -> None:
     """Raises UserError unless there is a stage, and each of `counts` slows at least one of so many groups."""
     if not counts or not all(1 <= count < groups for count in counts):
         raise UserError(
-            f"pst: full_rate_groups says for each stage how many of the deepest groups stay at the full rate, "
+            f"pst: full_rate_groups must give for each stage how many of the deepest groups keep the full rate, "
             f"1 to {groups - 1} here, found {list(counts)}"
         )
 

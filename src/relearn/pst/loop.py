@@ -25,7 +25,7 @@ from relearn.training.state import TrainingState
 
 
 class PST:
-    """Watches the training of `model` for the trap, goes back to before it, and goes on with shallow layers slowed.
+    """Detects the trap in the training of `model`, goes back to before it, and continues with shallow layers slowed.
 
     `data` is the training set under the transform of test time: it has a length, and its items are (image, label), a
     float tensor (C, H, W) as the model takes it and a class number, or have the keys `image` and `label`
@@ -33,8 +33,8 @@ class PST:
     images, equally many of each class, are drawn with `seed`, stay in memory, and are measured by each probe.
     `steps_per_epoch` is the number of optimizer steps of an epoch: len(loader), or that divided by the number of
     batches whose gradients are accumulated. In DistributedDataParallel every process makes its own PST of the wrapped
-    model, and all of them go by the probes of the first. `groups` lists the layer
-    groups, in place of those that are found (relearn.probing.layer_groups). `settings` are those of the method `pst`:
+    model, and all of them use the probes of the first. `groups` lists the layer groups, in place of those that are
+    found (relearn.probing.layer_groups). `settings` are those of the method `pst`:
     full_rate_groups, rate, confirm, gray, ... The newest `max_snapshots` of weights, buffers and optimizer state stay
     on the model's device.
 

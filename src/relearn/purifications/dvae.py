@@ -36,7 +36,7 @@ def dvae(
     spatial: bool = False,
     seed: Seed = 0,
 ) -> torch.Tensor:
-    """The training images as an autoencoder decodes them that may tell only `fine_rate` nats per place of its code.
+    """The training images, decoded by an autoencoder whose code has a rate of `fine_rate` nats per position.
 
     A perturbation costs rate and is not worth it; a second decoder, which gets an embedding of the class, explains it
     instead. Stage 1 trains at `rough_rate` and subtracts the perturbation that it found. Stage 2 trains anew on what is

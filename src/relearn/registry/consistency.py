@@ -41,9 +41,9 @@ def _recipe_errors(recipe: dict) -> Iterator[str]:
         yield "nesterov needs a momentum above 0; give one, or set nesterov: false"
     part, batch = recipe["micro_batch"] or 0, recipe["batch"]
     if part > batch:
-        yield f"micro_batch is {part}, which is to be a part of a batch of {batch}; give a smaller one"
+        yield f"micro_batch is {part}, more than batch, {batch}; give a smaller one"
     if recipe["label_smoothing"] == 1:
-        yield "label_smoothing of 1 leaves nothing of the labels; give less"
+        yield "label_smoothing is 1, which removes all information from the labels; give less"
 
 
 def _surrogates(params: Declared) -> Iterator[str]:

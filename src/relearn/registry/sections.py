@@ -75,16 +75,16 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class PoisonSettings:
-    """What every entry of `poisons:` can set beside the settings of its poison: the share of images to poison."""
+    """What every entry of `poisons:` can set in addition: the share of the images to poison."""
 
     ratio: PositiveFraction = 1.0
 
 
 @dataclass(frozen=True)
 class ArchitectureSettings:
-    """What every entry of `architectures:` can set beside its own settings: `recipe`, for all that it is trained in.
+    """What every entry of `architectures:` can set in addition: `recipe`, for every job that trains it.
 
-    Its keys are those of `train:` and stand in their place; the others are as there.
+    Its keys are settings of `train:` and override them; the others stay.
     """
 
     recipe: RecipeSettings | None = None
@@ -92,7 +92,7 @@ class ArchitectureSettings:
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """What every entry of `methods:` can set beside its own settings: the epochs, null for those of the recipe."""
+    """What every entry of `methods:` can set in addition: the epochs, null for those of the recipe."""
 
     epochs: PositiveInt | None = None
 

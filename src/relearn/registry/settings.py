@@ -12,7 +12,7 @@ from pathlib import Path
 from relearn.errors import shown
 
 # Names for annotations that say more than a Python type; `TYPES` holds what each accepts. All numbers have bounds: a
-# value beyond them is a slip of the pen, and would end in an overflow, in a job without end or in all of the memory.
+# value beyond them is a typing error, and would lead to an overflow, a job without end or no free memory.
 Positive = float  #: a number above 0
 NonNegative = float  #: a number, 0 or more
 Fraction = float  #: a number from 0 to 1

@@ -15,8 +15,8 @@ COLUMNS = [*BLOCK, "device", "method", "n", "seconds", "relative to erm"]
 def of_run(reports: Iterable[Path]) -> dict | None:
     """Seconds and device of a run from the reports of its jobs, its pretraining's among them.
 
-    None where one is missing (the outputs were fetched), damaged, or of a job that was resumed, whose seconds before
-    that nobody has.
+    None where one is missing (the outputs were fetched), damaged, or of a job that was resumed, whose earlier seconds
+    are not known.
     """
     seconds, device = 0.0, ""
     for path in reports:

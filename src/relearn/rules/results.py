@@ -31,12 +31,12 @@ def add(commands: Commands, group: str) -> None:
     redraw = commands.add(
         group,
         "redraw",
-        "Draw the figures of published records anew: those that FOLDER/figures.yaml lists.",
+        "Draw figures from published records: those that FOLDER/figures.yaml lists.",
         "relearn redraw docs/results/pst_gpu",
         "It needs no params.yaml.",
     )
     redraw.add_argument("folder", metavar="FOLDER", help="with figures.yaml, records.csv and histories.csv")
-    redraw.add_argument("figures", metavar="FIGURE", nargs="*", help="only these")
+    redraw.add_argument("figures", metavar="FIGURE", nargs="*", help="draw only these")
     redraw.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="default: png")
     redraw.set_defaults(run=_redraw)
 

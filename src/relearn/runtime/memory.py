@@ -49,7 +49,7 @@ def explained(command: str) -> Iterator[None]:
         text = " ".join(str(error).split())
         if isinstance(error, MemoryError) or any(words in text.lower() for words in WORDS):
             raise UserError(
-                f"{command} ran out of memory ({text[:160] or 'no more said'}); "
+                f"{command} ran out of memory ({text[:160] or 'no details'}); "
                 "give a smaller batch or a smaller network, or run fewer jobs at once"
             ) from None
         raise

@@ -24,7 +24,7 @@ def paired(
     """
     summaries.present_methods(records, [baseline])
     if confidence == 1:
-        raise UserError("paired: an interval of confidence 1 has no end; give less, such as 0.95")
+        raise UserError("paired: an interval of confidence 1 is infinite; give less, such as 0.95")
     theirs = records[records["method"] == baseline].set_index(PAIR)["accuracy"].rename("theirs")
     others = records[records["method"] != baseline].join(theirs, on=PAIR)
     others = others.assign(difference=others["accuracy"] - others["theirs"])

@@ -21,8 +21,8 @@ class Staging:
 
     `groups` are the names of the layer groups, shallow to deep; the other fields that can be set are the settings of
     the method `pst` (docs/pst.md). `snapshots` are the newest ones, oldest first. `start`, if given, puts pretrained
-    weights into the groups that the present stage slows. Then, and with `augmented_first`, every stage begins anew at
-    step 0: what was learned before it came to nothing.
+    weights into the groups that the present stage slows. Then, and with `augmented_first`, every stage begins anew: it
+    restarts at step 0 from the initial weights.
     """
 
     groups: list[str]

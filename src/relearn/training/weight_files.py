@@ -41,9 +41,7 @@ def _state_dict(file: Path, found: object) -> dict[str, torch.Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not found:
-        raise UserError(
-            f"{file} holds no state dict but {type(found).__name__}; save that of a model: its state_dict()"
-        )
+        raise UserError(f"{file} holds no state dict but {type(found).__name__}; save model.state_dict()")
     for name, tensor in found.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
             raise UserError(f"{file} holds more than tensors by name, at {str(name)[:40]!r}; save the state dict alone")

@@ -21,8 +21,8 @@ def add(commands: Commands, group: str) -> None:
         "relearn export digits/lsp --format npz",
         "The poison is one of a grid that was run, so this works in the folder of its results.",
     )
-    export.add_argument("poison", metavar="POISON", help="DATASET/POISON, or a cell, whose poison it is")
-    export.add_argument("--format", choices=FORMATS, required=True, help="what others read")
+    export.add_argument("poison", metavar="POISON", help="DATASET/POISON, or a cell that uses the poison")
+    export.add_argument("--format", choices=FORMATS, required=True, help="the file format")
     export.add_argument("--out", metavar="FOLDER", help="default: exports/DATASET-POISON-FORMAT")
     export.set_defaults(run=_export)
 
@@ -33,12 +33,14 @@ def _add_protect(commands: Commands, group: str) -> None:
         "protect",
         "Poison a folder of images in one command.",
         "relearn protect photos --with lsp --out protected --set epsilon=6",
-        "Images may have any size; params.yaml is not read. `relearn list poisons` says what poisons there are.",
+        "Images may have any size; params.yaml is not read. `relearn list poisons` lists the poisons.",
     )
-    protect.add_argument("folder", metavar="FOLDER", help="a folder per class, or images of one class; of any size")
+    protect.add_argument(
+        "folder", metavar="FOLDER", help="a folder with one subfolder per class, or with the images of one class"
+    )
     protect.add_argument("--with", dest="poison", metavar="POISON", required=True, help="lsp, ar, ops, cuda, ...")
     protect.add_argument("--out", metavar="FOLDER", required=True, help="a new folder for the poisoned images")
-    protect.add_argument("--size", type=int, metavar="PIXELS", default=32, help="the side for which it is crafted (32)")
+    protect.add_argument("--size", type=int, metavar="PIXELS", default=32, help="crafted at this size (default 32)")
     protect.add_argument("--set", dest="given", metavar="NAME=VALUE", action="append", default=[], help="a setting")
     protect.set_defaults(run=_protect)
 
@@ -47,22 +49,26 @@ def _add_import(commands: Commands, group: str) -> None:
     parser = commands.add(
         group,
         "import",
-        "Read a poison in a published layout, and write a file for the poison `external`.",
+        "Read a published poison, and write a file for the poison `external`.",
         "relearn import perturbation.pt --dataset cifar10",
-        "Nothing in the file is run.",
+        "No code in the file is run.",
     )
     parser.add_argument("path", metavar="PATH", help="a file or a folder; docs/formats.md has the layouts")
     parser.add_argument(
-        "--dataset", metavar="NAME", help="the prepared dataset it belongs to; none: images as they are"
+        "--dataset", metavar="NAME", help="the prepared dataset it belongs to (default none: images as they are)"
     )
     parser.add_argument("--out", metavar="FILE", help="default: imported/NAME.safetensors")
-    parser.add_argument("--labels", metavar="FILE", help="labels that lie in a file of their own")
+    parser.add_argument("--labels", metavar="FILE", help="a file with the labels, if they are separate")
     parser.add_argument("--kind", choices=("images", "perturbation"), default="auto", help="what the file holds")
-    parser.add_argument("--unit", choices=("pixels", "unit"), default="auto", help="values go to 255 or to 1")
+    parser.add_argument("--unit", choices=("pixels", "unit"), default="auto", help="values up to 255, or up to 1")
     parser.add_argument("--axes", choices=("last", "first"), default="auto", help="where the channels are")
-    parser.add_argument("--rounding", choices=("half_up", "truncate", "em_legacy"), help="as the file's loader does it")
-    parser.add_argument("--order", choices=("dataset", "class", "match"), default="auto", help="of the rows")
-    parser.add_argument("--rest", choices=("clean",), help="training images that the file lacks stay clean")
+    parser.add_argument(
+        "--rounding", choices=("half_up", "truncate", "em_legacy"), help="how the file's loader rounds values"
+    )
+    parser.add_argument(
+        "--order", choices=("dataset", "class", "match"), default="auto", help="of its rows, see docs/formats.md"
+    )
+    parser.add_argument("--rest", choices=("clean",), help="keep training images clean that the file lacks")
     parser.set_defaults(run=_import)
 
 

@@ -146,7 +146,7 @@ def _slices(entries: list[Path]) -> FoundFolder:
         if values is None or values.ndim != 4 or begin != end or stop != begin + len(values):
             shape = kind if values is None else values.shape
             raise UserError(
-                f"{file} holds {shape}, where {stop - begin} images from place {end} on are due; is a slice missing?"
+                f"{file} holds {shape}, not {stop - begin} images from number {end} on; is a slice missing?"
             )
         if found and (values.shape[1:], values.dtype) != (found[0].shape[1:], found[0].dtype):
             raise UserError(f"{file} holds {values.shape} of {values.dtype}, unlike the slices before it")

@@ -151,7 +151,7 @@ def _items(path: Path, kind: str, value: object) -> Found | None:
         return None
     labels = _labels(numbers)
     if labels is None:
-        raise UserError(f"{path} has labels below 0 or beyond all sense; make or fetch it again")
+        raise UserError(f"{path} has labels below 0 or too large to be labels; make or fetch it again")
     first = value[0][0]
     if isinstance(first, bytes):
         if not all(isinstance(item[0], bytes) for item in value):

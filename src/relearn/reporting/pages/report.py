@@ -81,7 +81,7 @@ def _counted(cells: int, missing: list[grid.Cell]) -> str:
 
 def _sizes(found: dict[grid.Cell, dict]) -> str:
     """How many cells there are, and of what."""
-    axes = {"data sets": "dataset", "poisons": "poison", "architectures": "arch", "methods": "method", "seeds": "seed"}
+    axes = {"datasets": "dataset", "poisons": "poison", "architectures": "arch", "methods": "method", "seeds": "seed"}
     counts = {words: len({getattr(cell, axis) for cell in found}) for words, axis in axes.items()}
     listed = ", ".join(f"{count} {words.removesuffix('s') if count == 1 else words}" for words, count in counts.items())
     return (

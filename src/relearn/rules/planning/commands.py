@@ -22,13 +22,13 @@ def add_list(commands: Commands, group: str) -> None:
     parser = commands.add(
         group,
         "list",
-        "List what is registered; of one thing its settings and its cost.",
+        "List what params.yaml can name, or show the settings and the cost of one of these.",
         "relearn list poisons em",
-        "Without a name there is a sentence for each thing. With one there is every setting: what it takes, its "
-        "default and what it means.",
+        "Without NAME it prints one sentence for each. With NAME it prints every setting: the allowed values, the "
+        "default and the meaning.",
     )
     parser.add_argument("kind", metavar="KIND", nargs="?", help=", ".join(KINDS))
-    parser.add_argument("name", metavar="NAME", nargs="?", help="one thing of that kind")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="one name of that kind")
     parser.add_argument("--json", action="store_true", help="for programs: JSON in place of text")
     parser.set_defaults(run=_list)
 
@@ -40,8 +40,8 @@ def add_preset(commands: Commands, group: str) -> None:
         "preset",
         "Choose an experiment: list the presets, or write one to params.yaml.",
         "relearn preset quickstart",
-        "A params.yaml that is no preset is saved first, as params.yaml.bak, then .bak2 and so on. In a clone of the "
-        "project dvc.yaml is written too.",
+        "A params.yaml that is not a preset is saved first, as params.yaml.bak, then .bak2 and so on. In a clone of "
+        "the project dvc.yaml is written too.",
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="a preset; without it they are listed")
     parser.set_defaults(run=_preset)
@@ -59,15 +59,15 @@ def add_plan(commands: Commands, group: str) -> None:
     parser.add_argument(
         "--write",
         action="store_true",
-        help=f"write {estimates.FILE} too, by which Snakemake asks a cluster for time and memory",
+        help=f"write {estimates.FILE} too: the time and memory that Snakemake then requests on a cluster",
     )
     parser.add_argument(
         "--speed",
         action="append",
         default=[],
         metavar="[ARCH=]NUMBER",
-        help="images per second, forward and backward, of another device, of one architecture or of all others; "
-        "can be given several times, and replaces measuring here",
+        help="images per second (forward and backward) of another device, for one architecture or for all others; "
+        "can be given several times; nothing is measured here then",
     )
     parser.set_defaults(run=_plan)
 
@@ -90,7 +90,7 @@ def _list(options: argparse.Namespace) -> None:
         print(f"{kind} ({len(summaries)}):")
         width = max(map(len, summaries), default=0) + 2
         print("\n".join(_wrapped(summary, f"  {name:<{width}}") for name, summary in summaries.items()), end="\n\n")
-    print(f"One of them with all it takes: relearn list {options.kind or 'KIND'} NAME")
+    print(f"All settings of one of them: relearn list {options.kind or 'KIND'} NAME")
 
 
 def _described(kind: str, name: str) -> dict:

@@ -123,13 +123,11 @@ class _Speeds:
 
 
 def _busy(threads: int) -> list[str]:
-    """A warning where others use the cores that are timed; none on a GPU, whose load nothing says."""
+    """A warning if other processes use the cores; none on a GPU, whose load is not known."""
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     if devices.choose() != "cpu" or load + threads <= cores + 0.5:
         return []
-    return [
-        f"this machine is busy (load {load:.1f} on {cores} cores), so the hours are too many; plan again when it is not"
-    ]
+    return [f"this machine is busy (load {load:.1f} on {cores} cores), so the hours are too high; plan again when idle"]
 
 
 def _table(costs: dict[grid.Job, Cost]) -> list[str]:
