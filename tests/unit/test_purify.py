@@ -68,6 +68,11 @@ def test_from_the_poison_to_the_record(mini, capfd):
     assert info["images"] == len(after) and abs(info["mean_change"] - moved.mean().item()) < 1e-6
     assert info["mean_change"] > 1 and info["unchanged"] == 0 and info["settings"] == facts["settings"]
     assert not list(made.parent.glob("*checkpoint*"))
+    run = made.with_name("purify.run.json")
+    assert json.loads(run.read_text())["resumed"] is False
+    made.with_name("purify.checkpoint.left.safetensors").touch()  # as a job that is killed leaves them
+    assert __main__.main(["purify", "digits/lsp/dvae"]) == 0, capfd.readouterr().err
+    assert json.loads(run.read_text())["resumed"] is True
     for rule in ("train", "evaluate"):
         assert __main__.main([rule, PURIFIED]) == 0, capfd.readouterr().err
     record = json.loads(grid.Cell.parse(PURIFIED).path("evaluate", "record").read_text())
