@@ -46,6 +46,20 @@ def test_a_folder_is_read_in_both_layouts(tmp_path, part):
     assert torch.equal(source.labels, made.labels[order])
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_class_may_be_called_as_a_part(tmp_path, part):
+    """As the trains of CIFAR-100; a folder of parts stays one, and pictures without classes are no class."""
+    made = smooth(9)
+    write(tmp_path / "a", made.images, torch.arange(9) % 3, ("bus", "car", part))
+    assert open_source(str(tmp_path / "a"), part).classes == ["bus", "car", part]
+    write(tmp_path / "b" / "train", made.images, made.labels)
+    write(tmp_path / "b" / "test", made.images, made.labels)
+    assert open_source(str(tmp_path / "b"), part).classes == ["cat", "dog"]
+    write(tmp_path / "c", made.images, made.labels, ("train", "test"))
+    with pytest.raises(UserError, match=f"{part}' holds no class folders"):
+        open_source(str(tmp_path / "c"), part)
+
+
 def test_a_split_file_is_read_and_large_images_are_made_smaller(tmp_path):
     images = torch.full((4, 100, 120, 3), 7, dtype=torch.uint8)
     save_split(

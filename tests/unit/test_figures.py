@@ -304,6 +304,16 @@ def test_acm_curves_repeat_erm_on_clean_data():
         ]
 
 
+def test_acm_curves_repeat_nothing_else_where_erm_did_not_run():
+    """An architecture with gray alone, which uses erm too: it is no plain training there either."""
+    histories = frames(archs=("resnet18", "vit"))[1]
+    vit = (histories["arch"] == "vit") & (histories["method"] == "erm")
+    histories.loc[vit, "method"] = "gray"
+    figure = draw("acm_curves", histories, methods=["pst", "gray"])
+    lines = [[line.get_linestyle() for axis in part.axes for line in axis.lines] for part in figure.subfigs]
+    assert [part.count(":") > 0 for part in lines] == [True, False]
+
+
 def test_shallow_study():
     figure = draw("shallow_study", *study())
     (axis,) = figure.axes

@@ -212,6 +212,19 @@ def test_a_perturbation_per_class_goes_by_label(train, noise):
     np.testing.assert_array_equal(imported(file, rounding="half_up")[0], expected)
 
 
+def test_a_perturbation_per_class_goes_by_its_own_labels(train, noise):
+    """Its rows are of the classes 2, 0, 3, 1: class 0 has the second of them."""
+    rows = np.array([2, 0, 3, 1])
+    save_file({"perturbation": torch.tensor(noise[rows]), "labels": torch.tensor(rows)}, "named.safetensors")
+    images, labels, manifest = imported(Path("named.safetensors"))
+    assert manifest["order"] == importing.BY_LABEL
+    expected = np.clip(train.images.numpy().astype(int) + noise[train.labels.numpy()], 0, 255)
+    np.testing.assert_array_equal(images, expected)
+    np.testing.assert_array_equal(labels, train.labels.numpy())
+    save_file({"perturbation": torch.tensor(noise[rows]), "labels": torch.tensor([2, 0, 3, 3])}, "twice.safetensors")
+    refused(Path("twice.safetensors"), "its labels are not 0 to 3, each once")
+
+
 def test_lsp_is_by_class(train, noise):
     by_class = train.labels.argsort(stable=True).numpy()
     put(train.labels.numpy()[by_class], "simple_label.npy")

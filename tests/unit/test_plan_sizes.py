@@ -99,6 +99,17 @@ def test_an_architecture_is_timed_for_each_size_of_images(here, timed):
     assert timed == [("cnn", 32, 32, None), ("cnn", 24, 24, None)]
 
 
+def test_hours_are_said_to_be_without_purifications(here, timed):
+    """Their networks are their own, and not timed: a purify job counts as the start of a process."""
+    assert "purify" not in plan.plan(params.load())
+    dvae = ("grid:", "  clear: {use: purified, purification: dvae}\npurifications:\n  dvae: {epochs: 7}\ngrid:")
+    Path("params.yaml").write_text(edited(dvae))
+    lines = plan.plan(params.load()).splitlines()
+    [row] = [line.split() for line in lines if line.startswith("purify ")]
+    assert row[1:3] == ["2", "14.0"]  # of clean and hypo, two networks of 7 epochs
+    assert "hours are without 2 purify jobs, whose own networks are not timed here; their passes are above" in lines
+
+
 def test_hours_of_each_poison(here, timed):
     Path("params.yaml").write_text(edited(("hypo: {surrogate: small}", "hypo: {surrogate: small, steps: 3000}")))
     rows = {line.split()[0]: line.split()[1:] for line in plan.plan(params.load()).splitlines() if "digits/" in line}

@@ -11,6 +11,8 @@ from helpers.compare import same
 from helpers.frameworks import (
     BATCH,
     EPOCHS,
+    MEAN,
+    STD,
     STEPS,
     by_hand,
     loader_of,
@@ -21,6 +23,7 @@ from helpers.frameworks import (
     weights,
 )
 from relearn.errors import UserError
+from relearn.pst.views import Normalisation, Views
 
 # pytest-xdist would import Lightning, and with it torchvision, in its own process to show a warning of its classes
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -110,6 +113,21 @@ def test_every_batch_passes_through_the_view(data):
     trainer.validate(module, loader_of(normalised(data)), verbose=False)
     module.eval()
     assert torch.equal(seen[0], callback.pst.view(images)) and not torch.equal(seen[0], images)
+
+
+@needs_lightning
+def test_a_module_that_was_trained_before_is_seen_through_one_view_alone(data):
+    """The view of the first training does not come on top of that of the second: no image is augmented twice."""
+    from relearn.pst.lightning import PSTCallback
+
+    images, module = normalised(data), module_of()
+    for _ in range(2):
+        callback = PSTCallback(images, convolve=0.5, mean=MEAN, std=STD, probe_size=40)
+        module.seen.clear()
+        trainer_of(callback, max_epochs=1).fit(module, loader_of(images))
+        views = Views(callback.pst.method, Normalisation(MEAN, STD), seed=0)
+        batch = images.tensors[0][:BATCH]
+        assert torch.equal(module.seen[0], views.training(batch, 0, 0)) and not torch.equal(module.seen[0], batch)
 
 
 @needs_lightning

@@ -2,18 +2,21 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from helpers import results
 from helpers.projects import MINI
 from relearn import __main__, grid, params
 from relearn.crafting.craft import CraftContext
 from relearn.data import load_split, load_tensors
 from relearn.errors import UserError
 from relearn.purifications.file import file
+from relearn.runtime import files
 from relearn.runtime.seeding import Seeds
 
 PURIFIED = "digits/lsp/cnn/purified/0"
@@ -65,12 +68,37 @@ def test_from_the_poison_to_the_record(mini, capfd):
     assert info["images"] == len(after) and abs(info["mean_change"] - moved.mean().item()) < 1e-6
     assert info["mean_change"] > 1 and info["unchanged"] == 0 and info["settings"] == facts["settings"]
     assert not list(made.parent.glob("*checkpoint*"))
+    run = made.with_name("purify.run.json")
+    assert json.loads(run.read_text())["resumed"] is False
+    made.with_name("purify.checkpoint.left.safetensors").touch()  # as a job that is killed leaves them
+    assert __main__.main(["purify", "digits/lsp/dvae"]) == 0, capfd.readouterr().err
+    assert json.loads(run.read_text())["resumed"] is True
     for rule in ("train", "evaluate"):
         assert __main__.main([rule, PURIFIED]) == 0, capfd.readouterr().err
     record = json.loads(grid.Cell.parse(PURIFIED).path("evaluate", "record").read_text())
     assert record["settings"] == grid.settings(mini, "train", cell=grid.Cell.parse(PURIFIED))
     both = 2 * mini.settings("purifications", "dvae")["epochs"]  # two autoencoders; what they cost is in the record
     assert record["result"]["passes"] == pytest.approx(1 + both / mini.recipe_of("cnn")["epochs"])
+
+
+def test_the_seconds_of_a_purified_cell_count_its_purification(tmp_path, monkeypatch):
+    """As its passes do. By hand: 10 seconds of training and 30 of the purification, four times those of erm."""
+    monkeypatch.chdir(tmp_path)
+    dvae = "  purified: {purification: dvae}\npurifications:\n  dvae: {}\n"
+    curves = results.CURVES | {(name, "purified"): results.CURVES[name, "pst"] for name in ("clean", "lsp", "tap_4")}
+    monkeypatch.setattr(results, "CURVES", curves)
+    cells = results.make(text=results.PARAMS.replace("  pst: {}\n", dvae))
+    report = {"device": "cpu", "processor": "x"}
+    for cell in cells:
+        files.write_json(grid.sidecar("train", "run.json", **vars(cell)), report | {"seconds": 10.0})
+        names = {"dataset": "digits", "poison": cell.poison, "purification": "dvae"}
+        files.write_json(grid.sidecar("purify", "run.json", **names), report | {"seconds": 30.0})
+    assert __main__.main(["aggregate"]) == 0
+    rows = [line.split(",") for line in Path("results/summary/aggregate.seconds.csv").read_text().splitlines()[1:]]
+    assert [row[-4:] for row in rows] == [
+        ["erm", "6", "10.000000", "1.000000"],
+        ["purified", "6", "40.000000", "4.000000"],
+    ]
 
 
 def test_one_that_changes_nothing_is_refused(mini, tmp_path, capfd):

@@ -13,9 +13,10 @@ import pytest
 from helpers import results
 from relearn import __main__, params
 from relearn.grid import Cell
-from relearn.reporting import markup
+from relearn.reporting import gathering, markup
 from relearn.reporting.pages import curves, gallery, provenance, tables
 from relearn.reporting.pictures import amplified, rows_png
+from relearn.rules import evaluate
 from relearn.runtime import files
 
 HOSTILE = ['<img src=x onerror="alert(1)">', "</style></script><script>alert(2)</script>", "a&b'", "\ud800"]
@@ -213,6 +214,31 @@ def test_missing_records_are_named_and_the_rest_is_shown(command):
     )
     assert "30.0 ± 2.8" in page() and "9 cells:" in page()
     assert "is not of these records" in page()  # no results/summary
+
+
+def test_without_plain_training_nothing_stands_in_its_place(command):
+    """Where the cells of erm have no record yet, gray, which uses erm too, is not taken for it."""
+    curves = results.CURVES | {(poison, "gray"): results.CURVES[poison, "pst"] for poison in ("clean", "lsp", "tap_4")}
+    text = results.PARAMS.replace("  pst: {}\n", "  gray: {use: erm, gray: 1.0}\n")
+    cells = [f"digits/{poison}/cnn/erm/{seed}" for poison in ("clean", "lsp", "tap_4") for seed in (0, 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "CURVES", curves)
+        results.make(text=text, skip=cells)
+    assert command("report")[0] == 0
+    assert "relative: the grid has no cell of erm on the poison &#x27;clean&#x27;" in page()
+
+
+def test_in_bfloat16_an_accuracy_may_differ_by_as_much_as_evaluate_takes(command):
+    """As on another processor than that of training. By hand: 93.0 in the history, 93.3 in the record."""
+    assert gathering.TOLERANCES == evaluate.TOLERANCES
+    for precision, expected in (("bfloat16", 0), ("float32", 2)):
+        [cell, *_] = results.make(
+            text=results.PARAMS.replace("{threads: 1}", f"{{threads: 1, precision: {precision}}}")
+        )
+        record = files.read_json(cell.path("evaluate", "record"))
+        record["result"]["accuracy"] += 0.3
+        files.write_json(cell.path("evaluate", "record"), record)
+        assert command("aggregate")[0] == expected, precision
 
 
 def test_without_any_record_there_is_no_page(command, folder):

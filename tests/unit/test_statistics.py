@@ -11,6 +11,7 @@ from helpers.records import MORE, ROWS, THEIRS, frame
 from relearn import registry
 from relearn.errors import UserError
 from relearn.reporting import seconds, statistics
+from relearn.reporting.summaries import by_erm
 from relearn.tables.published import COLUMNS, _read
 
 
@@ -134,5 +135,16 @@ def test_a_run_without_a_whole_report_has_no_seconds(tmp_path):
     assert seconds.of_run([whole, tmp_path / "none.json"]) is None
     assert seconds.of_run([whole, report("a.json", resumed=True)]) is None
     assert seconds.of_run([report("b.json", seconds="long")]) is None
+    assert seconds.of_run([whole, report("d.json", device="A GPU")]) is None  # seconds of two devices are no sum
     (tmp_path / "c.json").write_text("{")
     assert seconds.of_run([tmp_path / "c.json"]) is None
+
+
+def test_seconds_are_never_over_those_of_another_method_than_plain_training():
+    """Of erm and gray, which both use erm, only gray ran here: there is nothing to divide by."""
+    records = frame(ROWS)
+    both = pandas.concat([records, records.assign(method="gray", method_use="erm")])
+    runs = both.assign(plain=by_erm(both), seconds=10.0, device="cpu, x")
+    here = seconds.of_methods(runs[runs["method"] == "gray"])
+    assert list(here["method"]) == ["gray"] and here["relative to erm"].isna().all()
+    assert (seconds.of_methods(runs)["relative to erm"] == 1).all()

@@ -107,6 +107,62 @@ def test_of_several_entries_that_use_erm_the_one_called_so_is_plain(records):
     assert registry.load("tables", "summary")(two)["vs_clean"].isna().all()
 
 
+def test_two_entries_of_clean_data_are_one(records):
+    """Both have the same images, so that their runs are the same: one seed stays one, and no sd comes of its copy."""
+    clean = records[records["poison"] == "clean"]
+    more = [clean.assign(poison="untouched"), clean.assign(method="pst", method_use="pst", accuracy=88.0)]
+    more.append(more[1].assign(poison="untouched"))
+    doubled = pandas.concat([records, *more])
+    table = registry.load("tables", "clean_cost")(doubled)
+    rows = table[["accuracy", "n", "minus erm", "pairs"]].to_numpy().tolist()
+    assert sorted(rows) == [["88.0", 1, "-2.0", 1], ["90.0", 1, "0.0", 1]]
+    found = registry.load("tables", "benchmark")(doubled).set_index("method")[["clean", "clean minus erm"]]
+    assert found.loc["erm"].tolist() == ["90.0", "0.0"] and found.loc["pst"].tolist() == ["88.0", "-2.0"]
+
+
+@pytest.mark.parametrize("called", ["n", "dataset", "arch", "poison"])
+@pytest.mark.parametrize("name", ["accuracy", "relative"])
+def test_a_method_called_as_a_column_does_not_vanish(name, called, records):
+    """A column of its own would be written over by the number of seeds, or the names of the data sets."""
+    renamed = records.replace({"method": {"pst": called}})
+    with pytest.raises(UserError, match=f"the method '{called}' is called as a column '{called}'"):
+        registry.load("tables", name)(renamed)
+    assert f"{called} (oracle)" in registry.load("tables", "oracle")(renamed)
+
+
+@pytest.mark.parametrize("called", ["n", "passes", "clean", "method", "arch"])
+def test_a_poison_called_as_a_column_does_not_vanish(called, records):
+    renamed = records.replace({"poison": {"clean": "none"}}).replace({"poison": {"tap_4": called}})
+    with pytest.raises(UserError, match=f"the poison '{called}' is called as a column '{called}'"):
+        registry.load("tables", "benchmark")(renamed)
+
+
+def test_equal_means_share_a_rank_whatever_their_last_bits():
+    """Both means are 178.27 / 3, but summed in floats they differ: 59.423333333333325 and 59.42333333333334."""
+    seeds = {"a": (51.07, 37.69, 89.51), "b": (51.20, 37.56, 89.51), "erm": (1.0, 1.0, 1.0)}
+    rows = [
+        ("em", name, seed, values[seed], 90.0, 1, 1.0, 0.5, 0.5, "trapped")
+        for name, values in seeds.items()
+        for seed in range(3)
+    ]
+    table = registry.load("tables", "benchmark")(frame(rows)).set_index("method")
+    assert table["mean rank"].to_dict() == {"a": 1.5, "b": 1.5, "erm": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("same", "said"),
+    [
+        (["tap_4=tapp"], "has no 'tapp'; .* .did you mean 'tap'"),
+        (["tap_4=tap", "tap_4=em"], "'tap_4' two names, tap and em"),
+    ],
+)
+def test_names_of_others_that_would_find_nothing_are_refused(same, said, records, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("theirs.csv").write_text(THEIRS)
+    with pytest.raises(UserError, match=said):
+        registry.load("tables", "published")(records, file="theirs.csv", same=same)
+
+
 @pytest.mark.parametrize("called", ["NA", "nan", "None", "null", "inf", "true", "1", ""])
 def test_a_name_stays_text_through_a_csv_file(called, tmp_path):
     """Pandas reads such words as missing values, numbers or truths, and whole classes vanish."""

@@ -33,9 +33,10 @@ def acm_curves(
     """
     methods = present_methods(histories, methods)
     seed = _seed(histories, seed)
+    histories = histories.assign(plain=by_erm(histories))  # of all, since a block alone does not tell
     rows = histories[histories["seed"] == seed]
     panels = dict(blocks(only(rows[rows["method"].isin(methods)], "poison", poisons)))
-    clean = {title: block[on_clean(block) & by_erm(block)] for title, block in blocks(rows)}
+    clean = {title: block[on_clean(block) & block["plain"]] for title, block in blocks(rows)}
     places = {title: _places(block, methods) for title, block in panels.items()}
     shapes = {title: numpy.array(list(of_block.values())).max(0) + 1 for title, of_block in places.items()}
     heights = {f"{title}, seed {seed}": 0.75 + 1.2 * shapes[title][0] for title in panels}

@@ -121,11 +121,13 @@ class PSTCallback(lightning.Callback):
 def _add_view(owner: object, callback: PSTCallback) -> None:
     """Let batches pass through the view of `callback` after the hook of a module, or of a data module that has one."""
     hook = getattr(owner, HOOK)
+    if getattr(hook, "callback", callback) is not callback:
+        hook = hook.before  # of an earlier training, whose view would come on top of this one
     own = isinstance(owner, lightning.LightningModule) or lightning.utilities.model_helpers.is_overridden(HOOK, owner)
     if own and getattr(hook, "callback", None) is not callback:
 
         def viewed(batch, dataloader_idx: int):
             return callback.view(hook(batch, dataloader_idx))
 
-        viewed.callback = callback  # type: ignore[attr-defined]
+        viewed.callback, viewed.before = callback, hook  # type: ignore[attr-defined]
         setattr(owner, HOOK, viewed)

@@ -6,7 +6,8 @@ from relearn.params import Params
 from relearn.runtime import files, structures
 from relearn.runtime.hashing import settings_hash
 
-TOLERANCE = 0.05  # percent; evaluate computes the accuracy again, and takes as much for the same
+#: percent; evaluate computes the accuracy again, and takes as much for the same, by the precision of training
+TOLERANCES = {"float32": 0.05, "bfloat16": 0.5}
 
 
 def without_record(params: Params) -> list[grid.Cell]:
@@ -45,8 +46,9 @@ def epochs(cell: grid.Cell, record: dict) -> list[dict]:
     """The rows of a cell in histories.csv. Raises UserError when its history is missing, or not that of its record."""
     rows = files.read_rows(cell.path("train", "history"), structures.HISTORY)
     accuracies, result = [row["test_accuracy"] for row in rows], record["result"]
-    same = abs(accuracies[-1] - result["accuracy"]) <= TOLERANCE
-    if not same or abs(max(accuracies) - result["oracle_accuracy"]) > TOLERANCE:
+    tolerance = TOLERANCES[record["settings"]["compute"]["precision"]]
+    same = abs(accuracies[-1] - result["accuracy"]) <= tolerance
+    if not same or abs(max(accuracies) - result["oracle_accuracy"]) > TOLERANCES["float32"]:
         raise UserError(
             f"{cell.path('evaluate', 'record')} is not of the history beside the weights, which ends with "
             f"{accuracies[-1]:.2f} % and has {max(accuracies):.2f} % at best; delete it and run evaluate again"

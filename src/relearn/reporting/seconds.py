@@ -13,33 +13,34 @@ COLUMNS = [*BLOCK, "device", "method", "n", "seconds", "relative to erm"]
 
 
 def of_run(reports: Iterable[Path]) -> dict | None:
-    """Seconds and device of a run from the reports of its jobs, its pretraining's among them.
+    """Seconds and device of a run from the reports of its jobs, its pretraining's and purification's among them.
 
-    None where one is missing (the outputs were fetched), damaged, or of a job that was resumed, whose earlier seconds
-    are not known.
+    None where one is missing (the outputs were fetched), damaged, of another device than the others, or of a job that
+    was resumed, whose earlier seconds are not known.
     """
-    seconds, device = 0.0, ""
+    seconds, devices = 0.0, set()
     for path in reports:
         try:
             found = files.read_json(path)
             if found.get("resumed"):
                 return None
             seconds += float(found["seconds"])
-            device = f"{found['device']}, {found['processor']}" if found["device"] == "cpu" else str(found["device"])
+            devices.add(
+                f"{found['device']}, {found['processor']}" if found["device"] == "cpu" else str(found["device"])
+            )
         except (UserError, KeyError, TypeError, ValueError):
             return None
-    return {"seconds": seconds, "device": device}
+    return {"seconds": seconds, "device": devices.pop()} if len(devices) == 1 else None
 
 
 def of_methods(runs: pandas.DataFrame) -> pandas.DataFrame:
     """The median seconds of a method's runs, one row per dataset, architecture, device and method.
 
-    `runs` has a row per run: the names of its cell, `method_use`, `poison_use`, `seconds` and `device`. `relative to
-    erm` is over the median of plain training on the same device, a gap where that has none.
+    `runs` has a row per run: the names of its cell, whether its method is `plain` training, `seconds` and `device`.
+    `relative to erm` is over the median of plain training on the same device, a gap where that has none.
     """
-    plain = runs.assign(plain=by_erm(runs))
     keys = [*BLOCK, "device"]
-    reference = plain[plain["plain"]].groupby(keys)["seconds"].median().rename("erm")
+    reference = runs[by_erm(runs)].groupby(keys)["seconds"].median().rename("erm")
     table = groups(runs, [*keys, "method"]).agg(n=("seconds", "size"), seconds=("seconds", "median")).reset_index()
     table = table.astype(dict.fromkeys([*keys, "method"], str))
     table["relative to erm"] = table["seconds"] / table.join(reference, on=keys)["erm"]

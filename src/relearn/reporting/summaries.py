@@ -1,6 +1,6 @@
 """What tables and figures share: the order of names, groups of cells, and mean ± sd as text."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import pandas
 from pandas.core.groupby import DataFrameGroupBy
@@ -65,13 +65,29 @@ def on_clean(frame: pandas.DataFrame) -> pandas.Series:
     return frame["poison_use"] == "clean"
 
 
+def clean_once(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """The rows of clean data, one for each method and seed.
+
+    Of several entries that use `clean` all have the same images, and so the same runs, which are no further seeds.
+    """
+    return frame[on_clean(frame)].drop_duplicates([*BLOCK, "method", "seed"])
+
+
 def by_erm(frame: pandas.DataFrame) -> pandas.Series:
     """Which rows are of plain training: those whose method uses `erm`; of several such methods only the one so called.
 
-    Of several none of which is called `erm` there is no telling which is plain: no row.
+    Of several none of which is called `erm` there is no telling which is plain: no row. A frame that has only a part of
+    the grid's methods does not tell either: there the column `plain`, if it has one, says it.
     """
-    plain = frame["method_use"] == "erm"
-    return plain if frame.loc[plain, "method"].nunique() < 2 else plain & (frame["method"] == "erm")
+    if "plain" in frame:
+        return frame["plain"]
+    return frame["method"].isin(plain_methods(dict(zip(frame["method"], frame["method_use"], strict=True))))
+
+
+def plain_methods(uses: Mapping[str, str]) -> list[str]:
+    """The methods that are plain training, of those of a whole grid: `uses` says what each of them uses."""
+    found = [method for method, use in uses.items() if use == "erm"]
+    return found if len(found) < 2 else [method for method in found if method == "erm"]
 
 
 def clean_reference(records: pandas.DataFrame) -> pandas.Series:
@@ -84,14 +100,28 @@ def by_method(records: pandas.DataFrame, value: str, header: str = "{}") -> pand
     """Mean ± sd of `value` over seeds: a row per dataset, arch and poison, a column per method.
 
     The column `n` is the number of seeds. `header` is the pattern of the methods' column names. A method that a poison
-    was not run with leaves a gap.
+    was not run with leaves a gap. Raises UserError for a method whose column would be called as another.
     """
+    refuse_same("method", {header.format(name): name for name in names(records, "method")}, [*BLOCK, "poison", "n"])
     cells = groups(records, CELL)[value]
     table = cells.apply(mean_sd).unstack("method")
     counts = cells.size().unstack("method")
     table.columns = [header.format(method) for method in table.columns]
     table["n"] = [value_range(row.dropna()) for _, row in counts.iterrows()]
     return table.reset_index()
+
+
+def refuse_same(what: str, columns: Mapping[str, str], taken: Iterable[str]) -> None:
+    """Raises UserError where a column that is called after a method or a poison would stand in the place of another.
+
+    `columns` gives the name behind each such column, `what` it is, and `taken` are the columns that a table has anyway.
+    """
+    for column in taken:
+        if column in columns:
+            raise UserError(
+                f"the {what} '{columns[column]}' is called as a column '{column}' that the table has anyway, and would "
+                "take its place; give it another name in params.yaml"
+            )
 
 
 def only(

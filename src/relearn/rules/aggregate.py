@@ -7,6 +7,7 @@ from relearn.errors import UserError
 from relearn.params import Params
 from relearn.reporting import gathering, seconds
 from relearn.reporting.rendering import render
+from relearn.reporting.summaries import by_erm
 from relearn.runtime import files
 
 
@@ -37,10 +38,13 @@ def run(params: Params) -> None:
 def _write_seconds(params: Params, cells: list[grid.Cell], records: pd.DataFrame) -> None:
     """Write what methods cost in seconds; nothing, and no old file either, where no run was made here."""
     runs = []
+    records = records.assign(plain=by_erm(records))  # of all, since plain training may not have run here
     for cell, (_, row) in zip(cells, records.iterrows(), strict=True):
         before = grid.pretrained(params, cell)
+        rule, made = grid.trained_on(params, cell)
         reports = [grid.sidecar("train", "run.json", **vars(cell))]
         reports += [grid.sidecar("pretrain", "run.json", **before)] if before else []
+        reports += [grid.sidecar("purify", "run.json", **made)] if rule == "purify" else []
         found = seconds.of_run(reports)
         runs += [row.to_dict() | found] if found else []
     table = render(seconds.of_methods(pd.DataFrame(runs))) if runs else {}

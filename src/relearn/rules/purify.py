@@ -28,13 +28,16 @@ def run(params: Params, dataset: str, poison: str, purification: str) -> None:
     train, facts = load_split(source)
     poisoned = load_tensors(source)[0].get("poisoned")
     settings = grid.settings(params, "purify", inherited=facts["settings"], **names)
-    with run_report(grid.sidecar("purify", "run.json", **names), device):
+    checkpoint = grid.sidecar("purify", "checkpoint", **names)
+    with run_report(grid.sidecar("purify", "run.json", **names), device) as report:
+        # then the seconds are not those of the whole job
+        report["resumed"] = any(checkpoint.parent.glob(f"{checkpoint.name}.*"))
         craft = CraftContext(
             label=f"purify {dataset}/{poison}/{purification}",
             seeds=Seeds("purify", dataset, params.entry("purifications", purification).name),
             device=device,
             classes=len(facts["classes"]),
-            checkpoint_path=grid.sidecar("purify", "checkpoint", **names),
+            checkpoint_path=checkpoint,
             settings_hash=settings_hash(settings),
         )
         images = _purified(params, purification, train, craft)

@@ -4,7 +4,9 @@ import pandas
 
 from relearn.registry import register
 from relearn.reporting import summaries
-from relearn.reporting.summaries import BLOCK, blocks, groups, mean_sd, names, on_clean, value_range
+from relearn.reporting.summaries import BLOCK, blocks, clean_once, groups, mean_sd, names, on_clean, value_range
+
+DECIMALS = 6  # of the accuracies in records.csv
 
 
 @register
@@ -23,7 +25,7 @@ def benchmark(
     number of seeds, a range where it differs. A method that was not run on every poison has no mean, worst and rank.
     `methods` and `poisons` choose some, null means all; clean data are no poison. Seconds are not in a table, since
     they differ from run to run: `results/summary/aggregate.seconds.md` has them. Raises UserError for names that no
-    cell of the grid has.
+    cell of the grid has, and for a poison whose column would be called as another.
     """
     summaries.present_methods(records, [baseline])
     chosen = summaries.only(summaries.only(records, "method", methods), "poison", poisons, always=on_clean(records))
@@ -34,22 +36,25 @@ def benchmark(
 def _columns(chosen: pandas.DataFrame, baseline: str) -> list[str]:
     """The columns after the names, in order."""
     own = ["mean over poisons", "worst poison", "mean rank", "clean", f"clean minus {baseline}", "passes", "n"]
-    return [*names(chosen[~on_clean(chosen)], "poison"), *own]
+    poisons = names(chosen[~on_clean(chosen)], "poison")
+    summaries.refuse_same("poison", {name: name for name in poisons}, [*BLOCK, "method", *own])
+    return [*poisons, *own]
 
 
 def _rows(block: pandas.DataFrame, records: pandas.DataFrame, baseline: str) -> list[dict]:
     """The rows of one dataset and architecture; `records` has the baseline even if the table leaves it out."""
     key = block[BLOCK].iloc[0]
     theirs = records[(records[BLOCK] == key).all(axis=1) & (records["method"] == baseline)]
-    poisoned, clean = block[~on_clean(block)], block[on_clean(block)]
+    poisoned, clean = block[~on_clean(block)], clean_once(block)
     means = groups(poisoned, ["poison", "method"])["accuracy"].mean().unstack("method")
-    ranks = means.dropna(axis="columns").rank(axis="columns", ascending=False).mean()
-    reference = theirs[on_clean(theirs)].set_index(["poison", "seed"])["accuracy"].rename("theirs")
+    # rounded as records are: a mean of the same accuracies in another order may differ in its last bits
+    ranks = means.dropna(axis="columns").round(DECIMALS).rank(axis="columns", ascending=False).mean()
+    reference = clean_once(theirs).set_index("seed")["accuracy"].rename("theirs")
     work = theirs["passes"].mean()
     rows = []
     for method in names(block, "method"):
         own, own_clean = poisoned[poisoned["method"] == method], clean[clean["method"] == method]
-        difference = own_clean["accuracy"] - own_clean.join(reference, on=["poison", "seed"])["theirs"]
+        difference = own_clean["accuracy"] - own_clean.join(reference, on="seed")["theirs"]
         row = dict(key) | {"method": method}
         row |= {poison: mean_sd(cells["accuracy"]) for poison, cells in own.groupby("poison", sort=False)}
         row |= _over_poisons(own, means[method].astype(float)) if method in ranks else {}

@@ -4,7 +4,7 @@ import pandas
 
 from relearn.errors import UserError
 from relearn.registry import register
-from relearn.reporting.summaries import BLOCK, by_erm, groups, mean_sd, on_clean
+from relearn.reporting.summaries import BLOCK, by_erm, clean_once, groups, mean_sd
 
 
 @register
@@ -12,10 +12,10 @@ def clean_cost(records: pandas.DataFrame) -> pandas.DataFrame:
     """Clean test accuracy on the poison `clean`, in percent, and its difference to that of erm, seed by seed.
 
     Both are mean ± sample sd; `n` seeds have an accuracy, `pairs` of them have erm too. Seeds share initial weights and
-    batches, so the paired difference varies less than the accuracies. `passes` is the mean work relative to erm. Raises
-    UserError when the grid has no cell on clean data.
+    batches, so the paired difference varies less than the accuracies. `passes` is the mean work, 1 for plain training
+    by the recipe. Raises UserError when the grid has no cell on clean data.
     """
-    clean = records.assign(plain=by_erm(records))[on_clean(records)]
+    clean = clean_once(records.assign(plain=by_erm(records)))
     if clean.empty:
         raise UserError(
             "clean_cost: the grid has no cell with the poison 'clean'; "

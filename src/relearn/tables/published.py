@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas
 
 from relearn.errors import UserError
-from relearn.registry import InputPath, register
+from relearn.registry import InputPath, register, suggest
 from relearn.reporting.summaries import BLOCK, CELL, clean_reference, groups, mean_sd
 from relearn.runtime import structures
 from relearn.runtime.files import expanded
@@ -32,10 +32,10 @@ def published(
     training on clean data, of each its own, a gap where that is not known: networks and recipes differ, so compare
     these. `file` is a CSV with the columns of `COLUMNS`, whose dataset, poison and method are the names of params.yaml;
     `same` are further names, `OURS=PUBLISHED`, of data sets, poisons or methods. Raises UserError for a file of another
-    kind, and when it has no cell of the grid.
+    kind, for a name in `same` that it does not have or that is given twice, and when it has no cell of the grid.
     """
     theirs = _read(Path(expanded(file)))
-    names = dict(_pair(entry) for entry in same or [])
+    names = _names(same or [], {name for column in KEY for name in theirs[column]}, file)
     cells = groups(records, CELL)["accuracy"].agg([("accuracy", mean_sd), ("mean", "mean"), ("n", "size")])
     ours = cells.reset_index().astype(dict.fromkeys(CELL, str))
     ours["vs clean"] = 100 * ours["mean"] / ours.join(clean_reference(records), on=BLOCK)["clean"]
@@ -57,6 +57,17 @@ def published(
     return rows.rename(columns={"accuracy of others": "published"})[
         [*CELL, "accuracy", "n", "vs clean", "published", "published n", "published vs clean", "network", "source"]
     ]
+
+
+def _names(same: list[str], known: set[str], file: str) -> dict[str, str]:
+    """The published name by ours. Raises UserError for one of ours with two, and one that the file does not have."""
+    found: dict[str, str] = {}
+    for ours, name in map(_pair, same):
+        if name not in known:
+            raise UserError(f"published: same says {ours}={name}, but {file} has no '{name}'; {suggest(name, known)}")
+        if found.setdefault(ours, name) != name:
+            raise UserError(f"published: same gives '{ours}' two names, {found[ours]} and {name}; leave one out")
+    return found
 
 
 def _pair(entry: str) -> tuple[str, str]:

@@ -204,7 +204,7 @@ def _rows(values: _Values, shown: torch.Tensor | None, train: Split, choices: Ch
     whole = train.originals or len(train)
     classes = int(train.labels.max()) + 1
     if shown is None and count == classes and count not in (len(train), whole) and given == "auto":
-        return train.labels, BY_LABEL
+        return _of_classes(values, count)[train.labels], BY_LABEL
     if given == "class":
         return order.by_class(values.name, found.labels, count, train), "the k-th row of a class is its k-th image"
     if given == "match" and shown is None:
@@ -233,6 +233,19 @@ def _rows(values: _Values, shown: torch.Tensor | None, train: Split, choices: Ch
     if given == "auto" and in_order is not None and order.is_in_order(shown[in_order], train):
         return in_order, "that of the dataset, by comparing the images"
     return order.matched(values.name, shown, found.labels, train), "matched with the nearest training images"
+
+
+def _of_classes(values: _Values, classes: int) -> torch.Tensor:
+    """The row of each class in a perturbation per class: that of its label if the file has labels, else the k-th."""
+    labels = values.found.labels
+    if labels is None:
+        return torch.arange(classes)
+    if not torch.equal(labels.sort().values, torch.arange(classes)):
+        raise UserError(
+            f"{values.name} holds {classes} perturbations, one per class, but its labels are not 0 to {classes - 1}, "
+            "each once; correct them, or leave them out for the order of the classes"
+        )
+    return labels.argsort()
 
 
 def _check_labels(values: _Values, rows: torch.Tensor, train: Split) -> None:

@@ -16,6 +16,7 @@ from relearn.runtime import files, image_files
 SMALLEST, LARGEST = 32, 64  # pixels a side of the images that networks get
 LOOKED_AT = 60  # files whose size is looked at
 CHUNK = 500
+PARTS = {"train", "test", "val", "valid", "validation"}  # what folders of parts are called; CIFAR-100 has trains
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def open_source(given: str, part: str = "train", size: int | None = None) -> Sou
     """
     path = files.expanded(given)
     if path.is_dir():
-        return _folder(path, part if (path / part).is_dir() else ".", size)
+        return _folder(path, part if _is_part(path, part) else ".", size)
     if path.is_file():
         return _file(path, size)
     raise UserError(f"check: '{given}' is neither a folder nor a file; give images as FOLDER/CLASS/*, or a split file")
@@ -80,6 +81,14 @@ def stratified(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor
         ranks = torch.randperm(len(of_class), generator=generator)
         place[of_class] = (ranks + torch.rand(len(of_class), generator=generator)) / len(of_class)
     return place.argsort(stable=True)
+
+
+def _is_part(base: Path, part: str) -> bool:
+    """Whether `base`/`part` holds the classes, or is one: without folders in it, and beside others than the parts."""
+    if not (base / part).is_dir():
+        return False
+    others = {entry.name for entry in base.iterdir() if entry.is_dir() and not entry.name.startswith(".")} - PARTS
+    return not others or any(entry.is_dir() for entry in (base / part).iterdir())
 
 
 def _folder(base: Path, part: str, size: int | None) -> Source:

@@ -11,6 +11,7 @@ from relearn.params import Params
 from relearn.reporting import gathering, markup
 from relearn.reporting.pages import curves, gallery, provenance, records, tables
 from relearn.reporting.rendering import render
+from relearn.reporting.summaries import plain_methods
 from relearn.runtime import files, structures
 
 COMMAND = "snakemake --cores 2"
@@ -40,7 +41,7 @@ def page(params: Params, found: dict[grid.Cell, dict], missing: list[grid.Cell])
     shown, notes = _curves(found)
     images, hidden = gallery.gallery(params)
     parts = {
-        "Tables": _tables(params, frame, found),
+        "Tables": _tables(params, frame.assign(plain=_plain(params, frame)), found),
         "Curves": [shown, *map(_note, notes)],
         "Images": [*images, *map(_note, hidden)],
         "Figures": _figures(params, frame),
@@ -71,6 +72,12 @@ def as_read(rows: Iterable[dict]) -> pandas.DataFrame:
         return float(f"{value:.6f}") if number else value
 
     return pandas.DataFrame([{name: read(name, value) for name, value in row.items()} for row in rows])
+
+
+def _plain(params: Params, frame: pandas.DataFrame) -> pandas.Series:
+    """Which records are of plain training, by the methods of the whole grid: those of plain training may be missing."""
+    methods = dict.fromkeys(cell.method for cell in grid.cells(params))
+    return frame["method"].isin(plain_methods({name: params.entry("methods", name).name for name in methods}))
 
 
 def _counted(cells: int, missing: list[grid.Cell]) -> str:

@@ -77,6 +77,10 @@ def plan(params: Params, write: bool = False, given: Sequence[str] = ()) -> str:
             f"not counted: {left} jobs of {dataset}, which does not say how many images it has; "
             f"plan again after: relearn prepare {dataset}"
         )
+    if untimed := sum(job.rule == "purify" and cost.passes > 0 for job, cost in costs.items()):
+        lines.append(
+            f"hours are without {untimed} purify jobs, whose own networks are not timed here; their passes are above"
+        )
     if write:
         lines.append(
             f"wrote {estimates.FILE}: the time and memory that Snakemake asks for, "
