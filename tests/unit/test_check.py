@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from helpers.images import drawn
 from helpers.projects import ROOT
 from relearn import __main__
 from relearn.params import errors
+from relearn.probing import metrics
 from relearn.pst.check import run, trials
 from relearn.pst.check.sizing import sizes
 from relearn.runtime.yaml_loader import read_yaml
@@ -83,6 +85,23 @@ def test_clean_images_are_measured(check, tmp_path):
     found = json.loads((tmp_path / "relearn-check-few" / "check.json").read_text())
     assert code == 0 and found["clean_images"] == 60 and "kept on clean images" in found["verdict"]["findings"][0]
     assert found["trials"]["PST"]["clean"] > 0.8
+
+
+def test_clean_images_of_other_class_shares_count_as_if_of_the_same(check, tmp_path, monkeypatch):
+    """A network that knows class 0 alone has half of the images right, whatever class the clean ones are of."""
+    known = torch.tensor([[5.0, 0.0]])
+    scores = SimpleNamespace(**vars(metrics) | {"logits": lambda model, images, *_: known.expand(len(images), 2)})
+    monkeypatch.setattr(trials, "metrics", scores)
+    images, labels = pictures(80, 5)
+    rows = torch.cat([torch.nonzero(labels == 0).flatten()[:30], torch.nonzero(labels == 1).flatten()[:10]])
+    clean = folder(tmp_path / "test", images[rows], labels[rows])
+    path = folder(tmp_path / "few", *pictures(200, 1))
+    code, out, err = check(path, "--clean", clean, "--images", 200, "--epochs", 1, "--width", 8, "--threads", 1)
+    assert code == 0, err
+    found = json.loads((tmp_path / "relearn-check-few" / "check.json").read_text())
+    assert found["trials"]["plain training"]["clean"] == pytest.approx(found["trials"]["plain training"]["held_out"])
+    assert found["clean_images"] == 40 and found["clean_effective"] == 30
+    assert "the 40 clean images are worth 30" in " ".join(found["notes"])
 
 
 def test_the_command_that_repeats_gives_the_same_numbers(check, tmp_path):

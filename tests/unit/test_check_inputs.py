@@ -8,7 +8,7 @@ from helpers.images import drawn
 from relearn.data import Split, save_split, split
 from relearn.errors import UserError
 from relearn.pst.check.defects import defects
-from relearn.pst.check.inputs import aligned, open_source, stratified
+from relearn.pst.check.inputs import aligned, effective, open_source, stratified, weights_like
 from relearn.pst.check.untrained import untrained_probe
 
 
@@ -119,3 +119,14 @@ def test_untrained_probe_has_chance_where_labels_mean_nothing():
     random = Split(made.images, made.labels[torch.randperm(600, generator=drawn())], made.index)
     found = untrained_probe(random, 0)
     assert abs(found.fine - 0.5) < 0.1 and abs(found.coarse - 0.5) < 0.1 and not found.by_class
+
+
+def test_clean_images_are_weighted_to_the_shares_of_the_images():
+    """Three of class 0 and one of class 1, against equal shares: 2/3 each, and 2; (2 + 2)^2 / (3 * 4/9 + 4) is 3."""
+    weights = weights_like(torch.tensor([0, 0, 1, 0]), torch.tensor([0, 1, 1, 0]))
+    assert weights.tolist() == pytest.approx([2 / 3, 2 / 3, 2, 2 / 3]) and effective(weights) == 3
+    same = weights_like(torch.arange(2000) % 10, torch.arange(500) % 10)
+    assert same.tolist() == [1] * 2000 and effective(same) == 2000
+    # a class that is not among the others, in either direction
+    assert weights_like(torch.tensor([0, 1]), torch.tensor([1, 1, 1])).tolist() == [0.5, 1.5]
+    assert weights_like(torch.tensor([1, 1]), torch.tensor([0, 0, 1])).tolist() == [1, 1]

@@ -1,11 +1,13 @@
 """The jobs of methods that make more passes than plain training, or choose an epoch: what is counted and kept."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from helpers.params_text import cell_params
 from relearn import __main__, grid, params
+from relearn.methods import ueraser
 from relearn.rules.planning import cost, plan
 from relearn.runtime import files, structures
 
@@ -33,11 +35,22 @@ def project(tmp_path, monkeypatch):
 
 def test_passes_are_planned_as_declared(project, monkeypatch):
     loaded = params.load()
-    assert {name: cost.passes_per_step(loaded, name) for name in PASSES} == PASSES
+    assert {name: cost.passes_per_step(loaded, "cnn", name) for name in PASSES} == PASSES
     for name, expected in PASSES.items():
         epochs = 2 if name == "attack" else 4
         work = plan._train(loaded, (100, 16, 16), grid.Cell.parse(f"digits/lsp/cnn/{name}/0"))
         assert work.passes == expected * epochs
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4, 5, 10])
+@pytest.mark.parametrize("first", [0.0, 0.25, 0.5, 1.0])
+def test_passes_of_ueraser_are_those_it_makes(epochs, first):
+    """Copies change after an epoch, so a quarter of five epochs is two of them."""
+    method, made = ueraser.Ueraser(first=first, copies=3), 0
+    for epoch in range(1, epochs + 1):
+        made += 1 if method.lite else 3
+        method.on_epoch(SimpleNamespace(step=epoch * 7, steps=epochs * 7))
+    assert ueraser.PASSES_PER_STEP["ueraser"]({"first": first, "copies": 3}, epochs) * epochs == pytest.approx(made)
 
 
 def test_records_count_passes_and_name_the_epoch(project):

@@ -186,12 +186,13 @@ def test_accuracy_matrix_leaves_holes_empty():
 def test_accuracy_by_passes():
     records = frames()[0]
     records["passes"] = records["method"].map({"erm": 1.0, "pst": 3.0})
-    figure = draw("accuracy_by_passes", records)
+    gray = records[records["method"] == "erm"].assign(method="gray", accuracy=20.0)  # uses erm, but is not plain
+    figure = draw("accuracy_by_passes", pandas.concat([records, gray]))
     tap, clean = figure.axes
     assert [axis.get_title() for axis in figure.axes] == ["tap", "clean"]
-    points = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in tap.lines[:2]}
+    points = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in tap.lines[:3]}
     means = records[records["poison"] == "tap"].groupby("method")["accuracy"].mean()
-    assert points == {"erm": (1.0, means["erm"]), "pst": (3.0, means["pst"])}
+    assert points == {"erm": (1.0, means["erm"]), "gray": (1.0, 20.0), "pst": (3.0, means["pst"])}
     on_clean = records[(records["poison"] == "clean") & (records["method"] == "erm")]["accuracy"].mean()
     assert clean.lines[-1].get_label() == "erm on clean data" and set(clean.lines[-1].get_ydata()) == {on_clean}
 

@@ -11,7 +11,7 @@ from relearn.methods.erm import ERM
 from relearn.registry import Levels, PositiveInt, register
 
 #: forward and backward passes per image of a step: those of the attack, and that of training
-PASSES_PER_STEP = {"at": lambda settings: settings["steps"] + 1}
+PASSES_PER_STEP = {"at": lambda settings, epochs: settings["steps"] + 1}
 
 
 @register

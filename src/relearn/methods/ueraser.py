@@ -1,5 +1,7 @@
 """Error-maximising augmentation: UEraser. Qin et al., 2023 (arXiv 2303.15127), section 3; three variants."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -13,10 +15,10 @@ from relearn.training.state import TrainingState
 ROUGHNESS, INTENSITY = (0.3, 0.7), (0.5, 1.0)  # of plasma
 MOST_COPIES = 64  # all of them pass through the network at once
 
-#: forward and backward passes per image of a step, on average over training
+#: forward and backward passes per image of a step, on average over the epochs of the recipe
 PASSES_PER_STEP = {
-    "ueraser": lambda settings: 1 + (settings["copies"] - 1) * settings["first"],
-    "ueraser_max": lambda settings: settings["copies"],
+    "ueraser": lambda settings, epochs: 1 + (settings["copies"] - 1) * math.ceil(settings["first"] * epochs) / epochs,
+    "ueraser_max": lambda settings, epochs: settings["copies"],
 }
 
 
@@ -75,7 +77,7 @@ class UeraserMax(UeraserLite):
 
 @register
 class Ueraser(UeraserMax):
-    """As `ueraser_max` for the share `first` of the epochs, as `ueraser_lite` after them."""
+    """As `ueraser_max` for the share `first` of the epochs, rounded up to whole ones, as `ueraser_lite` after them."""
 
     def __init__(self, *, first: Fraction = 0.25, copies: PositiveInt = 5, **augmentation):
         super().__init__(copies=copies, **augmentation)

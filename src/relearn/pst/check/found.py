@@ -34,7 +34,8 @@ class Options:
 class Found:
     """Everything found, filled step by step; None or empty what the check did not come to.
 
-    `order` are the rows of `source` that may be used, best first, and `data` the images of those that are.
+    `order` are the rows of `source` that may be used, best first, and `data` the images of those that are. The
+    `clean_images` are worth `clean_effective` images whose classes have the shares of the held-out ones.
     """
 
     options: Options
@@ -48,6 +49,7 @@ class Found:
     defects: Defects = field(init=False)
     original: Split | None = None
     clean_images: int = 0
+    clean_effective: int = 0
     untrained: Untrained | None = None
     sizes: Sizes | None = None
     speed: Speed | None = None

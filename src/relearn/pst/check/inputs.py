@@ -83,6 +83,23 @@ def stratified(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor
     return place.argsort(stable=True)
 
 
+def weights_like(labels: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Weights (N,) float64, of mean 1, that give images of `labels` the class shares of `wanted`.
+
+    Accuracies on two sets compare only if the classes have the same shares in both. A class that `wanted` lacks counts
+    as if it had one image there.
+    """
+    many = int(torch.cat([labels, wanted]).max()) + 1
+    has, wants = (torch.bincount(each, minlength=many).clamp_min(1).double() for each in (labels, wanted))
+    weights = (wants / has)[labels]
+    return weights / weights.mean()
+
+
+def effective(weights: torch.Tensor) -> int:
+    """How many images of equal weight an average with these `weights` (N,) is worth (Kish, 1965)."""
+    return round(float(weights.sum() ** 2 / (weights**2).sum()))
+
+
 def _is_part(base: Path, part: str) -> bool:
     """Whether `base`/`part` holds the classes, or is one: without folders in it, and beside others than the parts."""
     if not (base / part).is_dir():

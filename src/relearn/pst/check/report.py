@@ -11,6 +11,8 @@ from relearn.pst.check.trials import Trial, parameters
 from relearn.pst.check.untrained import Untrained, standard_error
 from relearn.runtime.run_report import environment
 
+WEIGHTED = 0.95  # of the clean images: where weights leave less, a note says so
+
 LIMITS = (
     WEAKNESS,
     "One training of each kind on one draw of the images: the uncertainty is that of counting images, two standard "
@@ -49,6 +51,7 @@ def content(found: Found, seconds: float) -> dict:
         "untrained": found.untrained and dataclasses.asdict(found.untrained) | {"by_class": found.untrained.by_class},
         "trials": {name: _trial(trial) for name, trial in found.trials.items()},
         "clean_images": found.clean_images,
+        "clean_effective": found.clean_effective,
         "sizes": found.sizes and dataclasses.asdict(found.sizes),
         "speed": found.speed and dataclasses.asdict(found.speed),
         "recipe": parameters(found.sizes).raw if found.sizes else None,
@@ -93,6 +96,11 @@ def notes(found: Found) -> list[str]:
         few = ", ".join(f"'{name}' ({count})" for name, count in list(wrong.small.items())[:5])
         more = f" and {len(wrong.small) - 5} more" if len(wrong.small) > 5 else ""
         said.append(f"Classes of few images: {few}{more}.")
+    if found.clean_effective < WEIGHTED * found.clean_images:
+        said.append(
+            "Classes have other shares in the clean images than in the images, and are weighted to the same: the "
+            f"{found.clean_images} clean images are worth {found.clean_effective}."
+        )
     if found.untrained:
         said.append(_of_untrained(found.untrained))
     if found.trials and found.trials["PST"].stage == "early":
@@ -129,7 +137,7 @@ def measured(found: Found) -> dict[str, str]:
         rows[f"{name}: held-out images, perturbations hidden"] = _with_error(trial.held_out_hidden, held_out)
         rows[f"{name}: held-out images, blurred grayscale"] = _with_error(trial.held_out_blurred, held_out)
         if trial.clean is not None:
-            rows[f"{name}: clean images"] = _with_error(trial.clean, found.clean_images)
+            rows[f"{name}: clean images"] = _with_error(trial.clean, found.clean_effective)
         rows[f"{name}: verdict"] = f"{kept.answer}: {kept.reason}"
         rows[f"{name}: ends in"] = f"{trial.stage}, after {trial.steps} steps"
     sizes = dataclasses.asdict(found.sizes)

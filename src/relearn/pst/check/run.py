@@ -13,7 +13,7 @@ from relearn.errors import UserError, one_line
 from relearn.pst.check import page, report, sizing
 from relearn.pst.check.conclusion import UNKNOWN, Conclusion, conclude, too_few
 from relearn.pst.check.found import Found, Options
-from relearn.pst.check.inputs import Source, aligned, open_source, stratified
+from relearn.pst.check.inputs import Source, aligned, effective, open_source, stratified, weights_like
 from relearn.pst.check.trials import LARGEST, PLAIN, Material, by_pst, plainly, speed, step_seconds
 from relearn.pst.check.untrained import untrained_probe
 from relearn.runtime import device, files, memory
@@ -95,8 +95,10 @@ def _measure(found: Found, deadline: float) -> None:
         return
     found.trials = {"plain training": plain, "PST": pst}
     chance = max(torch.bincount(held_out.labels).max().item() / len(held_out), 1 / len(source.classes))
-    found.clean_images = 0 if clean is None else len(clean)
-    found.conclusion = conclude(plain, pst, found.untrained, chance, len(held_out), found.clean_images)
+    if clean is not None:
+        found.clean_images = len(clean)
+        found.clean_effective = effective(weights_like(clean.labels, held_out.labels))
+    found.conclusion = conclude(plain, pst, found.untrained, chance, len(held_out), found.clean_effective)
 
 
 def _material(found: Found, train: Split, held_out: Split, clean: Split | None) -> Material:

@@ -12,6 +12,7 @@ from relearn.probing import metrics
 from relearn.probing.hiding import blurred, hidden
 from relearn.probing.probe_set import ProbeSet
 from relearn.probing.verdict import Verdict, judge
+from relearn.pst.check.inputs import weights_like
 from relearn.pst.check.sizing import Sizes, Speed
 from relearn.runtime.seeding import Seeds
 from relearn.training import models
@@ -49,6 +50,7 @@ class Material:
 class Trial:
     """What a training leaves. Accuracies in 0..1: of held-out images as given, hidden and blurred, and of clean ones.
 
+    That of clean images is an average with the class shares of the held-out ones (`weights_like`).
     `verdict` is that of the network at the end (relearn.probing.verdict), `stage` the one it ended in.
     """
 
@@ -183,6 +185,11 @@ def _trial(material: Material, params: Params, model: models.Normalised, method,
         scores = metrics.logits(model, images.images, lambda x: method.eval_transform(view(x)), batch_statistics)
         return metrics.accuracy(scores, images.labels) / 100
 
+    def clean_share(images: Split) -> float:
+        scores = metrics.logits(model, images.images, method.eval_transform).to(images.labels.device)
+        weights = weights_like(images.labels.cpu(), material.held_out.labels.cpu())
+        return float(((scores.argmax(1) == images.labels).cpu() * weights).mean())
+
     return Trial(
         stage=fitted.history[-1]["stage"],
         steps=fitted.steps_taken,
@@ -190,7 +197,7 @@ def _trial(material: Material, params: Params, model: models.Normalised, method,
         held_out=share(material.held_out),
         held_out_hidden=share(material.held_out, hidden, batch_statistics=True),
         held_out_blurred=share(material.held_out, blurred, batch_statistics=True),
-        clean=None if material.clean is None else share(material.clean),
+        clean=None if material.clean is None else clean_share(material.clean),
         history=fitted.history,
     )
 

@@ -34,11 +34,13 @@ def epochs(params: Params, arch: str, method: str) -> int:
     return declared[use](params.settings("methods", method), own) if use in declared else own
 
 
-def passes_per_step(params: Params, method: str) -> float:
-    """Forward and backward passes per image of a step of a method of params.yaml, on average; 1 in plain training."""
+def passes_per_step(params: Params, arch: str, method: str) -> float:
+    """Forward and backward passes per image of a step, on average over the epochs of the recipe; 1 in plain training."""
     use = params.entry("methods", method).name
     declared = getattr(registry.module("methods", use), "PASSES_PER_STEP", {})
-    return float(declared[use](params.settings("methods", method))) if use in declared else 1.0
+    if use not in declared:
+        return 1.0
+    return float(declared[use](params.settings("methods", method), params.recipe_of(arch, method)["epochs"]))
 
 
 def speed(

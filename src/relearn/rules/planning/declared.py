@@ -36,7 +36,7 @@ def _pretraining(name: str) -> tuple[float, str]:
 def _method(name: str) -> tuple[float, str]:
     alone = _alone("methods", name)
     epochs, plain = cost.epochs(alone, ARCH, name), alone.recipe_of(ARCH)["epochs"]
-    times = epochs / plain * cost.passes_per_step(alone, name)
+    times = epochs / plain * cost.passes_per_step(alone, ARCH, name)
     return times, "times the passes of plain training, at most; a pretraining comes on top where one is named"
 
 

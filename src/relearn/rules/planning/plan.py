@@ -213,7 +213,7 @@ def _pretrain(params: Params, size: Size, dataset: str, poison: str, arch: str, 
 
 
 def _train(params: Params, size: Size, cell: grid.Cell) -> Work:
-    passes = cost.epochs(params, cell.arch, cell.method) * cost.passes_per_step(params, cell.method)
+    passes = cost.epochs(params, cell.arch, cell.method) * cost.passes_per_step(params, cell.arch, cell.method)
     return Work(passes, cell.arch, 0.0)
 
 
