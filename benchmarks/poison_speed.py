@@ -9,7 +9,6 @@ surrogate, the ratio is larger.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from relearn import registry
 from relearn.crafting import perturbation
 from relearn.crafting.craft import CraftContext
 from relearn.data import Split, levels, split
+from relearn.runtime.run_report import peak_memory_mb
 from relearn.runtime.seeding import Seeds, deterministic
 from relearn.training import models
 
@@ -83,8 +83,7 @@ def bare(name: str, count: int) -> None:
     begin = time.perf_counter()
     context = CraftContext(name, Seeds("benchmark", name), "cpu", 10)
     perturbation.apply(train.images, registry.load("poisons", name)(train, context))
-    seconds, memory = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"| {name} | {seconds:.1f} s | {memory:.0f} MB |", flush=True)
+    print(f"| {name} | {time.perf_counter() - begin:.1f} s | {peak_memory_mb():.0f} MB |", flush=True)
 
 
 def attacks(arch: tuple[str, dict], options: argparse.Namespace) -> None:

@@ -32,6 +32,7 @@ LONGEST = (
     "test_every_poison",
     "test_interrupted_jobs",
     "test_killed_poisons",
+    "test_streaming",
     "test_bridge_orders",
     "test_slurm",
     "test_kill",

@@ -2,12 +2,15 @@
 
 import copy
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from helpers.compare import stir
 from helpers.training import ALWAYS_TRAPPED, probe_result
+from relearn.errors import UserError
+from relearn.probing.probe_set import ProbeSet
 from relearn.pst import PST
 
 BATCHES = 5  # of 16 images in an epoch
@@ -131,3 +134,18 @@ def everything(training: Training) -> dict:
         for name, tensor in (*training.model.named_parameters(), *training.model.named_buffers())
     }
     return {"tensors": tensors, "state": copy.deepcopy(training.optimizer.state_dict()["state"])}
+
+
+def begin(data, model=None, optimizer=None, **given) -> PST:
+    model = Net() if model is None else model
+    optimizer = OPTIMIZERS["sgd"](model.parameters()) if optimizer is None else optimizer
+    return PST(model, optimizer, data, **{"steps_per_epoch": BATCHES, "probe_size": 40} | given)
+
+
+def refused(message: str):
+    """A refusal in one line."""
+    return pytest.raises(UserError, match=rf"^(?s:(?!.*\n).*){message}")
+
+
+def drawn(dataset) -> ProbeSet:
+    return ProbeSet.from_dataset(dataset, 40, torch.Generator().manual_seed(0))

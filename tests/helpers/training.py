@@ -1,12 +1,16 @@
 """Small models and runs of the training loop."""
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import save_file
 
 from helpers.images import drawn
 from relearn import params
 from relearn.methods.erm import ERM
 from relearn.probing.probe_set import ProbeResult, ProbeSet
 from relearn.probing.verdict import KEPT, NOT_TRAPPED, TRAPPED, Verdict, judge
+from relearn.runtime.hashing import file_digest
 from relearn.runtime.seeding import Seeds
 from relearn.training import fit, models
 from relearn.training.divergence import FiniteGuard
@@ -53,3 +57,12 @@ def by_limit(result: ProbeResult, limit: float = KEPT, clustered_limit: float = 
     if limit == KEPT:
         return judge(result)
     return Verdict(TRAPPED if limit > 1 else NOT_TRAPPED, "by the limit", 0.5, 0.0)
+
+
+def saved(weights: dict, file: Path) -> dict:
+    """The settings of a method that begins with these weights, kept in `file`."""
+    if file.suffix == ".safetensors":
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, file)
+    else:
+        torch.save(weights, file)
+    return {"path": str(file), "sha256": file_digest(file, "sha256")}

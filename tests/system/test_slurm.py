@@ -23,6 +23,7 @@ import yaml
 
 from helpers.projects import copy_project
 from helpers.slurm_cluster import GPUS, SlurmCluster, missing
+from helpers.slurm_grid import CONTENT, METHOD
 from relearn.rules.planning import estimates
 from relearn.runtime import files
 
@@ -31,63 +32,6 @@ pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=miss
 # the last one only looks after jobs more often
 COMMAND = ("snakemake", "--cores", "8", "--profile", "slurm", "--profile", "polling")
 POLLING = {"slurm-init-seconds-before-status-checks": 2, "seconds-between-status-checks": 2}
-CONTENT = {
-    "train": {"epochs": 5, "probe_size": 200, "warmup_steps": 5, "checkpoint_epochs": 1},
-    "datasets": {"digits": {"copies": 1}},
-    "poisons": {
-        "clean": {},
-        "hypo": {"surrogate": "small", "steps": 1},
-        "theirs": {"use": "external", "file": "data/theirs.npy"},
-    },
-    "surrogates": {"small": {"arch": "cnn", "epochs": 1}},
-    "architectures": {"cnn": {"width": 4}},
-    "methods": {"erm": {}, "slow": {}},
-    "grid": {
-        "main": {
-            "datasets": ["digits"],
-            "poisons": ["hypo", "theirs"],
-            "architectures": ["cnn"],
-            "methods": ["erm"],
-            "seeds": [0],
-        },
-        "slow": {
-            "datasets": ["digits"],
-            "poisons": ["clean"],
-            "architectures": ["cnn"],
-            "methods": ["slow"],
-            "seeds": [0, 1],
-        },
-    },
-    "tables": {"summary": {}},
-    "figures": {"trap_curves": {}},
-}
-METHOD = '''"""Plain training that stops before its fourth epoch until there is a file `awake`; notes where it was."""
-
-import os
-import time
-from pathlib import Path
-
-from relearn.methods.erm import ERM
-from relearn.registry import register
-
-
-@register
-class Slow(ERM):
-    """Plain training, with a pause."""
-
-    def __init__(self):
-        super().__init__()
-
-    def should_probe(self, step: int, steps_per_epoch: int) -> bool:
-        return step % steps_per_epoch == 0
-
-    def on_probe(self, training) -> None:
-        epoch = training.step // training.steps_per_epoch
-        with open(f"epochs.{os.environ.get('SLURM_JOB_ID')}", "a") as file:
-            print(epoch, file=file)
-        while epoch == 3 and not Path("awake").exists():
-            time.sleep(0.5)
-'''
 CANCELLED, LIMITED = "digits/clean/cnn/slow/0", "digits/clean/cnn/slow/1"
 BROKEN = "digits/theirs"
 PATIENCE = 600  # seconds, for a busy machine

@@ -1,10 +1,13 @@
 """What several files of unit tests use."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from torch.utils.data import TensorDataset
 
+from helpers.folders import paint
 from helpers.images import coloured
 from helpers.training import by_limit
 from relearn.data import to_float
@@ -36,3 +39,13 @@ def put(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    """train/ and test/ with two classes of twelve images; the red of an image is its number times 10."""
+    for part in ("train", "test"):
+        for name in ("b", "a"):
+            for number in range(1, 13):
+                paint(tmp_path / "own" / part / name / f"{number}.png", (10 * number, 0, 0 if name == "a" else 255))
+    return tmp_path / "own"

@@ -151,3 +151,16 @@ def test_rates_of_check_come_with_intervals(load):
     assert lines[2].startswith("| clean | 2 | 1 | 1, 0, 0 (21 to 100 % right) | – | 0.10 | – | 9 |")
     assert lines[3].startswith("| em | 10 | 2 | 1, 0, 1 (9 to 91 % right) | – | 0.10 to 0.24 | – | 9 |")
     assert lines[4].startswith("| all |  | 3 | 2, 0, 1 ") and len(lines) == 5
+
+
+def test_the_peak_of_a_command_is_not_that_of_the_benchmark(load, tmp_path):
+    held = b"x" * (300 * 2**20)
+    wall, cpu, peak = load("scale").Clock(tmp_path).measured("true")
+    assert len(held) > 0 and 0 < peak < 100 and 0 <= cpu <= wall + 0.1
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_what_it_printed(load, tmp_path):
+    with pytest.raises(SystemExit, match=r"cat missing failed:\n.*missing"):
+        load("scale").Clock(tmp_path).measured("cat missing")
+    with pytest.raises(SystemExit, match="no_such_command failed"):
+        load("scale").Clock(tmp_path).measured("no_such_command")

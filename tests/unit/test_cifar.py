@@ -20,6 +20,7 @@ from PIL import Image
 
 import relearn
 from helpers.compare import same
+from helpers.served import Quiet, Strange
 from relearn.datasets.cifar import BYTES, cifar10, cifar10_jpeg, cifar100
 from relearn.datasets.folder import folder
 from relearn.errors import UserError
@@ -37,11 +38,6 @@ def md5(content: bytes) -> str:
 def batch(rng, count: int, key: str) -> bytes:
     labels = [i % len(NAMES) for i in range(count)]
     return pickle.dumps({"data": rng.integers(0, 256, (count, 3072), dtype=np.uint8), key: labels})
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture(params=MAKERS)
@@ -195,30 +191,6 @@ def test_cifar_in_a_place_that_is_no_folder(archive, offline, tmp_path):
     maker, source, _ = archive
     (tmp_path / "root").write_text("a file")
     assert "File exists" in refused(maker, source, tmp_path / "root")
-
-
-class Strange(http.server.BaseHTTPRequestHandler):
-    """A server that answers as `answer` says."""
-
-    answer = ""
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):  # noqa: N802, the name is http.server's
-        if self.answer.startswith("to "):
-            self.send_response(302)
-            self.send_header("Location", self.answer.removeprefix("to "))
-            self.end_headers()
-            return
-        self.send_response(200)
-        self.end_headers()  # no Content-Length
-        sent = 0
-        try:
-            while sent < 2**26:
-                sent += self.wfile.write(bytes(2**16))
-        except OSError:
-            type(self).answer = str(sent)
 
 
 @pytest.fixture

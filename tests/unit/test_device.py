@@ -160,7 +160,7 @@ def test_peak_memory_is_that_of_the_job_not_of_who_started_it():
     child = "from relearn.runtime.run_report import peak_memory_mb; print(peak_memory_mb())"
     code = f"""
 import subprocess, sys
-held = bytes(300 * 2**20)
+held = b"x" * (300 * 2**20)  # written, so that it is really held
 sys.stdout.write(subprocess.run([sys.executable, "-c", {child!r}], check=True, capture_output=True, text=True).stdout)
 """
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

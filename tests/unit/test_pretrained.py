@@ -2,23 +2,20 @@
 
 import copy
 import json
-import pickle
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
 
 from helpers.compare import same
 from helpers.images import drawn, noise
 from helpers.params_text import cell_params
-from helpers.training import GROUPS, model_of, pretrained_of, run_of
+from helpers.training import GROUPS, model_of, pretrained_of, run_of, saved
 from relearn import __main__, grid, params, registry
 from relearn.engines import dvc
 from relearn.errors import UserError
 from relearn.methods.pretrained import IMAGENET, Pretrained
-from relearn.runtime.hashing import file_digest
 from relearn.runtime.torchvision_compat import torchvision
 from relearn.training import models
 from relearn.training.transfer import match_published
@@ -36,15 +33,6 @@ NETWORKS = {
 DEIT = {"stem.class_token": "cls_token", "stem.positions": "pos_embed", "stem.patches": "patch_embed.proj"}
 DEIT |= {"head.0": "norm", "head.2": "head", "qkv": "attn.qkv", ".out.": ".attn.proj."}
 DEIT |= {"mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2"} | {f"stage{k + 1}.0": f"blocks.{k}" for k in range(4)}
-
-
-def saved(weights: dict, file: Path) -> dict:
-    """The settings of a method that begins with these weights, kept in `file`."""
-    if file.suffix == ".safetensors":
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, file)
-    else:
-        torch.save(weights, file)
-    return {"path": str(file), "sha256": file_digest(file, "sha256")}
 
 
 def network(arch: str, size: int, classes: int = 10, **own) -> models.Normalised:
@@ -239,66 +227,6 @@ def test_more_frozen_groups_than_there_are(tiny, tmp_path):
     method = Pretrained(**saved(pretrained_of(tiny), tmp_path / "model.pth"), frozen_groups=5)
     with pytest.raises(UserError, match="pretrained: frozen_groups must be less than 5, the number of layer groups"):
         run_of(tiny, method)
-
-
-class Code:
-    """What a file can run when it is read."""
-
-    def __reduce__(self):
-        return print, ("run",)
-
-
-REFUSED = {
-    "nothing fits": ({"x": torch.zeros(3)}, "nothing in .* fits the network"),
-    "code": ({"x": Code()}, "more than tensors, lists, dicts and numbers"),
-    "no state dict": ([torch.zeros(3)], "holds no state dict but list"),
-    "empty": ({}, "holds no state dict"),
-    "no tensor": ({"x": 3}, "holds more than tensors by name, at 'x'"),
-    "not finite": ({"x": torch.tensor([1.0, float("nan")])}, "NaN or infinite values in 'x'"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused(case, tiny, tmp_path, capsys):
-    content, words = REFUSED[case]
-    model = model_of(tiny)
-    with pytest.raises(UserError, match=words):
-        Pretrained(**saved(content, tmp_path / "x.pth")).initialise(model, {}, {})
-    assert same(models.weights(model), models.weights(model_of(tiny))) and "run" not in capsys.readouterr().out
-
-
-def test_a_file_of_another_kind(tiny, tmp_path):
-    def refused(name: str, content: bytes, words: str) -> None:
-        (tmp_path / name).write_bytes(content)
-        own = {"path": str(tmp_path / name), "sha256": file_digest(tmp_path / name, "sha256")}
-        with pytest.raises(UserError, match=words):
-            Pretrained(**own).initialise(model_of(tiny), {}, {})
-
-    refused("x.bin", b"x", r"ends in '\.bin'; known: \.pt, \.pth, \.safetensors")
-    refused("x.safetensors", b"x", "is damaged or no .safetensors file")
-    refused("x.pth", b"x", "is not read")
-    refused("y.pth", pickle.dumps(Code()), "is not read")
-    refused("z.pth", b"", "is not read")
-
-
-def test_another_file_than_expected(tiny, tmp_path):
-    own = saved(pretrained_of(tiny), tmp_path / "x.pth")
-    found = own["sha256"]
-    Pretrained(path=own["path"], sha256=found[:8].upper()).initialise(
-        model_of(tiny), {}, {}
-    )  # as in torchvision's names
-    for expected in ("f37072fd", "0" * 64):
-        with pytest.raises(UserError, match=rf"x.pth is another file .*: its SHA-256 is {found}, expected {expected}"):
-            Pretrained(path=own["path"], sha256=expected).initialise(model_of(tiny), {}, {})
-    with pytest.raises(UserError, match="its SHA-256 is that of no file, expected f37072fd...; fetch the file again"):
-        Pretrained(path=str(tmp_path / "none.pth"), sha256="f37072fd").initialise(model_of(tiny), {}, {})
-
-
-@pytest.mark.parametrize("value", ["f37072f", "g" * 8, "0" * 65, 12345678, "", None])
-def test_a_checksum_is_hexadecimal_digits(value):
-    (setting,) = [s for s in registry.entry("methods", "pretrained").settings if s.kind == "Checksum"]
-    assert setting.error("f37072fd") is None
-    assert "must be the first 8 to 64 hexadecimal digits of a SHA-256, in quotes, found" in setting.error(value)
 
 
 @pytest.mark.parametrize("frozen, found", [("null", []), (4, []), (5, ["methods.pretrained.frozen_groups: for archi"])])
