@@ -4,6 +4,7 @@ import itertools
 
 import matplotlib
 import numpy
+import pandas
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure

@@ -86,7 +86,8 @@ def _passes(params: Params, cell: grid.Cell, epochs: float, pretrained: dict, im
     before = pretrained["pretraining_settings"]["pretraining"]["epochs"] * VIEWS if pretrained else 0
     if purification := params.named("methods", cell.method, "PurificationName"):
         before += cost.passes(params, "purifications", purification, images)
-    return (epochs * cost.passes_per_step(params, cell.arch, cell.method) + before) / params.recipe_of(cell.arch)["epochs"]
+    own = epochs * cost.passes_per_step(params, cell.arch, cell.method)
+    return (own + before) / params.recipe_of(cell.arch)["epochs"]
 
 
 def _write_rows(cell: grid.Cell, fitted: Fitted, classes: list[str]) -> None:

@@ -35,7 +35,7 @@ def epochs(params: Params, arch: str, method: str) -> int:
 
 
 def passes_per_step(params: Params, arch: str, method: str) -> float:
-    """Forward and backward passes per image of a step, on average over the epochs of the recipe; 1 in plain training."""
+    """Forward and backward passes per image of a step, on average over the recipe's epochs; 1 in plain training."""
     use = params.entry("methods", method).name
     declared = getattr(registry.module("methods", use), "PASSES_PER_STEP", {})
     if use not in declared:
