@@ -131,7 +131,9 @@ def _layout(path: Path, array: Array, kind: str, train: Split, counts: dict, lab
 
 
 def _check_budget(path: Path, delta: torch.Tensor, budget: Budget) -> None:
-    found = torch.cat([norms(delta[part], budget.norm) for part in parts(len(delta))])
+    found = torch.empty(len(delta))
+    for part in parts(len(delta)):
+        found[part] = norms(delta[part], budget.norm)
     over = found > budget.value + TOLERANCE
     if over.any():
         row, unit = int(found.argmax()), "pixels" if budget.norm == "l0" else "1/255"

@@ -63,8 +63,7 @@ def _purified(params: Params, purification: str, train: Split, craft: CraftConte
 
 def _moved(before: torch.Tensor, after: torch.Tensor) -> dict[str, float]:
     """How far images moved: the mean over all values, and the share of images that did not."""
-    distances = [
-        (new.int() - old.int()).abs().flatten(1) for old, new in zip(before.split(500), after.split(500), strict=True)
-    ]
-    means = torch.cat([part.double().mean(1) for part in distances])
+    means = torch.empty(len(before), dtype=torch.float64)  # filled in place: parts kept would hold the memory apart
+    for new, old, part in zip(after.split(500), before.split(500), means.split(500), strict=True):
+        part.copy_((new.int() - old.int()).abs().flatten(1).double().mean(1))
     return {"mean_change": means.mean().item(), "unchanged": (means == 0).double().mean().item()}

@@ -36,6 +36,8 @@ def defects(data: Split, classes: list[str], counts: torch.Tensor) -> Defects:
         within += label in labels
         across += bool(labels - {label})
         labels.add(label)
-    flat = torch.cat([part.flatten(1, 2).float().std(1).amax(1) for part in data.images.split(500)])
+    flat = torch.empty(len(data.images))
+    for images, part in zip(data.images.split(500), flat.split(500), strict=True):
+        part.copy_(images.flatten(1, 2).float().std(1).amax(1))
     small = {name: count for name, count in zip(classes, counts.tolist(), strict=True) if count < SMALL}
     return Defects(within, across, int((flat < CONSTANT).sum()), small)
