@@ -124,7 +124,7 @@ def test_the_command_works_outside_a_clone(programs, tmp_path):
     listed = ran(programs / "relearn", "preset", cwd=tmp_path).split()
     assert listed == [path.stem for path in PRESETS] and list(tmp_path.iterdir()) == []
     said = ran(programs / "relearn", "preset", "quickstart", cwd=tmp_path)
-    assert said.startswith("Wrote params.yaml, the preset quickstart: ") and "go to a clone" in said
+    assert said.startswith("Wrote params.yaml, the preset quickstart: ") and "a run needs a clone" in said
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
     assert (tmp_path / "params.yaml").read_bytes() == (ROOT / "workflow/presets/quickstart.yaml").read_bytes()
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["grid"]
