@@ -183,11 +183,7 @@ def _trial(material: Material, params: Params, model: models.Normalised, method,
 
     def share(images: Split, view=lambda x: x, batch_statistics: bool = False) -> float:
         scores = metrics.logits(model, images.images, lambda x: method.eval_transform(view(x)), batch_statistics)
-        return metrics.accuracy(scores, images.labels) / 100
-
-    def clean_share(images: Split) -> float:
-        scores = metrics.logits(model, images.images, method.eval_transform).to(images.labels.device)
-        weights = weights_like(images.labels.cpu(), material.held_out.labels.cpu())
+        weights = weights_like(images.labels.cpu(), material.held_out.labels.cpu())  # 1 for held-out images themselves
         return float(((scores.argmax(1) == images.labels).cpu() * weights).mean())
 
     return Trial(
@@ -197,7 +193,7 @@ def _trial(material: Material, params: Params, model: models.Normalised, method,
         held_out=share(material.held_out),
         held_out_hidden=share(material.held_out, hidden, batch_statistics=True),
         held_out_blurred=share(material.held_out, blurred, batch_statistics=True),
-        clean=None if material.clean is None else clean_share(material.clean),
+        clean=None if material.clean is None else share(material.clean),
         history=fitted.history,
     )
 
