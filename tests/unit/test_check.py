@@ -154,11 +154,13 @@ def test_thirty_images_are_too_few_and_hostile_names_are_escaped(check, tmp_path
         (("clean", "--images", "900"), "--images is 900, but there are 240"),
         (("clean", "--minutes", "0"), "--minutes: invalid positive number value: '0'"),
         (("clean", "--clean", "other", *SIZES[2:], "--images", "240"), "--clean has a class 'three'"),
+        (("clean", "--clean", "half", *SIZES[2:], "--images", "240"), "--clean has no image of the class 'two'"),
     ],
 )
 def test_bad_input_is_one_line(check, tmp_path, arguments, told):
     folder(tmp_path / "clean", *pictures(240, 3))
     folder(tmp_path / "other", *pictures(20, 3), names=("one", "three"))
+    folder(tmp_path / "half", pictures(20, 3)[0], torch.zeros(20, dtype=torch.int64))
     code, out, err = check(*arguments)
     last = err.splitlines()[-1]
     assert code == 2 and out == "" and last.startswith("relearn: ") and told in last and "Traceback" not in err

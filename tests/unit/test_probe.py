@@ -62,6 +62,13 @@ def test_a_probe_set_has_as_many_of_each_class(size, per_class, tiny):
     assert len({image.numpy().tobytes() for image in found.images}) == 10 * per_class
 
 
+def test_an_image_that_training_repeats_is_in_the_probe_set_once(tiny):
+    few = tiny.pick(torch.arange(40))
+    found = ProbeSet.draw(few.pick(torch.arange(40).repeat(3)), 10_000, drawn())
+    once = ProbeSet.draw(few, 10_000, drawn())
+    assert len(once.labels) == 40 and same(found.images, once.images) and same(found.labels, once.labels)
+
+
 def test_a_probe_set_takes_what_small_classes_have(odd):
     found = ProbeSet.draw(odd, 80, drawn())
     assert found.labels.bincount().tolist() == [3, 10, 5, 9, 4, 10, 7, 10]

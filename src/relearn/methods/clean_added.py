@@ -14,9 +14,8 @@ class CleanAdded(ERM):
 
     A baseline: a defence must beat what a few clean images are worth by themselves. The authors of BridgePure (NeurIPS
     2025) add 500 and 4,000. They are drawn by the seed of the cell, a share of every class, rounded, and at least one;
-    fewer are a part of more. The poison was crafted on all images, unlike with a `ratio`. With `alone`
-    training uses only these: they are repeated to the size of the training set, so that the number of steps stays the
-    same. Raises
+    fewer are a part of more. The poison was crafted on all images, unlike with a `ratio`. With `alone` training uses
+    only these: they are repeated to the size of the training set, so that the number of steps stays the same. Raises
     UserError for more images than there are.
     """
 

@@ -40,9 +40,14 @@ class ProbeSet:
 
     @classmethod
     def draw(cls, train: Split, size: int, generator: torch.Generator) -> "ProbeSet":
-        """About `size` images of `train`, the same number (at least 2) per class where there are so many."""
+        """About `size` images of `train`, the same number (at least 2) per class where there are so many.
+
+        An image that training repeats is in it once: a copy would tell nothing new, and make errors look smaller.
+        """
         device = train.labels.device
-        rows, reference = balanced_rows(train.labels.cpu(), size, generator)
+        distinct = first_rows(train.index)
+        drawn, reference = balanced_rows(train.labels.cpu()[distinct], size, generator)
+        rows = distinct[drawn]
         images = train.images[rows.to(train.images.device)].to(device)
         return cls(images, train.labels[rows.to(device)], reference.to(device))
 
@@ -131,6 +136,13 @@ class ProbeSet:
             if not torch.linalg.vector_norm(found).isfinite():
                 raise NotFiniteError(f"the activations of layer group '{name}' are not finite: training has diverged")
         return features, logits
+
+
+def first_rows(index: torch.Tensor) -> torch.Tensor:
+    """The rows (int64), ascending, at which each value of `index` (N,) stands for the first time."""
+    values, which = index.unique(return_inverse=True)
+    rows = torch.arange(len(index))
+    return torch.full((len(values),), len(index)).scatter_reduce(0, which, rows, "amin").sort().values
 
 
 def balanced_rows(labels: torch.Tensor, size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -123,7 +123,15 @@ def _clean_source(options: Options, images: Source) -> tuple[Source, torch.Tenso
     if options.clean is None:
         return None
     source = open_source(options.clean, "test", images.size)
-    return source, aligned(source, images.classes, "--clean")
+    labels = aligned(source, images.classes, "--clean")
+    missing = [images.classes[label] for label in sorted(set(images.labels.tolist()) - set(labels.tolist()))]
+    if missing:  # a perturbation of that class would go unseen
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(
+            f"check: --clean has no image of the class '{missing[0]}'{others}; give some of every class, or leave out "
+            "--clean"
+        )
+    return source, labels
 
 
 def _read(found: Found, rows: torch.Tensor, deadline: float) -> Split:
