@@ -36,8 +36,7 @@ def run(params: Params, cell: grid.Cell) -> None:
     pretrained, more = load_pretrained(params, cell)
     settings = grid.settings(params, "train", inherited=facts["settings"], starts=starts | more, cell=cell)
     checkpoint = grid.sidecar("train", "checkpoint.safetensors", **vars(cell))
-    history = cell.path("train", "history")
-    with run_report(grid.sidecar("train", "run.json", **vars(cell)), device, history) as report:
+    with run_report(grid.sidecar("train", "run.json", **vars(cell)), device, cell.path("train", "history")) as report:
         report["resumed"] = checkpoint.exists()  # then the seconds are not those of the whole job
         arch, arch_settings = params.architectures[cell.arch]
         method = params.build("methods", cell.method)
