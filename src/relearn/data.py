@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from relearn.errors import NotFiniteError, UserError
 from relearn.runtime import memory, structures
 from relearn.runtime.files import atomic, existing, parsed_json
+from relearn.runtime.hashing import settings_hash
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,20 @@ def load_split(path: Path) -> tuple[Split, dict]:
     if wrong:
         raise UserError(f"{path} is not a split: {wrong}; delete it and run again")
     return Split(tensors["images"], tensors["labels"], tensors["index"], originals), facts
+
+
+def load_beside(path: Path, settings: dict) -> tuple[Split, dict]:
+    """Read a split that is used with files of these `settings`, as `load_split` does.
+
+    Raises UserError as well when it was prepared with others: then it is not of their dataset.
+    """
+    found, facts = load_split(path)
+    own, theirs = (settings_hash(known.get("dataset")) for known in (facts["settings"], settings))
+    if own != theirs:
+        raise UserError(
+            f"{path} was prepared with other settings than what it is used with; run prepare and what follows again"
+        )
+    return found, facts
 
 
 def _split_error(tensors: dict[str, torch.Tensor], classes: int, originals: object) -> str | None:

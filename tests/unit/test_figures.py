@@ -178,6 +178,15 @@ def test_acm_curves_repeat_erm_on_clean_data():
         ]
 
 
+def test_acm_curves_repeat_one_run_where_two_entries_are_of_clean_data():
+    """Both have the same images and so equal runs; drawn one after the other, a line would lead back to epoch 1."""
+    histories = frames()[1]
+    again = histories[histories["poison"] == "clean"].assign(poison="untouched")
+    axes = draw("acm_curves", pandas.concat([histories, again])).axes
+    dotted = [line for axis in axes for line in axis.lines if line.get_linestyle() == ":"]
+    assert dotted and all(list(line.get_xdata()) == list(range(1, EPOCHS + 1)) for line in dotted)
+
+
 def test_acm_curves_repeat_nothing_else_where_erm_did_not_run():
     """An architecture with gray alone, which uses erm too: it is no plain training there either."""
     histories = frames(archs=("resnet18", "vit"))[1]

@@ -31,6 +31,14 @@ def test_shallow_study_finds_methods_by_what_they_do():
             draw("shallow_study", records, histories, methods=methods)
 
 
+def test_shallow_study_names_no_method_that_did_not_run():
+    """Where all frozen groups are from a clean model, the point of erm alone is no line of random ones."""
+    records, histories = study()
+    (axis,) = draw("shallow_study", records[records["method"] != "random_1"], histories).axes
+    labels = [line.get_label() for line in axis.lines]
+    assert labels == ["from a clean model, frozen", "erm, nothing frozen", "erm on clean data"]
+
+
 def test_embedding():
     figure = draw("embedding", *embedded(), cells=CELLS)
     assert titles(figure) == ["epoch 1, ACM of middle 0.10", "epoch 7, ACM of middle 0.70"] * 2

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import results
 from helpers.params_text import edited
 from helpers.projects import ROOT, copy_project
 from relearn import params
@@ -51,6 +52,15 @@ def test_a_prepared_file_that_is_none_is_one_line(here):
     Path("results/data/digits/train.safetensors").write_text("x")
     with pytest.raises(UserError, match="train.safetensors is corrupt or not written by relearn"):
         of(edited(), "digits")
+
+
+def test_a_dataset_that_was_prepared_with_other_settings_has_the_size_it_will_have(here):
+    """As prepared, 12 images; of other settings, what these will give."""
+    for changed, prepared in (("{copies: 1}", True), ("{copies: 3}", False)):
+        results.make()
+        assert of(edited(("{copies: 1}", changed)), "digits")[0] == (
+            12 if prepared else 3 * (1797 - 10 * TEST_PER_CLASS)
+        )
 
 
 def test_plan_says_what_it_times_and_that_a_machine_is_busy(here, monkeypatch, capsys):

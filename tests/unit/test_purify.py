@@ -40,6 +40,9 @@ def test_purified_sets_are_jobs_between_poison_and_training(mini):
     assert "src/relearn/purifications/dvae.py" in job.sources
     assert train.inputs[0] == job.outputs[0] and not [name for name in train.inputs if "/poisons/" in name]
     assert "purifications" in found["aggregate", ""].keys
+    # how many passes the purification makes stands in its file and is counted in train.json
+    assert "src/relearn/purifications/dvae.py" in train.sources
+    assert "src/relearn/purifications/dvae.py" not in found["train", "digits/lsp/cnn/erm/0"].sources
     plain = found["train", "digits/lsp/cnn/erm/0"]
     assert plain.inputs[0] == "results/poisons/digits/lsp/train.safetensors"
     assert len([rule for rule, _ in found if rule == "purify"]) == 1

@@ -67,6 +67,15 @@ def test_a_benchmark_of_some_methods_and_poisons():
     assert clean["mean rank"].isna().all() and list(clean["clean"]) == ["91.0 ± 1.4", "87.0 ± 6.6"]
 
 
+def test_passes_are_over_those_of_the_baseline_on_the_poisons_that_are_shown():
+    """By hand: pst makes 1.25 passes on tap_4 and clean data, 5 on em; on tap_4 and clean data erm makes 1."""
+    records = frame(ROWS + MORE["benchmark"]).query("seed < 2")
+    records.loc[records["method"] == "pst", "passes"] = 1.25
+    records.loc[(records["method"] == "pst") & (records["poison"] == "em"), "passes"] = 5.0
+    table = registry.load("tables", "benchmark")(records, baseline="pst", methods=["erm", "pst"], poisons=["tap_4"])
+    assert table.set_index("method")["passes"].to_dict() == {"erm": 0.8, "pst": 1.0}
+
+
 def test_blocks_of_a_benchmark_have_their_own_baseline():
     records = frame(ROWS + MORE["benchmark"])
     other = records[records["poison"] != "em"].assign(arch="cnn", passes=2 * records["passes"])

@@ -120,6 +120,15 @@ def test_two_entries_of_clean_data_are_one(records):
     assert found.loc["erm"].tolist() == ["90.0", "0.0"] and found.loc["pst"].tolist() == ["88.0", "-2.0"]
 
 
+def test_the_reference_counts_a_seed_once_however_many_entries_of_clean_data_have_it(records):
+    """By hand: seeds of 90 and 80 have the mean 85; with the copy of the first it would be 86.67."""
+    clean = records[records["poison"] == "clean"]
+    more = [clean.assign(seed=1, accuracy=80.0), clean.assign(poison="untouched")]
+    table = registry.load("tables", "summary")(pandas.concat([records, *more]))
+    erm = table[(table["poison"] == "tap_4") & (table["method"] == "erm")]
+    assert erm["vs_clean"].item() == pytest.approx(100 * 21 / 85)
+
+
 @pytest.mark.parametrize("called", ["n", "dataset", "arch", "poison"])
 @pytest.mark.parametrize("name", ["accuracy", "relative"])
 def test_a_method_called_as_a_column_does_not_vanish(name, called, records):

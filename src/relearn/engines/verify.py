@@ -9,6 +9,7 @@ from relearn.errors import UserError
 from relearn.params import Params
 from relearn.runtime import files
 from relearn.runtime.hashing import file_digest
+from relearn.runtime.run_report import read_report
 
 KINDS = ("equal", "different", "missing here", "missing there")
 
@@ -76,13 +77,14 @@ def _kind(ours: str | None, theirs: str | None) -> str:
 
 
 def _environments(job: grid.Job, there: Path) -> tuple[str, str]:
-    """The environments in the run reports of a job, here and there; two equal ones if either side has none."""
+    """The environments in the run reports of a job, here and there; two equal ones if either side has none of it."""
     report = Path(job.outputs[0]).with_name(f"{job.rule}.run.json")
-    if not report.is_file() or not (there / report).is_file():
+    try:
+        reports = [read_report(path) for path in (report, there / report)]
+    except UserError:
         return "", ""
     # the numbers in it are seconds and memory, the texts say where the job ran
     ours, theirs = (
-        ", ".join(f"{key} {value}" for key, value in files.read_json(path).items() if isinstance(value, str))
-        for path in (report, there / report)
+        ", ".join(f"{key} {value}" for key, value in found.items() if isinstance(value, str)) for found in reports
     )
     return ours, theirs

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from relearn.registry import register
 from relearn.reporting.rendering import PAPER, grid_of_panels, legend_handles, looks, sections, styled, tidy
-from relearn.reporting.summaries import blocks, by_erm, groups, names, on_clean
+from relearn.reporting.summaries import blocks, by_erm, clean_once, groups, names
 
 COLUMNS = 4  #: at most so many panels side by side
 HEADROOM = 1.15  #: the widest axis, over the most passes
@@ -33,7 +33,7 @@ def accuracy_by_passes(records: pandas.DataFrame) -> Figure:
     for part, (title, block) in zip(parts, panels.items(), strict=True):
         axes = part.subplots(rows[title], columns, sharex=True, sharey=True, squeeze=False)
         means = groups(block, ["poison", "method"])[["passes", "accuracy"]].mean().reset_index()
-        plain = block[on_clean(block) & block["plain"]]["accuracy"].mean()
+        plain = clean_once(block[block["plain"]])["accuracy"].mean()
         poisons = names(block, "poison")
         for axis, poison in zip(axes.flat, poisons, strict=False):
             for row in means[means["poison"] == poison].itertuples():

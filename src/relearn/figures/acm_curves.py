@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from relearn.errors import UserError
 from relearn.registry import Seed, register
 from relearn.reporting.rendering import PAPER, legend_handles, sections, styled
-from relearn.reporting.summaries import blocks, by_erm, names, on_clean, only, present_methods
+from relearn.reporting.summaries import blocks, by_erm, clean_once, names, only, present_methods
 
 FIRST_STAGE = "early"  # what every run begins in
 COLUMNS = 4  #: at most so many panels side by side, those of a poison's methods together
@@ -36,7 +36,7 @@ def acm_curves(
     histories = histories.assign(plain=by_erm(histories))  # of all, since a block alone does not tell
     rows = histories[histories["seed"] == seed]
     panels = dict(blocks(only(rows[rows["method"].isin(methods)], "poison", poisons)))
-    clean = {title: block[on_clean(block) & block["plain"]] for title, block in blocks(rows)}
+    clean = {title: clean_once(block[block["plain"]]) for title, block in blocks(rows)}
     places = {title: _places(block, methods) for title, block in panels.items()}
     shapes = {title: numpy.array(list(of_block.values())).max(0) + 1 for title, of_block in places.items()}
     heights = {f"{title}, seed {seed}": 0.75 + 1.2 * shapes[title][0] for title in panels}

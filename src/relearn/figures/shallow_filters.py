@@ -102,10 +102,11 @@ def _splits(network: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Clean and poisoned training images (N, H, W, 3) uint8, and the rows of those to measure, evenly spaced."""
     import torch
 
-    from relearn.data import load_split
+    from relearn.data import load_beside, load_split
 
-    clean, poisoned = (load_split(network[name])[0].images for name in ("clean", "poisoned"))
-    return clean, poisoned, torch.linspace(0, len(clean) - 1, min(IMAGES, len(clean))).long()
+    poisoned, facts = load_split(network["poisoned"])
+    clean, _ = load_beside(network["clean"], facts["settings"])
+    return clean.images, poisoned.images, torch.linspace(0, len(clean) - 1, min(IMAGES, len(clean))).long()
 
 
 def _model(network: dict, images: torch.Tensor, untrained: bool) -> Normalised:

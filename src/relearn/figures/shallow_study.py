@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from relearn.errors import UserError
 from relearn.registry import register
 from relearn.reporting.rendering import PALETTE, PAPER, grid_of_panels, legend_handles, sections, styled, tidy
-from relearn.reporting.summaries import BLOCK, blocks, by_erm, names, on_clean
+from relearn.reporting.summaries import BLOCK, blocks, by_erm, clean_once, names
 
 COLUMNS = 4  #: at most so many panels side by side
 LINES = {"transplant": "from a clean model, frozen", "random_frozen": "random, frozen"}  #: of methods, by what they use
@@ -75,9 +75,12 @@ def _panel(axis: Axes, rows: pandas.DataFrame, block: pandas.DataFrame) -> None:
     """Draw the lines of one poison; `block` has all records of this dataset and architecture."""
     poison = rows["poison"].iloc[0]
     erm = block[block["plain"]]
-    plain, clean = erm[erm["poison"] == poison].assign(frozen=0), erm.loc[on_clean(erm), "accuracy"]
+    plain, clean = erm[erm["poison"] == poison].assign(frozen=0), clean_once(erm)["accuracy"]
     for colour, (use, label) in zip(PALETTE[1:], LINES.items(), strict=False):
-        points = pandas.concat([plain, rows[rows["method_use"] == use]]).groupby("frozen")["accuracy"]
+        drawn = rows[rows["method_use"] == use]
+        if drawn.empty:
+            continue  # the point of erm alone would be called by a method that did not run
+        points = pandas.concat([plain, drawn]).groupby("frozen")["accuracy"]
         axis.fill_between(points.mean().index, points.min(), points.max(), color=colour, alpha=0.2, linewidth=0)
         axis.plot(points.mean(), color=colour, marker="o", markersize=3.5, label=label)
     if len(plain):

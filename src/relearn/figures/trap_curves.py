@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from relearn.registry import register
 from relearn.reporting.rendering import PAPER, grid_of_panels, looks, sections, styled, tidy
-from relearn.reporting.summaries import blocks, by_erm, names, on_clean, present_methods, value_range
+from relearn.reporting.summaries import blocks, by_erm, clean_once, names, on_clean, present_methods, value_range
 
 COLUMNS = 4  #: at most so many panels side by side
 DASH = 2.5  # widths of a line, of each piece of a curve that others equal
@@ -60,7 +60,7 @@ def trap_curves(histories: pandas.DataFrame, classes: dict, *, methods: list[str
 
 def _clean(block: pandas.DataFrame) -> pandas.Series:
     """Mean test accuracy per epoch of erm on clean data; empty where the grid has no such cell."""
-    return block[block["reference"]].groupby("epoch")["test_accuracy"].mean()
+    return clean_once(block[block["reference"]]).groupby("epoch")["test_accuracy"].mean()
 
 
 def _panel(axis: Axes, rows: pandas.DataFrame, styles: dict[str, dict]) -> bool:

@@ -236,7 +236,10 @@ def _train(params: Params, cell: Cell) -> Needs:
     found = pretrained(params, cell)
     inputs += [path("pretrain", "model", **found)] if found else []
     entries = [("architectures", cell.arch), ("methods", cell.method)]
-    return Needs(inputs, entries, ["compute", "train", f"architectures.{cell.arch}", f"methods.{cell.method}"])
+    keys = ["compute", "train", f"architectures.{cell.arch}", f"methods.{cell.method}"]
+    # its file says how many passes it makes, which train.json counts
+    own = (params.entry("purifications", made["purification"]).path,) if rule == "purify" else ()
+    return Needs(inputs, entries, keys, own)
 
 
 def _evaluate(params: Params, cell: Cell) -> Needs:

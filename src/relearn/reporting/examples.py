@@ -9,6 +9,7 @@ from relearn import grid
 from relearn.errors import UserError
 from relearn.params import Params
 from relearn.runtime import files, structures
+from relearn.runtime.hashing import settings_hash
 
 SHOWN = 10  # classes
 TYPES = {"uint8": "U8", "int64": "I64"}  # as safetensors calls them
@@ -20,8 +21,12 @@ def of_poison(params: Params, dataset: str, poison: str) -> dict:
     `clean` and `poisoned` are (N, H, W, 3) uint8, `labels` the names of their classes, `use` what the poison is. Raises
     UserError for a file that is missing, corrupt, or not made from the other.
     """
-    clean, poisoned = grid.path("prepare", "train", dataset=dataset), _poisoned(dataset, poison)
+    clean = grid.path("prepare", "train", dataset=dataset)
+    poisoned = grid.path("poison", "train", dataset=dataset, poison=poison)
     info = grid.path("prepare", "info", dataset=dataset)
+    prepared, used = (settings_hash(settings(path).get("dataset")) for path in (clean, poisoned))
+    if prepared != used:
+        raise UserError(f"{poisoned} is not made from {clean}: that has other settings; run poison again")
     labels, rows = np.unique(_read(clean, "labels", "int64", 1), return_index=True)
     labels, rows = labels[:SHOWN], rows[:SHOWN]
     names = files.read_json(info, structures.DATA_INFO)["classes"]
@@ -36,18 +41,13 @@ def of_poison(params: Params, dataset: str, poison: str) -> dict:
     return images | {"labels": [names[label] for label in labels], "use": params.entry("poisons", poison).name}
 
 
-def settings(dataset: str, poison: str) -> object:
-    """The settings in the header of the poisoned training split. Raises UserError for a missing or corrupt file."""
-    path = _poisoned(dataset, poison)
+def settings(path: Path) -> dict:
+    """The settings in the header of a split. Raises UserError for a missing or corrupt file."""
     try:
         with safe_open(files.existing(path), framework="numpy") as file:
             return files.parsed_json(path, (file.metadata() or {}).get("facts", ""), structures.SPLIT)["settings"]
     except SafetensorError as error:
         raise _corrupt(path, error) from None
-
-
-def _poisoned(dataset: str, poison: str) -> Path:
-    return grid.path("poison", "train", dataset=dataset, poison=poison)
 
 
 def _read(path: Path, name: str, dtype: str, dimensions: int, rows: np.ndarray | None = None) -> np.ndarray:

@@ -7,7 +7,7 @@ import pandas
 
 from relearn.errors import UserError
 from relearn.reporting.summaries import BLOCK, by_erm, groups
-from relearn.runtime import files
+from relearn.runtime.run_report import read_report
 
 COLUMNS = [*BLOCK, "device", "method", "n", "seconds", "relative to erm"]
 
@@ -15,13 +15,13 @@ COLUMNS = [*BLOCK, "device", "method", "n", "seconds", "relative to erm"]
 def of_run(reports: Iterable[Path]) -> dict | None:
     """Seconds and device of a run from the reports of its jobs, its pretraining's and purification's among them.
 
-    None where one is missing (the outputs were fetched), damaged, of another device than the others, or of a job that
-    was resumed, whose earlier seconds are not known.
+    None where one is missing (the outputs were fetched), damaged, of another run than the outputs beside it, of another
+    device than the others, or of a job that was resumed, whose earlier seconds are not known.
     """
     seconds, devices = 0.0, set()
     for path in reports:
         try:
-            found = files.read_json(path)
+            found = read_report(path)
             if found.get("resumed"):
                 return None
             seconds += float(found["seconds"])

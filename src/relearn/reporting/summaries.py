@@ -66,11 +66,12 @@ def on_clean(frame: pandas.DataFrame) -> pandas.Series:
 
 
 def clean_once(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """The rows of clean data, one for each method and seed.
+    """The rows of clean data, one for each method and seed, and of histories for each of their epochs.
 
     Of several entries that use `clean` all have the same images, and so the same runs, which are no further seeds.
     """
-    return frame[on_clean(frame)].drop_duplicates([*BLOCK, "method", "seed"])
+    keys = [key for key in (*BLOCK, "method", "seed", "epoch") if key in frame]
+    return frame[on_clean(frame)].drop_duplicates(keys)
 
 
 def by_erm(frame: pandas.DataFrame) -> pandas.Series:
@@ -92,7 +93,7 @@ def plain_methods(uses: Mapping[str, str]) -> list[str]:
 
 def clean_reference(records: pandas.DataFrame) -> pandas.Series:
     """The mean accuracy of erm on clean data, in percent, by dataset and architecture, named `clean`."""
-    plain = records[on_clean(records) & by_erm(records)]
+    plain = clean_once(records[by_erm(records)])
     return plain.groupby(BLOCK)["accuracy"].mean().rename("clean")
 
 

@@ -1,7 +1,7 @@
 """evaluate CELL: the victim's accuracy on clean test images, as a record that explains itself."""
 
 from relearn import grid
-from relearn.data import load_split, load_tensors
+from relearn.data import load_beside, load_tensors
 from relearn.errors import UserError
 from relearn.methods import erm  # noqa: F401, see rules/train.py
 from relearn.params import Params
@@ -25,10 +25,11 @@ def run(params: Params, cell: grid.Cell) -> None:
     """
     deterministic(params.compute["threads"])
     device = devices.choose()
-    test, facts = load_split(cell.path("prepare", "test"))
     info = files.read_json_of(vars(cell), cell.path("train", "info"), structures.TRAIN_INFO)
+    test, facts = load_beside(cell.path("prepare", "test"), info["settings"])
     history = files.read_rows(cell.path("train", "history"), structures.HISTORY)
-    with run_report(grid.sidecar("evaluate", "run.json", **vars(cell)), device):
+    record = cell.path("evaluate", "record")
+    with run_report(grid.sidecar("evaluate", "run.json", **vars(cell)), device, record):
         weights, found = load_tensors(cell.path("train", "model"))
         if settings_hash(found["settings"]) != settings_hash(info["settings"]):
             raise UserError(f"{cell}: model.safetensors and train.json are not of one run: run train again")
@@ -48,7 +49,7 @@ def run(params: Params, cell: grid.Cell) -> None:
             )
         result = _result(accuracy, history, info)
         hashed = {"settings": info["settings"], "settings_hash": settings_hash(info["settings"])}
-        files.write_json(cell.path("evaluate", "record"), {"cell": info["cell"], "result": result} | hashed)
+        files.write_json(record, {"cell": info["cell"], "result": result} | hashed)
 
 
 def _result(accuracy: float, history: list[dict], info: dict) -> dict:

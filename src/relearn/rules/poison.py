@@ -41,7 +41,7 @@ def run(params: Params, dataset: str, poison: str) -> None:
     mixed, more = load_mixed(params, poison, dataset)
     settings = grid.settings(params, "poison", inherited=facts["settings"], starts=starts | more, **names)
     print(cost.cost_message(params, poison, train, precision), file=sys.stderr, flush=True)
-    with run_report(grid.sidecar("poison", "run.json", **names), device):
+    with run_report(grid.sidecar("poison", "run.json", **names), device, grid.path("poison", "info", **names)):
         craft = CraftContext(
             label=f"poison {dataset}/{poison}",
             seeds=Seeds("poison", dataset, params.entry("poisons", poison).name),

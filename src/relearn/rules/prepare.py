@@ -15,7 +15,8 @@ DOWNLOADS = Path("data/downloads")  # outside results/: what is fetched, or put 
 def run(params: Params, dataset: str) -> None:
     """Write the train and test split of a dataset, and data.json: sizes, classes, counts, settings."""
     settings = grid.settings(params, "prepare", dataset=dataset)
-    with run_report(grid.sidecar("prepare", "run.json", dataset=dataset), "cpu"):
+    made_here = grid.path("prepare", "info", dataset=dataset)
+    with run_report(grid.sidecar("prepare", "run.json", dataset=dataset), "cpu", made_here):
         made = params.build("datasets", dataset, DOWNLOADS / dataset)
         check_dataset(dataset, made)
         shared = count_in_both(made)
@@ -34,4 +35,4 @@ def run(params: Params, dataset: str) -> None:
         size = list(made.train.images.shape[1:3])
         listed = {"files": made.files} if made.files else {}
         info = facts | {"image_size": size, "images_per_class": counts} | listed
-        files.write_json(grid.path("prepare", "info", dataset=dataset), info)
+        files.write_json(made_here, info)

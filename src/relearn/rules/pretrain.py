@@ -37,7 +37,8 @@ def run(params: Params, dataset: str, poison: str, arch: str, pretraining: str, 
     settings = grid.settings(params, "pretrain", inherited=facts["settings"], **names)
     seeds = Seeds("pretrain", dataset, arch, seed)
     checkpoint = grid.sidecar("pretrain", "checkpoint.safetensors", **names)
-    with run_report(grid.sidecar("pretrain", "run.json", **names), device) as report:
+    history = grid.path("pretrain", "history", **names)
+    with run_report(grid.sidecar("pretrain", "run.json", **names), device, history) as report:
         report["resumed"] = checkpoint.exists()  # then the seconds are not those of the whole job
         stage = params.build("pretraining", pretraining)
         recipe = stage.recipe(params.recipe_of(arch), len(train))
@@ -71,7 +72,7 @@ def run(params: Params, dataset: str, poison: str, arch: str, pretraining: str, 
             models.weights(model),
             {"classes": facts["classes"], "settings": settings},
         )
-        files.write_rows(grid.path("pretrain", "history", **names), [_row(row) for row in fitted.history])
+        files.write_rows(history, [_row(row) for row in fitted.history])
         info = {"settings": settings, "precision": precision}
         work = {"steps": fitted.steps, "passes": VIEWS * recipe["epochs"]}
         files.write_json(grid.path("pretrain", "info", **names), info | work)

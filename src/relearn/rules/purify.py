@@ -29,7 +29,8 @@ def run(params: Params, dataset: str, poison: str, purification: str) -> None:
     poisoned = load_tensors(source)[0].get("poisoned")
     settings = grid.settings(params, "purify", inherited=facts["settings"], **names)
     checkpoint = grid.sidecar("purify", "checkpoint", **names)
-    with run_report(grid.sidecar("purify", "run.json", **names), device) as report:
+    moved = grid.path("purify", "info", **names)
+    with run_report(grid.sidecar("purify", "run.json", **names), device, moved) as report:
         # then the seconds are not those of the whole job
         report["resumed"] = any(checkpoint.parent.glob(f"{checkpoint.name}.*"))
         craft = CraftContext(
@@ -44,7 +45,7 @@ def run(params: Params, dataset: str, poison: str, purification: str) -> None:
         made = facts | {"settings": settings}
         save_split(grid.path("purify", "train", **names), train.with_images(images), made, poisoned)
         info = {"images": len(train), **_moved(train.images, images), "settings": settings}
-        files.write_json(grid.path("purify", "info", **names), info)
+        files.write_json(moved, info)
         craft.delete_checkpoint()
 
 

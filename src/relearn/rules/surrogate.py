@@ -5,7 +5,7 @@ import math
 import torch
 
 from relearn import grid
-from relearn.data import load_split, save_tensors
+from relearn.data import load_beside, load_split, save_tensors
 from relearn.methods.erm import ERM
 from relearn.params import Params
 from relearn.probing.probe_set import ProbeSet
@@ -28,10 +28,10 @@ def run(params: Params, dataset: str, surrogate: str) -> None:
     device = devices.choose()
     precision = devices.precision(params.compute, device)
     train, facts = load_split(grid.path("prepare", "train", dataset=dataset))
-    test, _ = load_split(grid.path("prepare", "test", dataset=dataset))
+    test, _ = load_beside(grid.path("prepare", "test", dataset=dataset), facts["settings"])
     seeds = Seeds("surrogate", dataset, surrogate, own["seed"])
     settings = grid.settings(params, "surrogate", inherited=facts["settings"], dataset=dataset, surrogate=surrogate)
-    with run_report(grid.sidecar("surrogate", "run.json", **names), device):
+    with run_report(grid.sidecar("surrogate", "run.json", **names), device, grid.path("surrogate", "info", **names)):
         model = models.build(
             *params.architectures[own["arch"]],
             images=train.images,

@@ -1,7 +1,7 @@
 """train CELL: train a victim on poisoned images by a method."""
 
 from relearn import grid
-from relearn.data import load_split, save_tensors
+from relearn.data import load_beside, load_split, save_tensors
 from relearn.methods import erm  # noqa: F401, every method is a difference from it, so its source belongs to this rule
 from relearn.params import Params
 from relearn.probing.probe_set import ProbeSet
@@ -30,17 +30,17 @@ def run(params: Params, cell: grid.Cell) -> None:
     precision = devices.precision(params.compute, device)
     rule, made = grid.trained_on(params, cell)
     train, facts = load_split(grid.path(rule, "train", **made))
-    test, _ = load_split(cell.path("prepare", "test"))
+    test, _ = load_beside(cell.path("prepare", "test"), facts["settings"])
     seeds = Seeds("train", cell.dataset, cell.arch, cell.seed)
     surrogate, starts = load_surrogate(params, "methods", cell.method, cell.dataset)
     pretrained, more = load_pretrained(params, cell)
     settings = grid.settings(params, "train", inherited=facts["settings"], starts=starts | more, cell=cell)
     checkpoint = grid.sidecar("train", "checkpoint.safetensors", **vars(cell))
-    with run_report(grid.sidecar("train", "run.json", **vars(cell)), device) as report:
+    with run_report(grid.sidecar("train", "run.json", **vars(cell)), device, cell.path("train", "history")) as report:
         report["resumed"] = checkpoint.exists()  # then the seconds are not those of the whole job
         arch, arch_settings = params.architectures[cell.arch]
         method = params.build("methods", cell.method)
-        clean = load_clean(params, cell)
+        clean = load_clean(params, cell, facts["settings"])
         train = train if clean is None else method.with_clean(train, clean, seeds.generator("clean"))
         train, test = train.to(device), test.to(device)
         train = train.with_images(method.prepare(train.images, train.labels))

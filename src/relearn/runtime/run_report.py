@@ -10,16 +10,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from relearn.runtime.files import write_json
+from relearn.errors import UserError
+from relearn.runtime.files import read_json, write_json
+from relearn.runtime.hashing import file_digest
 
 STATUS = Path("/proc/self/status")
 
 
 @contextlib.contextmanager
-def run_report(path: Path, device: str) -> Iterator[dict]:
+def run_report(path: Path, device: str, made: Path) -> Iterator[dict]:
     """Write `path` with the seconds, peak memory and environment of the block, and when it finished (Unix seconds).
 
     The block may add entries to the dict that it gets; `images`, how many were trained on, becomes a speed as well.
+    `made` is a file beside it that the block writes, whose SHA-256 says of which run the report is.
     """
     report: dict = {}
     begin = time.perf_counter()
@@ -29,7 +32,22 @@ def run_report(path: Path, device: str) -> Iterator[dict]:
     if "images" in report:
         report["images_per_second"] = report["images"] / report["seconds"]
     report["peak_memory_mb"] = peak_memory_mb()
+    report["of"] = {made.name: file_digest(made, "sha256")}
     write_json(path, report | environment(device))
+
+
+def read_report(path: Path) -> dict:
+    """What `run_report` has written at `path`; one of an older version does not say of which run it is.
+
+    Raises UserError when it is missing, damaged, or of another run than the files beside it: engines fetch and restore
+    those, and leave the report of the last run here as it is.
+    """
+    report = read_json(path)
+    made = report.get("of")
+    for name, digest in made.items() if isinstance(made, dict) else ():
+        if file_digest(path.parent / name, "sha256") != digest:
+            raise UserError(f"{path} is not of the run that made {name} beside it")
+    return report
 
 
 def environment(device: str) -> dict:

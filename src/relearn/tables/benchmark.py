@@ -45,6 +45,7 @@ def _rows(block: pandas.DataFrame, records: pandas.DataFrame, baseline: str) -> 
     """The rows of one dataset and architecture; `records` has the baseline even if the table leaves it out."""
     key = block[BLOCK].iloc[0]
     theirs = records[(records[BLOCK] == key).all(axis=1) & (records["method"] == baseline)]
+    theirs = theirs[theirs["poison"].isin(names(block, "poison"))]
     poisoned, clean = block[~on_clean(block)], clean_once(block)
     means = groups(poisoned, ["poison", "method"])["accuracy"].mean().unstack("method")
     # rounded as records are: a mean of the same accuracies in another order may differ in its last bits

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from relearn import grid
-from relearn.data import Split, load_split, load_tensors
+from relearn.data import Split, load_beside, load_split, load_tensors
 from relearn.params import Params
 
 Weights = dict[str, torch.Tensor]
@@ -40,11 +40,14 @@ def load_mixed(params: Params, poison: str, dataset: str) -> tuple[dict[str, Spl
     return splits, {"mixed_settings": found} if found else {}
 
 
-def load_clean(params: Params, cell: grid.Cell) -> Split | None:
-    """The clean training split, for a method that is given some of its images; None for every other."""
+def load_clean(params: Params, cell: grid.Cell, settings: dict) -> Split | None:
+    """The clean training split, for a method that is given some of its images; None for every other.
+
+    `settings` are those of the poisoned split. Raises UserError for a clean one that was prepared with others.
+    """
     if not params.named("methods", cell.method, "CleanCount"):
         return None
-    return load_split(cell.path("prepare", "train"))[0]
+    return load_beside(cell.path("prepare", "train"), settings)[0]
 
 
 def _load(key: str, path: Path) -> tuple[Weights, dict]:

@@ -67,13 +67,16 @@ def _strip(caption: str, images: np.ndarray, labels: list[str]) -> str:
 
 def _missing(params: Params, dataset: str, poison: str) -> str | None:
     """A sentence that says why the images of a poison are not shown; None if they can be."""
-    needed = [grid.path("prepare", output, dataset=dataset) for output in ("train", "info")]
-    needed.append(grid.path("poison", "train", dataset=dataset, poison=poison))
-    absent = [str(path) for path in needed if not path.exists()]
+    clean, info = (grid.path("prepare", output, dataset=dataset) for output in ("train", "info"))
+    poisoned = grid.path("poison", "train", dataset=dataset, poison=poison)
+    absent = [str(path) for path in (clean, info, poisoned) if not path.exists()]
     if absent:
         return f"Images of {dataset}/{poison} are not here: {', '.join(absent)}."
-    made = grid.settings(params, "poison", dataset=dataset, poison=poison)
-    if settings_hash(examples.settings(dataset, poison)) != settings_hash(made):
+    made = {
+        clean: grid.settings(params, "prepare", dataset=dataset),
+        poisoned: grid.settings(params, "poison", dataset=dataset, poison=poison),
+    }
+    if any(settings_hash(examples.settings(path)) != settings_hash(expected) for path, expected in made.items()):
         return f"Images of {dataset}/{poison} were made with other settings than params.yaml now has; not shown."
     return None
 

@@ -9,8 +9,7 @@ from relearn import grid, params
 from relearn.errors import UserError
 from relearn.params import Params
 from relearn.reporting import markup
-from relearn.runtime import files
-from relearn.runtime.run_report import commit
+from relearn.runtime.run_report import commit, read_report
 
 RECORDED = ("device", "processor", "cpu_capability", "commit", "python", "torch", "numpy")  # texts of a run report
 PACKAGES = ("relearn", "torch", "torchvision", "numpy", "pandas", "matplotlib", "pillow", "safetensors", "scikit-learn")
@@ -34,9 +33,12 @@ def provenance(checked: Params, cells: list[grid.Cell]) -> list[str]:
 
 
 def run_report(cell: grid.Cell) -> dict | None:
-    """What was recorded of the training of a cell; None where that is not here, or damaged: no engine tracks it."""
+    """What was recorded of the training of a cell; no engine tracks it, so None where that is not here, or damaged.
+
+    None also for the report of another run than that of the cell's files.
+    """
     try:
-        return files.read_json(grid.sidecar("train", "run.json", **vars(cell)))
+        return read_report(grid.sidecar("train", "run.json", **vars(cell)))
     except (UserError, OSError):
         return None
 
