@@ -18,6 +18,7 @@ NEIGHBOURS = [(row, column) for row in range(3) for column in range(3)][:-1]  # 
 TRIALS = 3  # fields by which a process is judged
 SIDE = 32  # pixels a side of a trial field
 LARGEST = 50.0  # the L2 norm up to which one counts as stable
+FAR = 48  # pixels a side of images beyond which a process that hardly grows there can explode
 CANDIDATES = 64  # processes tried at once
 ATTEMPTS = 400  # rounds of so many candidates before the search fails
 PATIENCE = 8  # rounds without a new process before the oldest one is dropped: all others may be close to it
@@ -38,9 +39,9 @@ def ar(
     A process is a 3x3 window of eight weights that sum to 1. A field starts as Gaussian noise with a margin of 4
     pixels; row by row each value becomes the weighted sum of its eight predecessors in the window; the margin is
     dropped. The perturbation has the L2 norm `epsilon` (1/255) on 32x32 images, and in proportion to the side on
-    others. Processes are drawn until one is stable, on 32x32 pixels and at the size of the images if that is larger, and
-    the others of the set respond to it by at least `gap` (10 for up to 10 classes, 3 for more, unless given). Raises
-    UserError when none is found.
+    others. Processes are drawn until one is stable, on 32x32 pixels and, beyond 48 a side, at the size of images,
+    and the others of the set respond to it by at least `gap` (10 for up to 10 classes, 3 for more, unless given).
+    Raises UserError when none is found.
     """
     count, height, width, _ = train.images.shape
     gap = (10.0 if craft.classes <= 10 else 3.0) if gap is None else gap
@@ -107,8 +108,8 @@ def processes(
 ) -> torch.Tensor:
     """Weights (K, 3, 8) float32 of `classes` processes, each stable, each far from all before it in both directions.
 
-    For images whose `size` (H, W) is beyond that of the trial fields they have to be stable on fields of that size too,
-    drawn from `larger`. Raises UserError when too few are found.
+    For images whose `size` (H, W) is beyond `FAR` they have to be stable on fields of that size too, drawn from
+    `larger`. Raises UserError when too few are found.
     """
     found, trials, without_success = torch.zeros(0, 3, 8), torch.zeros(0, SIDE, SIDE, 3), 0
     for _ in range(ATTEMPTS):
@@ -120,7 +121,7 @@ def processes(
         drawn /= drawn.sum(2, keepdim=True)
         tried = _tried(drawn, (SIDE, SIDE), generator)
         stable = torch.nonzero(_stable(tried)).flatten()
-        if larger is not None and max(size) > SIDE and len(stable):  # what hardly grows there can explode on the way
+        if larger is not None and max(size) > FAR and len(stable):
             stable = stable[_stable(_tried(drawn[stable], size, larger))]
         for colours in stable[: len(stable) // 3 * 3].reshape(-1, 3):
             weight, own = drawn[colours, 0][None], tried[colours].permute(1, 2, 3, 0)
