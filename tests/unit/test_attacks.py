@@ -11,6 +11,7 @@ from relearn.crafting.perturbation import Budget, Perturbation, apply
 from relearn.crafting.pgd import descend, shifted
 from relearn.errors import UserError
 from relearn.poisons import dune as dune_module
+from relearn.poisons.cp import cp
 from relearn.poisons.deepconfuse import UNet, _Duel, deepconfuse
 from relearn.poisons.dune import dune, ssim
 from relearn.poisons.em_ops import em_ops
@@ -232,6 +233,19 @@ def test_deepconfuse_refuses_images_it_cannot_halve(craft):
     small = coloured([3, 3], (4, 9), seed=0)
     with pytest.raises(UserError, match="they must be 8x8 at least, found 4x9"):
         deepconfuse(small, craft("deepconfuse", small), arch="cnn")
+
+
+# Noise without labels
+
+
+def test_cp_leaves_no_image_without_noise(tiny, craft):
+    """The last batch would be a single image, which has none to be compared with: it goes with the batch before."""
+    train = tiny.pick(torch.arange(17))
+    found = cp(train, craft("cp", train), arch="cnn", rounds=1, batches=1, batch=16, steps=1)
+    assert found.delta.flatten(1).abs().amax(1).min() > 0
+    for count, batch in ((17, 1), (1, 16)):
+        with pytest.raises(UserError, match="cp compares the images of a batch"):
+            cp(tiny.pick(torch.arange(count)), craft("cp", train), arch="cnn", batch=batch)
 
 
 # Two shortcuts in one image

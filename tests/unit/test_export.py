@@ -137,6 +137,21 @@ def test_the_checksums_are_those_of_all_files_and_the_card_says_how_to_load(form
     assert manifest["classes"] == CLASSES and manifest["declared"] == {"norm": "l2", "value": 9}
 
 
+@pytest.mark.parametrize(
+    "declared, words",
+    [
+        ({"norm": "linf", "value": 8.0, "free": 0}, "linf 8.0 (1/255)"),
+        ({"norm": "linf", "value": 8.0, "free": 2}, "linf 8.0 (1/255), but for 2 pixels of each image"),
+        ({"norm": "l0", "value": 1.0, "free": 0}, "l0 1.0 (pixels)"),
+        ({"norm": "none", "value": 255.0, "free": 0}, "none"),
+    ],
+)
+def test_the_card_has_the_budget_in_its_unit(declared, words, poisoned):
+    path = POISON / "poison.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"declared": declared}))
+    assert f"| budget | {words} |" in (exported("npz") / "README.md").read_text()
+
+
 @every_format
 def test_an_export_is_the_same_bytes_again(format, poisoned):
     if format == "parquet":

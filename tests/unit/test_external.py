@@ -161,6 +161,12 @@ def test_values_that_are_not_finite(value, train, poisoned, put):
     assert "row 5" in error(train, put(broken))
 
 
+def test_images_have_no_negative_noise_to_drop(train, poisoned, noise, put):
+    """`em_legacy` would publish other images than those of the file: none darker than its clean one."""
+    assert "em_legacy would take back" in error(train, put(poisoned), rounding="em_legacy")
+    assert external(train, CRAFT, file=put(noise), rounding="em_legacy").rounding == "em_legacy"
+
+
 def test_values_out_of_range(train, poisoned, noise, put):
     assert "0 to 300" in error(train, put(images=np.where(poisoned > 250, 300, 0).astype(np.float32)))
     assert "from -8" in error(train, put(images=noise.astype(np.float32)), unit="pixels")

@@ -97,9 +97,15 @@ def test_ntga_raises_the_error_on_images_outside_the_block(craft):
 
 
 @pytest.mark.parametrize(
-    "size, count, words", [((8, 65), 2, "up to 64x64, found 8x65; set network: fnn"), ((8, 8), 1, "there is 1")]
+    "size, count, settings, words",
+    [
+        ((8, 65), 2, {}, "up to 64x64, found 8x65; set network: fnn"),
+        ((8, 8), 1, {}, "there is 1"),
+        ((8, 8), 2, {"epsilon": 16.0}, "never reach an epsilon of 16; give step_size: 16 or more"),
+        ((8, 8), 2, {"steps": 4, "step_size": 1.0}, "never reach an epsilon of 8; give step_size: 2 or more"),
+    ],
 )
-def test_ntga_refuses_before_any_work(size, count, words, craft):
+def test_ntga_refuses_before_any_work(size, count, settings, words, craft):
     train = coloured([count], size, seed=0)
     with pytest.raises(UserError, match=words):
-        ntga(train, craft("ntga", train))
+        ntga(train, craft("ntga", train), **settings)

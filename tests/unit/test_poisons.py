@@ -113,6 +113,13 @@ def test_ops_refuses_more_pixels_than_there_are(craft):
         ops(train, craft("ops", train), pixels=17)
 
 
+def test_ops_refuses_classes_for_which_no_pixel_is_left(craft):
+    """16 positions of 8 colours are enough for 8 classes of 16 pixels; the next two would get the same black ones."""
+    train = coloured([2] * 10, (4, 4), seed=0)
+    with pytest.raises(UserError, match="left for class 8, with 16 pixels for each"):
+        ops(train, craft("ops", train), pixels=16)
+
+
 def test_shift_and_flip_shows_windows_of_the_padded_batch():
     generator = torch.Generator().manual_seed(2)
     x = torch.rand(3, 3, 6, 5, generator=generator)
@@ -172,6 +179,14 @@ def test_processes_are_stable_follow_themselves_and_not_each_other():
     own = found.diagonal()
     assert (own < 1e-3).all()
     assert (found + 1e9 * torch.eye(10)).min() > 5.0  # 10 on the fields they were judged by
+
+
+def test_processes_for_larger_images_do_not_explode_on_the_way():
+    """Of those that are stable on 32x32 pixels one in ten grows without bound on 64x64."""
+    seeds = Seeds("poison", "imagenet_mini", "ar")
+    weights = processes(10, 1.0, seeds.generator("processes", 0), (64, 64), seeds.generator("larger", 0))
+    drawn = fields(weights, 64, 64, torch.Generator().manual_seed(1))
+    assert drawn.flatten(1, 2).norm(dim=1).max() < 100.0  # 50 for 32x32, in proportion to the side
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar10_folder", "digits"])

@@ -70,6 +70,14 @@ def test_images_of_any_size(poison, photos, capsys):
     assert "wrote 8 images to out" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("poison", ["random", "classwise_random"])
+def test_rounding_never_leaves_the_linf_ball(poison, photos):
+    """8.7 rounds to 9, which is more than the data card promises."""
+    assert run("--with", poison, "--set", "epsilon=8.7") == 0
+    assert max(abs(change(f"{name}/{number}")).max() for name in ("cat", "dog") for number in range(4)) == 8
+    assert json.loads(Path("out/manifest.json").read_text())["measured"]["linf_max"] == 8
+
+
 def test_a_perturbation_grows_by_blocks(photos):
     """What the network sees once the image is small again is what was crafted."""
     assert run("--with", "classwise_random") == 0

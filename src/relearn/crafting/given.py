@@ -36,6 +36,11 @@ def _read(
     _check_labels(path, arrays.get("labels"), train, counts)
     channels_first, per_class, content = _layout(path, array, content, train, counts, "labels" in arrays)
     content, scale = units(path, array, content, unit)
+    if content == "images" and rounding == "em_legacy":
+        raise UserError(
+            f"{path} holds images, of which em_legacy would take back all that is darker than the clean ones; "
+            "it is for perturbations; set `rounding` to half_up or truncate"
+        )
     rows = torch.arange(array.shape[0]) if per_class else counts[array.shape[0]][1]
     needed = 6 * len(rows) * train.images[0].numel()  # the perturbation in float32, images before and after
     memory.check(needed, f"{len(rows)} rows of {path}", "choose a subset of the dataset")

@@ -16,7 +16,9 @@ from relearn.registry import NonNegative, Positive, PositiveInt, Seed, register
 MARGIN = 4  # rows and columns of a field that are dropped: the process has to forget its start
 NEIGHBOURS = [(row, column) for row in range(3) for column in range(3)][:-1]  # all but the last place of a 3x3 window
 TRIALS = 3  # fields by which a process is judged
-LARGEST = 50.0  # the L2 norm up to which a trial field counts as stable
+SIDE = 32  # pixels a side of a trial field
+LARGEST = 50.0  # the L2 norm up to which one counts as stable
+FAR = 48  # pixels a side of images beyond which a process that hardly grows there can explode
 CANDIDATES = 64  # processes tried at once
 ATTEMPTS = 400  # rounds of so many candidates before the search fails
 PATIENCE = 8  # rounds without a new process before the oldest one is dropped: all others may be close to it
@@ -37,12 +39,14 @@ def ar(
     A process is a 3x3 window of eight weights that sum to 1. A field starts as Gaussian noise with a margin of 4
     pixels; row by row each value becomes the weighted sum of its eight predecessors in the window; the margin is
     dropped. The perturbation has the L2 norm `epsilon` (1/255) on 32x32 images, and in proportion to the side on
-    others. Processes are drawn until one is stable and the others of the set respond to it by at least `gap` (10 for up
-    to 10 classes, 3 for more, unless given). Raises UserError when none is found.
+    others. Processes are drawn until one is stable, on 32x32 pixels and, beyond 48 a side, at the size of images,
+    and the others of the set respond to it by at least `gap` (10 for up to 10 classes, 3 for more, unless given).
+    Raises UserError when none is found.
     """
     count, height, width, _ = train.images.shape
     gap = (10.0 if craft.classes <= 10 else 3.0) if gap is None else gap
-    weights = processes(craft.classes, gap, craft.generator("processes", seed))
+    larger = craft.generator("larger", seed)
+    weights = processes(craft.classes, gap, craft.generator("processes", seed), (height, width), larger)
     norm = epsilon * math.sqrt(height * width / 1024)
     check_reachable("ar", "l2", norm, train.images)
     delta = torch.empty(train.images.shape)
@@ -84,12 +88,30 @@ def response(field: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (field[:, 2:, 2:, None] - predicted).square().sum((1, 2, 4)).sqrt()
 
 
-def processes(classes: int, gap: float, generator: torch.Generator) -> torch.Tensor:
+def _tried(weights: torch.Tensor, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+    """Fields (B, TRIALS, H, W) of processes of one colour (B, 1, 8)."""
+    return fields(weights.repeat_interleave(TRIALS, 0), *size, generator).reshape(len(weights), TRIALS, *size)
+
+
+def _stable(tried: torch.Tensor) -> torch.Tensor:
+    """Whether all fields (B, TRIALS, H, W) of a process are small for their size; one that is not finite is not."""
+    largest = LARGEST * math.sqrt(tried[0, 0].numel()) / SIDE
+    return (tried.flatten(2).norm(dim=2) <= largest).all(1)
+
+
+def processes(
+    classes: int,
+    gap: float,
+    generator: torch.Generator,
+    size: tuple[int, int] = (SIDE, SIDE),
+    larger: torch.Generator | None = None,
+) -> torch.Tensor:
     """Weights (K, 3, 8) float32 of `classes` processes, each stable, each far from all before it in both directions.
 
-    Raises UserError when too few are found.
+    For images whose `size` (H, W) is beyond `FAR` they have to be stable on fields of that size too, drawn from
+    `larger`. Raises UserError when too few are found.
     """
-    found, trials, without_success = torch.zeros(0, 3, 8), torch.zeros(0, 32, 32, 3), 0
+    found, trials, without_success = torch.zeros(0, 3, 8), torch.zeros(0, SIDE, SIDE, 3), 0
     for _ in range(ATTEMPTS):
         if without_success == PATIENCE:
             found, trials, without_success = found[1:], trials[TRIALS:], 0
@@ -97,9 +119,10 @@ def processes(classes: int, gap: float, generator: torch.Generator) -> torch.Ten
         # one colour each: stable processes are too rare to draw three colours at a time
         drawn = _normal(CANDIDATES, 1, 8, generator=generator)
         drawn /= drawn.sum(2, keepdim=True)
-        tried = fields(drawn.repeat_interleave(TRIALS, 0), 32, 32, generator).reshape(CANDIDATES, TRIALS, 32, 32)
-        # a field that is not finite fails too
-        stable = torch.nonzero((tried.flatten(2).norm(dim=2) <= LARGEST).all(1)).flatten()
+        tried = _tried(drawn, (SIDE, SIDE), generator)
+        stable = torch.nonzero(_stable(tried)).flatten()
+        if larger is not None and max(size) > FAR and len(stable):
+            stable = stable[_stable(_tried(drawn[stable], size, larger))]
         for colours in stable[: len(stable) // 3 * 3].reshape(-1, 3):
             weight, own = drawn[colours, 0][None], tried[colours].permute(1, 2, 3, 0)
             if (response(own, found) >= gap).all() and (response(trials, weight) >= gap).all():

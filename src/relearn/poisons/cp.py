@@ -51,9 +51,10 @@ def cp(
     delta = torch.zeros_like(images)
     surrogate = _Surrogate(train, craft, arch, lr, seed)
     shuffled = torch.randperm(len(train), generator=craft.generator("order", seed))
-    # the last batch may be short, but a single image could be compared with itself alone
-    order = [rows.to(craft.device) for rows in shuffled.split(batch) if len(rows) > 1]
-    if not order:
+    order = [rows.to(craft.device) for rows in shuffled.split(batch)]
+    if len(order) > 1 and len(order[-1]) == 1:  # a single image could be compared with itself alone
+        order[-2:] = [torch.cat(order[-2:])]
+    if min(batch, len(train)) < 2:
         raise UserError(f"cp compares the images of a batch, found batch: {batch}; give 2 or more")
     saved = craft.load_checkpoint("cp")
     begin = saved.get("round", 0)

@@ -46,13 +46,18 @@ def ntga(
     and a linear layer (cnn), or five linear layers (fnn), with erf between them. Signed steps raise its squared error
     on `validation` training images that are not in the block (all there are, if fewer). One step of size
     `epsilon` is what the authors' ten amount to. Draws which images form a block, and the validation images. Raises
-    UserError for a cnn and images above 64 pixels a side, or a single image.
+    UserError for a cnn and images above 64 pixels a side, a single image, or steps that cannot reach `epsilon`.
     """
     height, width = train.images.shape[1:3]
     if network == "cnn" and max(height, width) > LARGEST_SIDE:
         raise UserError(
             f"ntga: the kernel of the cnn takes images up to {LARGEST_SIDE}x{LARGEST_SIDE}, found {height}x{width}; "
             "set network: fnn"
+        )
+    if steps * step_size < epsilon * (1 - 1e-6):
+        raise UserError(
+            f"ntga: steps: {steps} with step_size: {step_size:g} never reach an epsilon of {epsilon:g}; "
+            f"give step_size: {epsilon / steps:g} or more"
         )
     if len(train) < 2:
         raise UserError("ntga: a block needs validation images beside it, so at least 2 images; there is 1")

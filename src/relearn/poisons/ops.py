@@ -22,7 +22,7 @@ def ops(train: Split, craft: CraftContext, *, pixels: PositiveInt = 1) -> Pertur
     They are set in all images of the class. A candidate scores mean / standard deviation, over images and channels of
     the class, of |colour - value| at its position (the authors' code; their text divides by the variance); the position
     and colour of an earlier class is not taken again. Declared: an L0 budget of `pixels`, of any amplitude. Draws
-    nothing. Raises UserError for more pixels than an image has.
+    nothing. Raises UserError for more pixels than an image has, or than are left for a class.
     """
     height, width = train.images.shape[1:3]
     if pixels > height * width:
@@ -33,6 +33,11 @@ def ops(train: Split, craft: CraftContext, *, pixels: PositiveInt = 1) -> Pertur
         rows = torch.nonzero(train.labels == label).flatten()
         images = train.images[rows].reshape(len(rows), height * width, 3)
         places, colours = _best(scores(images).masked_fill(taken, 0.0), pixels)
+        if taken[places, colours].any():
+            raise UserError(
+                f"ops: no positions and colours are left for class {label}, with {pixels} pixels for each class before "
+                "it; choose fewer"
+            )
         taken[places, colours] = True
         change = 255 * COLOURS[colours].float() - images[:, places].float()
         delta[rows[:, None], (places // width)[None], (places % width)[None]] = change

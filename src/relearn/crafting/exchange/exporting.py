@@ -63,7 +63,7 @@ def _card(manifest: dict, train: Split) -> str:
     facts = {
         "images": f"{len(train)} of {train.images.shape[2]}x{train.images.shape[1]} pixels, uint8",
         "classes": ", ".join(manifest["classes"][:20]) + (", ..." if len(manifest["classes"]) > 20 else ""),
-        "budget": f"{declared.get('norm')} {declared.get('value')} (1/255)",
+        "budget": _budget(declared),
         "L-inf of the change (mean, 1/255)": f"{measured.get('linf_mean', 0):.2f}",
         "L2 of the change (mean, 1/255)": f"{measured.get('l2_mean', 0):.1f}",
         "order": "that of the dataset",
@@ -75,6 +75,15 @@ def _card(manifest: dict, train: Split) -> str:
         "images. Labels are unchanged. The licence of the original images applies."
     )
     return publishing.card(f"{manifest['dataset']}, {manifest['poison']}", facts, text)
+
+
+def _budget(declared: dict) -> str:
+    """What the poison promises, in words."""
+    norm, value, free = declared.get("norm"), declared.get("value"), declared.get("free")
+    if norm == "none":
+        return "none"
+    words = f"{norm} {value} ({'pixels' if norm == 'l0' else '1/255'})"
+    return f"{words}, but for {free} pixels of each image" if free else words
 
 
 def _safetensors(folder: Path, train: Split, manifest: dict) -> None:

@@ -5,6 +5,7 @@ it, the poison is crafted on the small images, and what it adds is enlarged to t
 is trained on the images made small again finds it there.
 """
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,11 @@ def _write(found: images.Files, path: Path, folder: Path, perturbation: Perturba
             clean = torch.from_numpy(read_image(file, file)).float()
             own = row if perturbation.rows is None else int(perturbation.rows[row])
             delta = _enlarged(perturbation.delta[own], clean.shape[0], clean.shape[1])
-            poisoned = ROUNDINGS[perturbation.rounding](clean, delta).clamp(0, 255)
+            poisoned = ROUNDINGS[perturbation.rounding](clean, delta)
+            if perturbation.budget.norm == "linf":  # rounding never leaves the ball, as in `apply`
+                most = math.floor(perturbation.budget.value)
+                poisoned = clean + (poisoned - clean).clamp(-most, most)
+            poisoned = poisoned.clamp(0, 255)
             change = poisoned - clean
             linf.append(float(change.abs().max()))
             rms.append(float(change.square().mean().sqrt()))
