@@ -1,4 +1,4 @@
-"""The only place that adds a perturbation to images, clips, rounds, and measures and enforces the budget."""
+"""Perturbations of jobs: added to images, clipped, rounded and measured here alone, where the budget is enforced."""
 
 import math
 from collections.abc import Callable

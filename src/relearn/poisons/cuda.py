@@ -16,7 +16,7 @@ from relearn.registry import Fraction, Seed, Side, register
 
 @register
 def cuda(train: Split, craft: CraftContext, *, blur: Fraction = 0.3, kernel: Side = 3, seed: Seed = 0) -> Perturbation:
-    """Every image convolved with its class's kernel and divided by its own maximum, so that its brightest value is 255.
+    """Every image convolved with its class's kernel and divided by its own maximum: its brightest value is 255, or 254.
 
     A kernel is `kernel` x `kernel`, shared by the colours: entries uniform in 0..`blur`, one of them, drawn, set to 1;
     zero padding. No norm bounds the change. The sum is truncated to whole levels, as published. An all-black image
