@@ -224,6 +224,8 @@ def test_what_an_earlier_pst_had_stopped_learns_again(data):
 def test_an_optimizer_without_what_an_earlier_pst_had_stopped_is_refused(data):
     model = stopped(data).model
     few = OPTIMIZERS["sgd"]([parameter for parameter in model.parameters() if parameter.requires_grad])
-    with pytest.raises(UserError, match="the optimizer lacks 17 parameters .* had stopped; .* build the optimizer anew$"):
+    with pytest.raises(
+        UserError, match="the optimizer lacks 17 parameters .* had stopped; .* build the optimizer anew$"
+    ):
         PST(model, few, data, steps_per_epoch=5, probe_size=40)
     PST(model, OPTIMIZERS["sgd"](model.parameters()), data, steps_per_epoch=5, probe_size=40)
