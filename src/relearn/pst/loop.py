@@ -109,6 +109,8 @@ class PST:
         """
         steps = arguments.whole("epochs", epochs) * self.steps_per_epoch
         self.training.steps = steps
+        for snapshot in self.staging.snapshots:  # of a state that was saved in a training of another length
+            snapshot["steps"] = steps
         return self._epochs(steps)
 
     def _epochs(self, steps: int) -> Iterator[int]:
