@@ -211,7 +211,7 @@ def stopped(data) -> Training:
 
 
 def test_what_an_earlier_pst_had_stopped_learns_again(data):
-    model = stopped(data).model
+    model = nn.Sequential(stopped(data).model)
     optimizer = OPTIMIZERS["sgd"](model.parameters())
     PST(model, optimizer, data, steps_per_epoch=5, probe_size=40)
     before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -36,11 +36,12 @@ def load_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) 
 
 
 def released(model: nn.Module) -> list[nn.Parameter]:
-    """End what earlier states of `model` hold back in it; the parameters that may learn again.
+    """End what earlier states of `model`, or of a part of it, hold back; the parameters that may learn again.
 
     A state that ends in a late stage leaves groups without gradients, and stops their batch norm.
     """
-    earlier = [getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values()]
+    hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
+    earlier = [getattr(hook, "__self__", None) for hook in hooks]
     found = []
     for state in (state for state in earlier if isinstance(state, TrainingState)):
         held = [p for parameters in state.trainable.values() for p in parameters if not p.requires_grad]
