@@ -42,7 +42,7 @@ def released(model: nn.Module) -> list[nn.Parameter]:
     """
     hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
     earlier = [getattr(hook, "__self__", None) for hook in hooks]
-    found = []
+    found: list[nn.Parameter] = []
     for state in (state for state in earlier if isinstance(state, TrainingState)):
         held = [p for parameters in state.trainable.values() for p in parameters if not p.requires_grad]
         state.set_rates(dict.fromkeys(state.groups, 1.0))
