@@ -1,6 +1,8 @@
 """The jobs of methods that make more passes than plain training, or choose an epoch: what is counted and kept."""
 
 import json
+import math
+from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
@@ -42,15 +44,17 @@ def test_passes_are_planned_as_declared(project, monkeypatch):
         assert work.passes == expected * epochs
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 4, 5, 10])
-@pytest.mark.parametrize("first", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("epochs", [1, 2, 4, 5, 10, 100])
+@pytest.mark.parametrize("first", ["0", "0.07", "0.17", "0.25", "0.5", "1"])
 def test_passes_of_ueraser_are_those_it_makes(epochs, first):
-    """Copies change after an epoch, so a quarter of five epochs is two of them."""
+    """Copies change after an epoch, so a quarter of five epochs is two of them; 0.07 of 100 are 7."""
+    expected, first = epochs + 2 * math.ceil(Fraction(first) * epochs), float(first)
     method, made = ueraser.Ueraser(first=first, copies=3), 0
     for epoch in range(1, epochs + 1):
         made += 1 if method.lite else 3
         method.on_epoch(SimpleNamespace(step=epoch * 7, steps=epochs * 7))
     assert ueraser.PASSES_PER_STEP["ueraser"]({"first": first, "copies": 3}, epochs) * epochs == pytest.approx(made)
+    assert made == expected
 
 
 def test_records_count_passes_and_name_the_epoch(project):

@@ -33,6 +33,15 @@ def test_which_images_and_how_is_drawn():
     assert torch.equal(first, again) and not torch.equal(changed(x, first), changed(x, other))
 
 
+def test_neither_way_is_left_out_of_small_batches():
+    """Such as those of a small `micro_batch`: of two images a half is degraded in the long run, in both ways alike."""
+    x, generator = torch.rand(2, 3, 16, 16, generator=drawn(1)), drawn(2)
+    parts = [degrade.degrade(x, 0.5, generator) for _ in range(200)]
+    some = torch.cat([changed(x, part) for part in parts])
+    halved = torch.cat([~changed(degrade.halve(x, generator), part) for part in parts])
+    assert 160 < some.sum() < 240 and 70 < halved.sum() < 130 and not (halved & ~some).any()
+
+
 @pytest.mark.parametrize("way", degrade.WAYS)
 @pytest.mark.parametrize("shape", [(4, 3, 32, 32), (4, 3, 18, 21)])
 def test_shape_range_and_layout(way, shape):

@@ -9,9 +9,11 @@ import torch
 from PIL import Image, ImageFilter
 
 from helpers.images import noise
+from helpers.training import run_of
 from relearn import registry
 from relearn.data import to_float
 from relearn.errors import UserError
+from relearn.methods.erm import ERM
 from relearn.training import filters
 
 IMAGES = noise(5, 9, 12)
@@ -80,6 +82,16 @@ def test_methods_filter_training_images_and_test_images_as_set(name):
     gray = both.eval_transform(to_float(IMAGES))
     weights = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
     assert torch.allclose(gray, (to_float(expected) * weights).sum(1, keepdim=True).expand_as(gray), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_probe_set_is_filtered_once(name, tiny):
+    """It is drawn from filtered images; test images are not filtered yet."""
+    method = registry.load("methods", name)(**METHODS[name][0], test=True, gray=1.0)
+    train = tiny.with_images(method.prepare(tiny.images, tiny.labels))
+    run = run_of(train, method)
+    expected = to_float(train.images)[:5]
+    assert torch.equal(run.training.eval_transform(expected), ERM(gray=1.0).eval_transform(expected))
 
 
 @pytest.mark.parametrize("name, settings", [("gaussian_blur", {"sigma": 0.1}), ("bdr", {"bits": 8})])

@@ -88,6 +88,16 @@ def test_every_image_gets_one_operation():
     assert one_each(x[:2], marks, drawn(1)).max() < 1
 
 
+def test_no_operation_is_left_out_of_small_batches():
+    """Such as those of a small `micro_batch`: in parts of three images each of five operations has its share."""
+    marks = [Operation(lambda x, level, k=k: torch.full_like(x, k / 10)) for k in range(5)]
+    x, generator = torch.ones(3, 3, 4, 4).contiguous(memory_format=torch.channels_last), drawn(1)
+    parts = [one_each(x, marks, generator) for _ in range(200)]
+    counts = (10 * torch.cat(parts)[:, 0, 0, 0]).round().long().bincount(minlength=5)
+    assert counts.sum() == 600 and counts.min() > 80 and counts.max() < 160
+    assert parts[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_levels_are_drawn_for_every_image():
     seen = []
     Operation(lambda x, level: seen.append(level), 0.2, 0.6, True).apply(torch.zeros(4000, 3, 1, 1), drawn(3))

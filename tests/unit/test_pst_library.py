@@ -231,6 +231,16 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(data, after, tmp_path):
     assert first.updates + resumed.updates == undisturbed.updates and resumed.steps_taken == 19
 
 
+def test_a_roll_back_after_resuming_with_more_epochs(data):
+    """Trainers with loops of their own plan by `steps`."""
+    first, resumed = Training(data, **SCRIPTED), Training(data, **SCRIPTED)
+    first.run(epochs=2, until=5)
+    resumed.pst.load_state_dict(first.pst.state_dict())
+    resumed.run(epochs=3)
+    assert resumed.pst.probes[-1]["next_step"] == 4 and resumed.pst.probes[-1]["steps"] == 15
+    assert resumed.pst.training.step == resumed.pst.training.steps == 15
+
+
 def test_a_state_of_another_network_is_refused(data):
     training, other = Training(data), Training(data, groups=[["blocks.0", "blocks.1"], "blocks.2", "blocks.3", "head"])
     with pytest.raises(UserError, match=r"the state is of layer groups \['blocks.0', 'blocks.2'"):

@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from helpers.compare import same, stir
-from helpers.pst_loop import BATCHES, CLEAN, OPTIMIZERS, TRAPPED, Net, Training, batch, everything
+from helpers.pst_loop import BATCHES, CLEAN, GROUPS, OPTIMIZERS, TRAPPED, Net, Training, batch, everything
 from relearn.errors import UserError
 from relearn.methods.erm import ERM
 from relearn.pst import PST, Contrastive
@@ -197,3 +198,34 @@ def test_networks_that_cannot_be_pretrained_are_refused_at_once(data):
         optimizer = OPTIMIZERS["sgd"](network.parameters())
         with pytest.raises(UserError, match=message):
             PST(network, optimizer, data, steps_per_epoch=5, probe_size=40, pretraining=Contrastive(batch=16), **PLAIN)
+
+
+# A network that PST has trained before
+
+
+def stopped(data) -> Training:
+    """A training that is in its last stage, in which the head alone learns."""
+    training = Training(data, **anew())
+    training.pst.training.set_rates({group: float(group == "head") for group in GROUPS})
+    return training
+
+
+def test_what_an_earlier_pst_had_stopped_learns_again(data):
+    model = nn.Sequential(stopped(data).model)
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    PST(model, optimizer, data, steps_per_epoch=5, probe_size=40)
+    before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    model.train()
+    F.cross_entropy(model(batch(data, 0)[0]), batch(data, 0)[1]).backward()
+    optimizer.step()
+    assert not [name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])]
+
+
+def test_an_optimizer_without_what_an_earlier_pst_had_stopped_is_refused(data):
+    model = stopped(data).model
+    few = OPTIMIZERS["sgd"]([parameter for parameter in model.parameters() if parameter.requires_grad])
+    with pytest.raises(
+        UserError, match="the optimizer lacks 17 parameters .* had stopped; .* build the optimizer anew$"
+    ):
+        PST(model, few, data, steps_per_epoch=5, probe_size=40)
+    PST(model, OPTIMIZERS["sgd"](model.parameters()), data, steps_per_epoch=5, probe_size=40)

@@ -116,6 +116,30 @@ def test_every_batch_passes_through_the_view(data):
 
 
 @needs_lightning
+@pytest.mark.usefixtures("decided_by_limit")
+def test_a_checkpoint_is_tested_as_its_stage_takes_images(data, tmp_path):
+    """That of a network trained on plain images, after a training that has ended on grayscale ones."""
+    from relearn.pst.lightning import PSTCallback, lightning
+
+    class Save(lightning.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 1:
+                trainer.save_checkpoint(tmp_path / "first.ckpt")
+
+    images, module = normalised(data), module_of()
+    callback = PSTCallback(images, **settings_of("anew"))
+    trainer = trainer_of(callback, Save())
+    trainer.fit(module, loader_of(images))
+    assert callback.pst.stage == "stage 2"
+    seen = []
+    module.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    trainer.validate(module, loader_of(images), ckpt_path=tmp_path / "first.ckpt", verbose=False)
+    assert torch.equal(seen[0], images.tensors[0][:BATCH]) and callback.pst.stage == "early"
+    trainer_of(callback, max_epochs=1).fit(module, loader_of(images))  # begins anew, not where the checkpoint was
+    assert [row["steps_taken"] for row in callback.pst.probes][:2] == [0, 4]
+
+
+@needs_lightning
 def test_a_module_that_was_trained_before_is_seen_through_one_view_alone(data):
     """The view of the first training does not come on top of that of the second: no image is augmented twice."""
     from relearn.pst.lightning import PSTCallback
@@ -202,6 +226,18 @@ def test_what_is_refused(how, optimizers, message, data):
     module = module_of(optimizers=optimizers)
     with pytest.raises(UserError, match=message):
         trainer_of(PSTCallback(data), **how).fit(module, loader_of(data))
+
+
+@needs_lightning
+def test_several_schedulers_are_refused(data):
+    from relearn.pst.lightning import PSTCallback
+
+    module = module_of()
+    optimizer, scheduler = made(module.network)
+    both = [scheduler, torch.optim.lr_scheduler.ConstantLR(optimizer)]
+    module.configure_optimizers = lambda: ([optimizer], both)
+    with pytest.raises(UserError, match="at most one scheduler, found 2: a roll-back would not reach the others"):
+        trainer_of(PSTCallback(data)).fit(module, loader_of(data))
 
 
 def test_without_lightning(monkeypatch):

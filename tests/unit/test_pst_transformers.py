@@ -103,6 +103,26 @@ def test_every_batch_passes_through_the_view(data, tmp_path):
 
 @needs_transformers
 @pytest.mark.usefixtures("decided_by_limit")
+def test_the_best_model_is_evaluated_as_its_stage_takes_images(data, tmp_path):
+    """A network trained on plain images, after a training that has ended on grayscale ones."""
+    from transformers import TrainerCallback
+
+    class First(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            control.should_save = state.global_step == 1
+
+    trainer = trainer_of(data, tmp_path, settings_of("anew"), callbacks=[First()])
+    trainer.train()
+    assert trainer.pst.stage == "stage 2"
+    trainer.state.best_model_checkpoint = str(tmp_path / "checkpoint-1")
+    trainer._load_best_model()  # as train does with load_best_model_at_end
+    trainer.model.seen.clear()
+    trainer.evaluate()
+    assert torch.equal(trainer.model.seen[0], normalised(data).tensors[0][:8]) and trainer.pst.stage == "early"
+
+
+@needs_transformers
+@pytest.mark.usefixtures("decided_by_limit")
 @pytest.mark.parametrize("steps", [4, 6, 8, 13])
 def test_a_run_goes_on_from_a_checkpoint(steps, data, tmp_path):
     """Taken after so many steps, twice by a roll-back."""

@@ -85,8 +85,12 @@ class ERM:
         return views.brightness_contrast(x, self.contrast, generator) if self.contrast else x
 
     def eval_transform(self, x: torch.Tensor) -> torch.Tensor:
-        """A batch as the model gets it outside training: of test images and of the probe set."""
+        """A batch as the model gets it outside training: of test images, and, if none is its own, of the probe set."""
         return augment.downsample(augment.gray(x) if self.gray == 1 else x, self.downsample)
+
+    def probe_transform(self, x: torch.Tensor) -> torch.Tensor:
+        """The same of training images, which `prepare` has changed already: those of the probe set."""
+        return self.eval_transform(x)
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (H, W) at which the model gets images of `size`."""

@@ -38,6 +38,10 @@ class Filtered(ERM):
         """Filtered too with `test`, then as in plain training."""
         return super().eval_transform(filters.filtered_floats(x, self.change) if self.test else x)
 
+    def probe_transform(self, x: torch.Tensor) -> torch.Tensor:
+        """As in plain training: training images are filtered already."""
+        return super().eval_transform(x)
+
 
 @register
 class Jpeg(Filtered):

@@ -15,11 +15,18 @@ from relearn.training.state import TrainingState
 ROUGHNESS, INTENSITY = (0.3, 0.7), (0.5, 1.0)  # of plasma
 MOST_COPIES = 64  # all of them pass through the network at once
 
+ROUNDED = 1e-9  # how far below a share it counts as reached: 0.07 * 100 is a little more than 7
+
 #: forward and backward passes per image of a step, on average over the epochs of the recipe
 PASSES_PER_STEP = {
-    "ueraser": lambda settings, epochs: 1 + (settings["copies"] - 1) * math.ceil(settings["first"] * epochs) / epochs,
+    "ueraser": lambda settings, epochs: 1 + (settings["copies"] - 1) * _first(settings, epochs) / epochs,
     "ueraser_max": lambda settings, epochs: settings["copies"],
 }
+
+
+def _first(settings: dict, epochs: int) -> int:
+    """The epochs of several copies."""
+    return math.ceil((settings["first"] - ROUNDED) * epochs)
 
 
 @register
@@ -93,7 +100,7 @@ class Ueraser(UeraserMax):
 
     def on_epoch(self, training: TrainingState) -> None:
         """Go on with single copies after the first epochs."""
-        self.lite = training.step >= self.first * training.steps
+        self.lite = training.step / training.steps >= self.first - ROUNDED
 
     def state(self) -> dict:
         """Whether single copies have begun."""

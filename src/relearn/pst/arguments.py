@@ -1,5 +1,7 @@
 """What PST is given: settings are checked, wrappers of model and optimizer taken off, and what does not fit refused."""
 
+from collections.abc import Iterable
+
 import numpy
 import torch
 from torch import nn
@@ -165,6 +167,16 @@ def check_scheduler(scheduler: object, optimizer: torch.optim.Optimizer) -> None
         scheduled = inner
     if isinstance(scheduled, torch.optim.Optimizer) and scheduled is not optimizer:
         raise UserError("pst: the scheduler is of another optimizer; build it from the one that pst gets")
+
+
+def check_learning(parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Raises UserError when the optimizer lacks some of `parameters`, which an earlier PST had stopped."""
+    known = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    if lacking := sum(parameter not in known for parameter in parameters):
+        raise UserError(
+            f"pst: the optimizer lacks {lacking} parameters that an earlier PST of this model had stopped; they may "
+            "learn again now: build the optimizer anew"
+        )
 
 
 def _kind(found: object) -> str:

@@ -25,7 +25,8 @@ class PSTCallback(lightning.Callback):
     (images, ...) or have the key `image` or `pixel_values`; their images pass through `PST.view` after the module's
     hook `on_after_batch_transfer`, in training, validation, test and prediction alike. After a roll-back the trainer
     leaves the epoch, and its `max_epochs` grows by what is to be repeated. `pst` is the PST since training began.
-    Raises UserError for a trainer without a number of epochs, with `max_steps`, or with several optimizers.
+    Raises UserError for a trainer without a number of epochs, with `max_steps`, or with several optimizers or
+    schedulers.
     """
 
     def __init__(self, data, **settings):
@@ -33,8 +34,13 @@ class PSTCallback(lightning.Callback):
         self.data, self.settings = data, settings
         self.pst: PST | None = None
         self._state: dict | None = None
+        self._fitting = True  # or testing, validating, predicting
         self._epochs: Iterator[int] = iter(())
         self._total = self._updates = 0
+
+    def setup(self, trainer: "lightning.Trainer", pl_module: "lightning.LightningModule", stage: str) -> None:
+        """Know what the state of a checkpoint is loaded for."""
+        self._fitting = stage == "fit"
 
     def on_fit_start(self, trainer: "lightning.Trainer", pl_module: "lightning.LightningModule") -> None:
         """Make the PST, since model and optimizer are ready; the batches to come pass through its view."""
@@ -47,6 +53,11 @@ class PSTCallback(lightning.Callback):
         if len(trainer.optimizers) != 1:
             raise UserError(f"pst: the module must have one optimizer, found {len(trainer.optimizers)}")
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        if len(schedulers) > 1:
+            raise UserError(
+                f"pst: the module must have at most one scheduler, found {len(schedulers)}: a roll-back would not "
+                "reach the others; make one of them, such as torch's ChainedScheduler"
+            )
         self.pst = PST(
             trainer.model,
             trainer.optimizers[0],
@@ -96,8 +107,11 @@ class PSTCallback(lightning.Callback):
         return self.pst.state_dict() if self.pst else {}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Put it back when training begins."""
-        self._state = state_dict or None
+        """Put it back when training begins; to test a checkpoint, take images as at its stage."""
+        if self._fitting:
+            self._state = state_dict or None
+        elif self.pst and state_dict:
+            self.pst.staging.stage = state_dict["staging"]["stage"]
 
     def view(self, batch):
         """A batch whose images are as the network gets them; before training the batch itself."""

@@ -21,7 +21,7 @@ from relearn.pst.pretrain import Pretraining
 from relearn.pst.processes import processes_of
 from relearn.pst.schedules import Schedules
 from relearn.pst.views import Normalisation, Views
-from relearn.training.state import TrainingState
+from relearn.training.state import TrainingState, released
 
 
 class PST:
@@ -74,6 +74,7 @@ class PST:
         self._processes, model = processes_of(model), bare
         optimizer = arguments.bare_optimizer(optimizer, model)
         arguments.check_scheduler(scheduler, optimizer)
+        arguments.check_learning(released(model), optimizer)
         probe_set = ProbeSet.from_dataset(data, arguments.whole("probe_size", probe_size), generator)
         if normalisation:
             normalisation.check(probe_set.images)
@@ -108,6 +109,8 @@ class PST:
         """
         steps = arguments.whole("epochs", epochs) * self.steps_per_epoch
         self.training.steps = steps
+        for snapshot in self.staging.snapshots:  # of a state that was saved in a training of another length
+            snapshot["steps"] = steps
         return self._epochs(steps)
 
     def _epochs(self, steps: int) -> Iterator[int]:

@@ -58,6 +58,12 @@ class PSTTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         self.checkpoint = checkpoint or ""
 
+    def _load_best_model(self):
+        """The best model, whose checkpoint may be of an earlier stage; images are taken as at that."""
+        super()._load_best_model()
+        if (saved := _saved(self.state.best_model_checkpoint)) and self.pst:
+            self.pst.staging.stage = saved["staging"]["stage"]
+
     def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial):
         """Where a checkpoint stands by the schedule: the steps taken may be more."""
         found = super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial)

@@ -52,7 +52,7 @@ def run(params: Params, cell: grid.Cell) -> None:
             generator=seeds.generator("init"),
             device=device,
             size=method.input_size(tuple(train.images.shape[1:3])),
-            transform=method.eval_transform,
+            transform=method.probe_transform,
             precision=precision,
         )
         method.initialise(model, surrogate, pretrained)

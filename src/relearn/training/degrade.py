@@ -26,7 +26,16 @@ TABLE = (
 
 
 def degrade(x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """A `share` of the batch degraded, half of it quantised and half halved; which images is drawn."""
+    """A `share` of the batch degraded, half of it quantised and half halved; which images is drawn.
+
+    Where that is less than an image for either way, what is done to each image is drawn.
+    """
+    if share * len(x) < len(WAYS):  # rounded parts would leave a way out, always the same
+        draw, degraded = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device), x
+        for k, way in enumerate(WAYS):
+            low, high = share * k / len(WAYS), share * (k + 1) / len(WAYS)
+            degraded = torch.where((draw >= low) & (draw < high), way(x, generator), degraded)
+        return degraded
     order = torch.rand(len(x), generator=generator, device=x.device).argsort()
     bounds = [round(share * len(x) * k / len(WAYS)) for k in range(len(WAYS) + 1)]
     degraded = x.clone(memory_format=torch.preserve_format)

@@ -38,6 +38,7 @@ class Method(Protocol):
     def rates(self, groups: list[str]) -> dict[str, float]: ...
     def augment(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor: ...
     def eval_transform(self, x: torch.Tensor) -> torch.Tensor: ...
+    def probe_transform(self, x: torch.Tensor) -> torch.Tensor: ...
     def guessing(self, classes: int, batch: int) -> float: ...
     def loss(
         self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator, criterion: nn.Module
@@ -79,7 +80,7 @@ class Run:
             steps_per_epoch=steps_per_epoch,
             steps=steps_per_epoch * recipe["epochs"],
             stop_statistics=method.stop_statistics,
-            eval_transform=method.eval_transform,
+            eval_transform=method.probe_transform,
             extra={"sums": self.sums},
         )
         self.training.set_rates(method.rates(list(self.groups)))
@@ -153,7 +154,7 @@ class Run:
         self.history.append(row | {f"rate_{name}": rate for name, rate in training.rates.items()})
         if training.step in (training.steps_per_epoch, training.steps):
             watch = middle_group(result)
-            points = embed(training.probe_set, training.model, self.method.eval_transform, self.groups, watch)
+            points = embed(training.probe_set, training.model, self.method.probe_transform, self.groups, watch)
             self.embeddings += [{"epoch": row["epoch"], **point} for point in points]
 
     def state_dict(self) -> dict:

@@ -122,8 +122,14 @@ class Operation:
 def one_each(x: torch.Tensor, operations: Sequence[Operation], generator: torch.Generator) -> torch.Tensor:
     """Every image after one of the operations: each gets an equal part of the batch, and which images is drawn.
 
-    So sizes are known without waiting for the device. A batch of fewer images than operations lacks some.
+    So sizes are known without waiting for the device. In a batch of fewer images than operations that of each is drawn.
     """
+    if len(x) < len(operations):  # equal parts would leave some operations out, always the same
+        which = torch.randint(len(operations), (len(x), 1, 1, 1), generator=generator, device=x.device)
+        changed = x
+        for place, operation in enumerate(operations):
+            changed = torch.where(which == place, operation.apply(x, generator), changed)
+        return changed.clamp(0, 1)
     order = torch.rand(len(x), generator=generator, device=x.device).argsort()
     bounds = [round(len(x) * k / len(operations)) for k in range(len(operations) + 1)]
     changed = x.clone(memory_format=torch.preserve_format)

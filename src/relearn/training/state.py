@@ -35,6 +35,22 @@ def load_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) 
     optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it would go on writing into what it is given
 
 
+def released(model: nn.Module) -> list[nn.Parameter]:
+    """End what earlier states of `model`, or of a part of it, hold back; the parameters that may learn again.
+
+    A state that ends in a late stage leaves groups without gradients, and stops their batch norm.
+    """
+    hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
+    earlier = [getattr(hook, "__self__", None) for hook in hooks]
+    found: list[nn.Parameter] = []
+    for state in (state for state in earlier if isinstance(state, TrainingState)):
+        held = [p for parameters in state.trainable.values() for p in parameters if not p.requires_grad]
+        state.set_rates(dict.fromkeys(state.groups, 1.0))
+        state.watch.remove()
+        found += held
+    return found
+
+
 @dataclass
 class Fitted:
     """What training leaves: the history (a row per tested epoch), the probes (a row each), and the last result.
@@ -96,7 +112,7 @@ class TrainingState:
             for norm in model.modules()
             if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.weight in owners
         }
-        model.register_forward_pre_hook(self._stop_statistics)
+        self.watch = model.register_forward_pre_hook(self._stop_statistics)
         if keep_gradients:
             for name, parameters in self.trainable.items():
                 for parameter in parameters:
