@@ -92,6 +92,15 @@ def test_presets(file):
 
 
 @presets
+def test_no_preset_pretrains_by_adamw_at_a_rate_of_sgd(file):
+    """A pretraining has its own rate, and the optimizer of the architecture."""
+    preset = params.load(file)
+    for found in filter(None, (grid.pretrained(preset, cell) for cell in grid.cells(preset))):
+        rate = preset.settings("pretraining", found["pretraining"])["lr"]
+        assert rate <= 0.01 or preset.recipe_of(found["arch"])["optimizer"] != "adamw", found
+
+
+@presets
 def test_every_job_of_a_preset_is_a_stage_of_its_dvc_yaml(file):
     preset = params.load(file)
     jobs = grid.jobs(preset)
