@@ -125,7 +125,7 @@ def test_cli_missing_folder_of_images(command, main, here):
         (("surrogate", "digits/small"), "results/data/digits/train.safetensors"),
         (("poison", "digits/clean"), "results/data/digits/train.safetensors"),
         (("train", CELL), "results/poisons/digits/clean/train.safetensors"),
-        (("evaluate", CELL), "results/data/digits/test.safetensors"),
+        (("evaluate", CELL), f"results/runs/{CELL}/train.json"),
         (("tabulate", "accuracy"), "results/summary/records.csv"),
         (("plot", "gallery"), "results/data/digits/train.safetensors"),
     ],

@@ -43,9 +43,11 @@ def test_what_imports_import_belongs_to_the_sources(tmp_path):
     file.write_text("from relearn.training import checkpoint")
     registry.imports.cache_clear()
     found = {path.relative_to(PACKAGE).as_posix() for path in sources(file) if path != file}
-    # checkpoint imports data, which imports errors, and runtime: files, their structures, memory
+    # checkpoint imports data, which imports errors, and runtime: files, their structures, hashing, memory
     expected = {"training/__init__.py", "training/checkpoint.py", "data.py", "errors.py"}
-    assert found == expected | {f"runtime/{name}.py" for name in ("__init__", "files", "memory", "structures")}
+    assert found == expected | {
+        f"runtime/{name}.py" for name in ("__init__", "files", "hashing", "memory", "structures")
+    }
 
 
 @pytest.mark.parametrize("rule", grid.RULES)
