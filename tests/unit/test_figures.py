@@ -113,7 +113,7 @@ def test_trap_curves():
 
 def test_trap_curves_of_one_seed_without_clean_data():
     histories = frames(seeds=(4,))[1]
-    figure = draw("trap_curves", histories[histories["poison"] == "tap"], {}, methods=["pst", "absent"])
+    figure = draw("trap_curves", histories[histories["poison"] == "tap"], {}, methods=["pst"])
     assert titles(figure) == ["tap (n = 1)"]
     assert [line.get_label() for line in figure.axes[0].lines] == ["pst"]
 
@@ -151,6 +151,17 @@ def test_acm_curves():
     dotted = "erm on clean data"
     assert labels == [["stem", dotted, "deep", "stage begins"], ["deep", dotted, "stage begins"]]
     assert words(figure.axes[0]) == [] and words(figure.axes[1]) == ["1", "2"]
+
+
+def test_acm_curves_are_of_erm_and_pst_if_both_ran():
+    histories = frames()[1]
+    gray = histories[histories["method"] == "erm"].assign(method="gray")
+    assert {title.split(", ")[1] for title in titles(draw("acm_curves", pandas.concat([histories, gray])))} == {
+        "erm",
+        "pst",
+    }
+    alone = pandas.concat([histories[histories["method"] == "erm"], gray])
+    assert {title.split(", ")[1] for title in titles(draw("acm_curves", alone))} == {"erm"}
 
 
 def test_acm_curves_mark_a_stage_that_begins_in_the_first_epoch():
@@ -200,8 +211,8 @@ def test_acm_curves_repeat_nothing_else_where_erm_did_not_run():
 def test_errors():
     histories = frames()[1]
     for name, more in (("trap_curves", [CLASSES]), ("acm_curves", [])):
-        with pytest.raises(UserError, match=r"methods \['pts'\]; known: erm, pst \(did you mean 'pst'\?\)"):
-            draw(name, histories, *more, methods=["pts"])
+        with pytest.raises(UserError, match=r"has the method 'pts'; known: erm, pst \(did you mean 'pst'\?\)"):
+            draw(name, histories, *more, methods=["erm", "pts"])  # it must not be left out without a word
     with pytest.raises(UserError, match="seed 7; known: 0, 1"):
         draw("acm_curves", histories, seed=7)
     with pytest.raises(UserError, match=r"no cell of the grid has the poison 'tip'; .*did you mean 'tap'"):

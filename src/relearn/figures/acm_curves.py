@@ -12,6 +12,7 @@ from relearn.reporting.rendering import PAPER, legend_handles, sections, styled
 from relearn.reporting.summaries import blocks, by_erm, clean_once, names, only, present_methods
 
 FIRST_STAGE = "early"  # what every run begins in
+USUAL = ["erm", "pst"]
 COLUMNS = 4  #: at most so many panels side by side, those of a poison's methods together
 LAST = "acm_head"  # in the columns of several architectures the head of the first comes before groups of the second
 
@@ -21,21 +22,22 @@ LAST = "acm_head"  # in the columns of several architectures the head of the fir
 def acm_curves(
     histories: pandas.DataFrame,
     *,
-    methods: list[str] = ["erm", "pst"],  # noqa: B006, read, never changed; defaults must be literals
+    methods: list[str] | None = None,
     poisons: list[str] | None = None,
     seed: Seed | None = None,
 ) -> Figure:
     """ACM of every layer group over epochs, from shallow (dark) to deep (light), for one seed: the first unless given.
 
-    A panel for each of `methods` on each of `poisons` (null: all); dotted lines repeat erm on clean data; numbered
-    vertical lines mark the stages of PST. A section per dataset and architecture. Raises UserError for poisons, methods
-    or a seed that the grid does not have.
+    A panel for each of `methods` (null: erm and pst, if both ran) on each of `poisons` (null: all); dotted lines repeat
+    erm on clean data; numbered vertical lines mark the stages of PST. A section per dataset and architecture. Raises
+    UserError for poisons, methods or a seed that the grid does not have.
     """
-    methods = present_methods(histories, methods)
+    if methods is None:
+        methods = present_methods(histories, USUAL)
     seed = _seed(histories, seed)
     histories = histories.assign(plain=by_erm(histories))  # of all, since a block alone does not tell
-    rows = histories[histories["seed"] == seed]
-    panels = dict(blocks(only(rows[rows["method"].isin(methods)], "poison", poisons)))
+    rows, of_methods = histories[histories["seed"] == seed], only(histories, "method", methods)
+    panels = dict(blocks(only(of_methods[of_methods["seed"] == seed], "poison", poisons)))
     clean = {title: clean_once(block[block["plain"]]) for title, block in blocks(rows)}
     places = {title: _places(block, methods) for title, block in panels.items()}
     shapes = {title: numpy.array(list(of_block.values())).max(0) + 1 for title, of_block in places.items()}

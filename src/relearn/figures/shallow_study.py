@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from relearn.errors import UserError
 from relearn.registry import register
 from relearn.reporting.rendering import PALETTE, PAPER, grid_of_panels, legend_handles, sections, styled, tidy
-from relearn.reporting.summaries import BLOCK, blocks, by_erm, clean_once, names
+from relearn.reporting.summaries import BLOCK, blocks, by_erm, clean_once, names, only
 
 COLUMNS = 4  #: at most so many panels side by side
 LINES = {"transplant": "from a clean model, frozen", "random_frozen": "random, frozen"}  #: of methods, by what they use
@@ -26,7 +26,8 @@ def shallow_study(
     A panel per poison. One line for groups of a clean model (`transplant`), one for groups as initialised
     (`random_frozen`): means over seeds, and a band from the lowest to the highest. Both begin at erm, where nothing is
     frozen; a dotted line is erm on clean data. `methods` are the variants to draw (null: all of those two). A section
-    per dataset and architecture. Raises UserError when the grid has none, or when two variants freeze the same groups.
+    per dataset and architecture. Raises UserError for methods that the grid does not have, for none of those two, and
+    for two variants that freeze the same groups.
     """
     frozen = _frozen(records, histories, methods)
     panels = dict(blocks(frozen))
@@ -51,8 +52,9 @@ def shallow_study(
 
 def _frozen(records: pandas.DataFrame, histories: pandas.DataFrame, methods: list[str] | None) -> pandas.DataFrame:
     """The records of the methods to draw; `frozen` counts the layer groups whose rate was 0 in the first epoch."""
-    wanted = records["method_use"].isin(LINES) & (records["method"].isin(methods) if methods else True)
-    if not wanted.any():
+    chosen = only(records, "method", methods)
+    wanted = chosen[chosen["method_use"].isin(LINES)]
+    if wanted.empty:
         among = f" and is one of {methods}" if methods else ""
         raise UserError(
             f"shallow_study: no cell of the grid uses {' or '.join(LINES)}{among}; "
@@ -61,7 +63,7 @@ def _frozen(records: pandas.DataFrame, histories: pandas.DataFrame, methods: lis
     first = histories[histories["epoch"] == histories["epoch"].min()]
     rates = [name for name in histories if name.startswith("rate_")]
     counted = first[CELL].assign(frozen=(first[rates] == 0).sum(axis=1))
-    frozen = records[wanted].merge(counted, on=CELL)
+    frozen = wanted.merge(counted, on=CELL)
     duplicates = frozen[frozen.duplicated([*BLOCK, "poison", "method_use", "frozen", "seed"], keep=False)]
     if len(duplicates):
         pair = ", ".join(names(duplicates, "method"))

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from relearn.registry import register
 from relearn.reporting.rendering import PAPER, grid_of_panels, looks, sections, styled, tidy
-from relearn.reporting.summaries import blocks, by_erm, clean_once, names, on_clean, present_methods, value_range
+from relearn.reporting.summaries import blocks, by_erm, clean_once, names, on_clean, only, value_range
 
 COLUMNS = 4  #: at most so many panels side by side
 DASH = 2.5  # widths of a line, of each piece of a curve that others equal
@@ -27,13 +27,12 @@ def trap_curves(histories: pandas.DataFrame, classes: dict, *, methods: list[str
 
     A panel per poison, a section per dataset and architecture. `methods` are those to draw (null: all). Curves that are
     equal take turns, piece by piece. A dotted line repeats erm on clean data in every panel, a thin one is chance, one
-    over the number of classes. Raises UserError when the grid has none of `methods`.
+    over the number of classes. Raises UserError for methods that the grid does not have.
     """
     every = names(histories, "method")
-    methods = every if methods is None else present_methods(histories, methods)
     histories = histories.assign(reference=on_clean(histories) & by_erm(histories))
     styles = looks(every)  # by all methods, so that a subset keeps its colours
-    panels = dict(blocks(histories[histories["method"].isin(methods)]))
+    panels = dict(blocks(only(histories, "method", methods)))
     clean = {title: _clean(block) for title, block in blocks(histories)}
     counts = {title: block["poison"].nunique() for title, block in panels.items()}
     columns = grid_of_panels(counts.values(), COLUMNS)
