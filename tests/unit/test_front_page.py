@@ -46,3 +46,16 @@ def test_the_published_figures_are_the_best_of_the_file_without_outside_data():
             continue
         share, method = re.fullmatch(r"(\d+) % ([\w\- ]+?)(?: \(\w+\))?", said).groups()
         assert (round(best["share"].item()), best["method"].item()) == (int(share), PAPERS[method]), poison
+
+
+def test_the_means_of_other_defences_are_those_of_their_records():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    said = {
+        "defences": "`erm` {erm}, grayscale (`gray`) {gray}, orthogonal projection (`oproj`) {oproj}, 4,000 clean "
+        "images mixed in {clean_4000}, JPEG compression {jpeg}, PST {pst}, its augmentation alone {view}.",
+        "defences_cpu": "JPEG has {jpeg}, 4,000 clean images {clean_4000} and PST {pst}.",
+    }
+    for name, words in said.items():
+        found = pandas.read_csv(ROOT / "docs/results" / name / "records.csv")
+        found = found[found["poison"] != "clean"].groupby(["method", "poison"])["accuracy"].mean()
+        assert words.format(**found.groupby("method").mean().map("{:.1f}".format)) in text, name
