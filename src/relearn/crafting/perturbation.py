@@ -68,16 +68,12 @@ def apply(
     largest = max(float(norms(part, budget.norm, budget.free).max()) for part in delta.split(chunk))
     _check_budget(largest, budget, SLACK, "before rounding")
     poisoned = torch.empty_like(images) if poisoned is None else poisoned
-    clipped, largest, most = 0, 0.0, math.floor(budget.value)
+    clipped, largest = 0, 0.0
     for begin in range(0, len(images), chunk):
         part = slice(begin, begin + chunk)
         clean, own = images[part].float(), delta[rows[part]]
         clipped += int(((clean + own < 0) | (clean + own > 255)).sum())
-        rounded = ROUNDINGS[perturbation.rounding](clean, own)
-        if budget.norm == "linf":  # a free pixel lies outside the ball before rounding too, and stays there
-            inside = own.abs() <= budget.value + SLACK
-            rounded = torch.where(inside, clean + (rounded - clean).clamp(-most, most), rounded)
-        poisoned[part] = rounded.clamp(0, 255).to(torch.uint8)
+        poisoned[part] = added(clean, own, perturbation).to(torch.uint8)
         largest = max(largest, float(norms(poisoned[part].float() - clean, budget.norm, budget.free).max()))
     measured = measure(images, poisoned)
     measured["clipped_share"] = clipped / images.numel()
@@ -89,6 +85,19 @@ def apply(
             "check its units, 1/255"
         )
     return poisoned, measured
+
+
+def added(clean: torch.Tensor, delta: torch.Tensor, perturbation: Perturbation) -> torch.Tensor:
+    """Images (..., H, W, 3) float32 in 0..255 with `delta` added, rounded and clipped as `perturbation` says.
+
+    Rounding never leaves the ball of an L-inf budget; a free pixel lies outside it before, and stays there.
+    """
+    budget = perturbation.budget
+    rounded = ROUNDINGS[perturbation.rounding](clean, delta)
+    if budget.norm == "linf":
+        inside, most = delta.abs() <= budget.value + SLACK, math.floor(budget.value)
+        rounded = torch.where(inside, clean + (rounded - clean).clamp(-most, most), rounded)
+    return rounded.clamp(0, 255)
 
 
 def check_reachable(poison: str, norm: str, epsilon: float, images: torch.Tensor) -> None:

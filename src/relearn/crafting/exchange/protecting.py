@@ -5,7 +5,6 @@ it, the poison is crafted on the small images, and what it adds is enlarged to t
 is trained on the images made small again finds it there.
 """
 
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from relearn import registry
 from relearn.crafting.craft import CraftContext
 from relearn.crafting.exchange import images, publishing
 from relearn.crafting.exchange.containers import read_image
-from relearn.crafting.perturbation import ROUNDINGS, Perturbation, apply
+from relearn.crafting.perturbation import Perturbation, added, apply
 from relearn.data import Split, split
 from relearn.errors import UserError, shown
 from relearn.runtime import memory
@@ -142,11 +141,7 @@ def _write(found: images.Files, path: Path, folder: Path, perturbation: Perturba
             clean = torch.from_numpy(read_image(file, file)).float()
             own = row if perturbation.rows is None else int(perturbation.rows[row])
             delta = _enlarged(perturbation.delta[own], clean.shape[0], clean.shape[1])
-            poisoned = ROUNDINGS[perturbation.rounding](clean, delta)
-            if perturbation.budget.norm == "linf":  # rounding never leaves the ball, as in `apply`
-                most = math.floor(perturbation.budget.value)
-                poisoned = clean + (poisoned - clean).clamp(-most, most)
-            poisoned = poisoned.clamp(0, 255)
+            poisoned = added(clean, delta, perturbation)
             change = poisoned - clean
             linf.append(float(change.abs().max()))
             rms.append(float(change.square().mean().sqrt()))
